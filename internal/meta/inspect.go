@@ -1,0 +1,389 @@
+package meta
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/imagefile"
+	"idenfy-batch/sidecar"
+)
+
+// Limits bounds what a folder may ask for.
+type Limits struct {
+	Request int64  // the whole request, in bytes
+	Image   int64  // one image file, in bytes; 0: no limit of its own
+	Files   int    // files in the folder
+	Marker  string // name of the ready marker; empty: there is none
+}
+
+// envelope is more than a request's body has beside the images' Base64, in
+// bytes: keys, the token and the other short values.
+const envelope = 512
+
+// Image is a file that is to be sent.
+type Image struct {
+	Step   string // FRONT, BACK or FACE
+	File   drop.Entry
+	Format imagefile.Format
+	Width  int
+	Height int
+	SHA256 string // as meta.yaml demands it; empty: it doesn't
+}
+
+// Report is what an inspection found.
+type Report struct {
+	Meta    *Meta    // nil when there is none
+	Images  []Image  // to send, in order
+	Extra   []string // other files and directories, these with a slash
+	Invalid []Reason // wrong, and no further upload mends it
+	Waits   []Reason // what is not there yet
+
+	// Proven says that the folder is complete by hashes or by the marker, so
+	// that nobody has to wait for it to be quiet.
+	Proven bool
+	// Doubtful says that meta.yaml has no line break at its end, so that it
+	// may have been cut off, however sensible it reads.
+	Doubtful bool
+}
+
+// Complete reports whether rules 1 to 3 of completeness hold; those about open
+// files and quiet are the watcher's.
+func (r *Report) Complete() bool { return len(r.Invalid) == 0 && len(r.Waits) == 0 }
+
+// List reads the folder's listing, without the files that the daemon itself
+// has put there.
+func List(root *os.Root, lim Limits) (drop.Listing, error) {
+	return drop.List(root, lim.Files, sidecar.IsOwn)
+}
+
+// Inspect checks the folder as it was listed. With quick set, images are read
+// only if that could prove the folder complete; otherwise it waits for the
+// folder to be quiet, before which reading is a waste.
+func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool) Report {
+	i := inspector{root: root, folder: name, l: l, lim: lim}
+	i.names()
+	data, ok := i.readMeta()
+	if !ok {
+		return i.rep
+	}
+	var wrong []Reason
+	i.rep.Meta, wrong = Parse(data)
+	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
+	i.rep.Invalid = append(i.rep.Invalid, wrong...)
+	files := i.choose()
+	marker, _ := l.Find(lim.Marker)
+	proof := lim.Marker != "" && marker.Regular() || hashed(files)
+	if quick && !(proof && i.rep.Complete()) {
+		i.wait("still_changing", "", "still changing")
+		return i.rep
+	}
+	i.content(files, quick)
+	i.rep.Proven = proof && i.rep.Complete()
+	return i.rep
+}
+
+func hashed(images []Image) bool {
+	for _, img := range images {
+		if img.SHA256 == "" {
+			return false
+		}
+	}
+	return len(images) > 0
+}
+
+type inspector struct {
+	root   *os.Root
+	folder string
+	l      drop.Listing
+	lim    Limits
+	rep    Report
+}
+
+func (i *inspector) invalid(code, field, format string, args ...any) {
+	i.rep.Invalid = append(i.rep.Invalid, Reason{Code: code, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (i *inspector) wait(code, field, format string, args ...any) {
+	i.rep.Waits = append(i.rep.Waits, Reason{Code: code, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// names judges the folder by its names alone.
+func (i *inspector) names() {
+	if wrong := drop.CleanName(i.folder); wrong != "" {
+		i.invalid("bad_folder_name", "", "the folder's name %s; rename it and drop it again", wrong)
+	}
+	if drop.Temporary(i.folder) {
+		i.wait("temporary_name", "", "the folder has the name of an upload in progress; rename it when it is whole")
+	}
+	if i.l.More {
+		i.invalid("too_many_files", "", "the folder holds more than %d files (limits.files); one folder is one submission, so split it up", i.lim.Files)
+	}
+	for _, e := range i.l.Entries {
+		if drop.Temporary(e.Name) {
+			i.wait("temporary_name", e.Name, "%s: the name of an upload in progress", Show(e.Name))
+		}
+	}
+}
+
+func (i *inspector) readMeta() ([]byte, bool) {
+	e, ok := i.l.Find(Name)
+	switch {
+	case !ok && i.l.More:
+		return nil, false // it may be among what was not looked at
+	case !ok:
+		i.wait("missing_file", Name, "%s%s", Name, i.similar(func(name string) bool {
+			lower := strings.ToLower(name)
+			return lower == Name || lower == "meta.yml" || strings.HasPrefix(lower, "meta.yaml.")
+		}))
+	case !i.plainFile(e, Name):
+	case e.Size == 0:
+		i.wait("empty_file", Name, "%s is empty", Name)
+	case e.Size > maxSize:
+		i.invalid("too_large", Name, "%s has %d bytes, and more than %d can't be right", Name, e.Size, maxSize)
+	default:
+		f, ok := i.open(e)
+		if !ok {
+			return nil, false
+		}
+		defer f.Close()
+		data, err := io.ReadAll(io.LimitReader(f, maxSize))
+		if err != nil {
+			i.unreadable(e.Name, err)
+			return nil, false
+		}
+		if len(bytes.Trim(data, "\x00")) == 0 {
+			i.wait("not_written", Name, "%s holds only zeros: its content is not written yet", Name)
+			return nil, false
+		}
+		return data, true
+	}
+	return nil, false
+}
+
+// similar hints at a file that was perhaps meant.
+func (i *inspector) similar(match func(name string) bool) string {
+	for _, e := range i.l.Entries {
+		if match(e.Name) && !drop.Temporary(e.Name) {
+			return fmt.Sprintf(" (there is %s; rename it if that is meant)", Show(e.Name))
+		}
+	}
+	return ""
+}
+
+// choose finds the images to send, and notes what is missing.
+func (i *inspector) choose() []Image {
+	m := i.rep.Meta
+	byStem := map[string][]string{}
+	for _, e := range i.l.Entries {
+		stem, _, dot := strings.Cut(strings.ToUpper(e.Name), ".")
+		if dot && !drop.Temporary(e.Name) {
+			byStem[stem] = append(byStem[stem], e.Name)
+		}
+	}
+	known := map[string]bool{Name: true, i.lim.Marker: true}
+	var images []Image
+	for _, step := range m.steps(func(step string) bool { return len(byStem[step]) > 0 }) {
+		name := m.Images.get(step)
+		if m.Images == nil {
+			switch names := byStem[step]; len(names) {
+			case 0:
+				if m.DocumentType != "" && !i.l.More {
+					i.wait("missing_file", step, "%s (a file %s.jpg, .png or .pdf)", step, step)
+				}
+				continue
+			case 1:
+				name = names[0]
+			default:
+				for _, n := range names {
+					known[n] = true
+				}
+				i.invalid("ambiguous_file", step, "several files are for %s (%s); say which in images: of %s", step, showAll(names), Name)
+				continue
+			}
+		}
+		known[name] = true
+		e, ok := i.l.Find(name)
+		switch {
+		case m.Images != nil && badFileName(name) != "":
+			continue // Parse has said so
+		case !ok && !i.l.More:
+			i.wait("missing_file", name, "%s%s", name, i.similar(func(n string) bool { return strings.EqualFold(n, name) }))
+			continue
+		case !ok:
+			continue
+		}
+		if wrong := drop.CleanName(name); wrong != "" {
+			i.invalid("bad_file_name", step, "the name of the file for %s %s; rename it", step, wrong)
+		}
+		if i.plainFile(e, name) {
+			images = append(images, Image{Step: step, File: e, SHA256: m.SHA256.get(step)})
+		}
+	}
+	for _, e := range i.l.Entries {
+		switch {
+		case known[e.Name]:
+		case e.Mode.IsDir():
+			i.rep.Extra = append(i.rep.Extra, Show(e.Name)+"/")
+		default:
+			i.rep.Extra = append(i.rep.Extra, Show(e.Name))
+		}
+	}
+	return images
+}
+
+// plainFile judges what kind of file e is.
+func (i *inspector) plainFile(e drop.Entry, name string) bool {
+	shown := Show(name)
+	switch {
+	case e.Mode.IsDir():
+		i.invalid("not_a_file", name, "%s is a directory, and has to be a file", shown)
+	case e.Mode.Type() == fs.ModeSymlink:
+		i.invalid("not_a_file", name, "%s is a symbolic link; put the file itself there", shown)
+	case !e.Regular():
+		i.invalid("not_a_file", name, "%s is a special file (%s), and has to be a regular one", shown, kindOf(e.Mode))
+	case e.Links > 1 && e.UID != i.l.Dir.UID:
+		i.invalid("foreign_hard_link", name, "%s is a hard link to a file of another owner; copy the file instead", shown)
+	default:
+		return true
+	}
+	return false
+}
+
+func kindOf(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeNamedPipe != 0:
+		return "a FIFO"
+	case m&fs.ModeSocket != 0:
+		return "a socket"
+	default:
+		return "a device"
+	}
+}
+
+// content checks sizes, and reads the images to their end.
+func (i *inspector) content(images []Image, quick bool) {
+	total := int64(envelope)
+	small := true
+	for _, img := range images {
+		total += int64(base64.StdEncoding.EncodedLen(int(img.File.Size)))
+		if i.lim.Image > 0 && img.File.Size > i.lim.Image {
+			small = false
+			i.invalid("image_too_large", img.File.Name, "%s has %d bytes, over the limit for one image of %d (limits.image); make it smaller", Show(img.File.Name), img.File.Size, i.lim.Image)
+		}
+	}
+	if total > i.lim.Request {
+		small = false
+		i.invalid("request_too_large", "", "the request would have about %d bytes, over the limit of %d (limits.request); Base64 makes 4 bytes of 3, so the images together may have about %d", total, i.lim.Request, (i.lim.Request-envelope)/4*3)
+	}
+	if !small {
+		return // reading what will not be sent is a waste, and may be long
+	}
+	order := make([]int, len(images))
+	for n := range images {
+		order[n] = n
+	}
+	if quick {
+		// The newest file is the one that is not whole yet, if any is.
+		slices.SortFunc(order, func(a, b int) int {
+			return cmp.Compare(images[b].File.ChangeTime(), images[a].File.ChangeTime())
+		})
+	}
+	for _, n := range order {
+		i.image(&images[n])
+		if quick && !i.rep.Complete() {
+			return
+		}
+	}
+	i.rep.Images = images
+}
+
+func (i *inspector) image(img *Image) {
+	name := img.File.Name
+	if img.File.Size == 0 {
+		i.wait("empty_file", name, "%s is empty", Show(name))
+		return
+	}
+	f, ok := i.open(img.File)
+	if !ok {
+		return
+	}
+	defer f.Close()
+	info, err := imagefile.Walk(f, img.File.Size)
+	var (
+		truncated   *imagefile.Truncated
+		damaged     *imagefile.Damaged
+		unsupported *imagefile.Unsupported
+	)
+	switch {
+	case errors.As(err, &truncated):
+		i.wait("truncated", name, "%s %v", Show(name), err)
+		return
+	case errors.As(err, &damaged):
+		i.wait("damaged", name, "%s %v", Show(name), err)
+		return
+	case errors.As(err, &unsupported):
+		i.invalid("unsupported_format", name, "%s %v", Show(name), err)
+		return
+	case err != nil:
+		i.unreadable(name, err)
+		return
+	}
+	img.Format, img.Width, img.Height = info.Format, info.Width, info.Height
+	if img.SHA256 == "" {
+		// A file of which the size was set first reads as zeros where nothing
+		// was written, and zeros are image data like any other.
+		if drop.Holes(f, img.File.Size) {
+			i.wait("not_written", name, "%s has parts that were never written", Show(name))
+		}
+		return
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, img.File.Size)); err != nil {
+		i.unreadable(name, err)
+		return
+	}
+	if hex.EncodeToString(h.Sum(nil)) != img.SHA256 {
+		i.wait("sha256_mismatch", name, "%s does not match sha256.%s of %s", Show(name), img.Step, Name)
+	}
+}
+
+func (i *inspector) open(e drop.Entry) (*os.File, bool) {
+	f, err := drop.OpenFile(i.root, e)
+	switch {
+	case errors.Is(err, drop.ErrChanged):
+		i.wait("still_changing", e.Name, "still changing: %s", Show(e.Name))
+	case err != nil:
+		i.unreadable(e.Name, err)
+	default:
+		return f, true
+	}
+	return nil, false
+}
+
+func (i *inspector) unreadable(name string, err error) {
+	if errors.Is(err, fs.ErrPermission) {
+		i.wait("unreadable", name, "%s is unreadable for the daemon: fix with chmod g+r, in a folder whose group the daemon shares", Show(name))
+		return
+	}
+	i.wait("unreadable", name, "%s can't be read: %v", Show(name), cause(err))
+}
+
+// cause leaves out the path that an error of package os begins with.
+func cause(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
+}

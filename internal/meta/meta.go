@@ -1,0 +1,198 @@
+// Package meta owns what one folder asks for: it parses meta.yaml, finds the
+// images, and checks all of it before anything is sent.
+package meta
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"idenfy-batch/internal/strictyaml"
+)
+
+// Name is the file's name in the folder.
+const Name = "meta.yaml"
+
+// maxSize bounds meta.yaml, in bytes. A full one has less than a thousand.
+const maxSize = 64 << 10
+
+// Reason is one thing that is wrong, or that is waited for.
+type Reason struct {
+	Code    string // for programs, lower_case
+	Field   string // key of meta.yaml, or file name
+	Message string // for people: what is wrong and what to do
+	line    int    // in meta.yaml
+}
+
+// Steps holds a value for each image that the API knows.
+type Steps struct {
+	Front string `yaml:"FRONT"`
+	Back  string `yaml:"BACK"`
+	Face  string `yaml:"FACE"`
+}
+
+// stepNames are the API's keys, in the order that images are sent.
+var stepNames = []string{"FRONT", "BACK", "FACE"}
+
+func (s *Steps) get(step string) string {
+	switch {
+	case s == nil:
+		return ""
+	case step == "FRONT":
+		return s.Front
+	case step == "BACK":
+		return s.Back
+	default:
+		return s.Face
+	}
+}
+
+// Meta is the content of meta.yaml. The keys are the API's own names.
+type Meta struct {
+	AuthToken    string `yaml:"authToken"`    // 10 to 40 ASCII characters; a secret
+	Country      string `yaml:"country"`      // ISO 3166-1 alpha-2; upper case after Parse
+	DocumentType string `yaml:"documentType"` // one of DocumentTypes
+	SkipAnalysis *bool  `yaml:"skipAnalysis"` // nil: not sent
+	ScanRef      string `yaml:"scanRef"`      // optional; settles an unanswered attempt
+	Images       *Steps `yaml:"images"`       // nil: found by file name
+	SHA256       *Steps `yaml:"sha256"`       // lower-case hex after Parse
+}
+
+// documentTypes tells for each of the API's document types which images have
+// to be there (iDenfy's documentation of Direct Processing).
+var documentTypes = map[string][]string{
+	"ID_CARD":          {"FRONT", "BACK", "FACE"},
+	"PASSPORT":         {"FRONT", "FACE"},
+	"DRIVER_LICENSE":   {"FRONT", "BACK", "FACE"},
+	"RESIDENCE_PERMIT": {"FRONT", "BACK", "FACE"},
+}
+
+// steps returns the images to send. found tells whether a file is there whose
+// name says that it is one.
+func (m *Meta) steps(found func(step string) bool) []string {
+	var steps []string
+	for _, step := range stepNames {
+		want := slices.Contains(documentTypes[m.DocumentType], step) || m.SHA256.get(step) != "" || found(step)
+		if m.Images != nil {
+			want = m.Images.get(step) != ""
+		}
+		if want {
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}
+
+var (
+	tokenForm   = regexp.MustCompile(`^[\x21-\x7e]{10,40}$`)
+	scanRefForm = regexp.MustCompile(`^[0-9A-Za-z-]{8,64}$`)
+	hashForm    = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// Parse reads meta.yaml and returns all that is wrong with it, in the order of
+// the lines. Values are never part of a message where they may be secret.
+func Parse(data []byte) (*Meta, []Reason) {
+	var m Meta
+	lines, faults := strictyaml.Decode(data, &m)
+	c := checker{lines: lines}
+	faulty := map[string]bool{}
+	for _, f := range faults {
+		faulty[f.Key] = true
+		c.reasons = append(c.reasons, Reason{Code: f.Code, Field: f.Key, line: f.Line, Message: Name + ": " + f.Error()})
+		if f.Key == "" {
+			return &m, c.reasons // the rest would only be consequences
+		}
+	}
+	check := func(key, value string, do func()) {
+		switch {
+		case faulty[key]:
+		case value == "":
+			c.add("missing_key", key, "%s is missing", key)
+		default:
+			do()
+		}
+	}
+	check("authToken", m.AuthToken, func() {
+		if !tokenForm.MatchString(m.AuthToken) {
+			c.add("bad_value", "authToken", "authToken has to be 10 to 40 ASCII characters without spaces, and this has %d", len([]rune(m.AuthToken)))
+		}
+	})
+	check("country", m.Country, func() {
+		m.Country = strings.ToUpper(m.Country)
+		if !isCountry(m.Country) {
+			c.add("bad_value", "country", "country is not a code of ISO 3166-1 alpha-2, such as LT%s", countryHint(m.Country))
+		}
+	})
+	check("documentType", m.DocumentType, func() {
+		if documentTypes[m.DocumentType] == nil {
+			c.add("bad_value", "documentType", "documentType has to be ID_CARD, PASSPORT, DRIVER_LICENSE or RESIDENCE_PERMIT, in capitals")
+		}
+	})
+	if m.ScanRef != "" && !scanRefForm.MatchString(m.ScanRef) {
+		c.add("bad_value", "scanRef", "scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7")
+	}
+	c.images(&m)
+	c.hashes(&m)
+	slices.SortStableFunc(c.reasons, func(a, b Reason) int { return cmp.Compare(a.line, b.line) })
+	return &m, c.reasons
+}
+
+type checker struct {
+	lines   strictyaml.Lines
+	reasons []Reason
+}
+
+func (c *checker) add(code, key, format string, args ...any) {
+	fault := strictyaml.Fault{Line: c.lines[key], Message: fmt.Sprintf(format, args...)}
+	c.reasons = append(c.reasons, Reason{Code: code, Field: key, line: fault.Line, Message: Name + ": " + fault.Error()})
+}
+
+func (c *checker) images(m *Meta) {
+	if m.Images == nil {
+		return
+	}
+	if *m.Images == (Steps{}) {
+		if !slices.ContainsFunc(c.reasons, func(r Reason) bool { return strings.HasPrefix(r.Field, "images") }) {
+			c.add("bad_value", "images", "images names no file; leave it out to have FRONT.*, BACK.* and FACE.* found by name")
+		}
+		return
+	}
+	step := map[string]string{}
+	for _, s := range stepNames {
+		file := m.Images.get(s)
+		if file == "" {
+			continue
+		}
+		key := "images." + s
+		if wrong := badFileName(file); wrong != "" {
+			c.add("bad_file_name", key, "%s has to be a plain file name in the same folder, and it %s", key, wrong)
+		} else if other := step[file]; other != "" {
+			c.add("bad_value", key, "%s names the same file as images.%s", key, other)
+		}
+		step[file] = s
+	}
+}
+
+func (c *checker) hashes(m *Meta) {
+	if m.SHA256 == nil {
+		return
+	}
+	for _, h := range []struct {
+		step string
+		hash *string
+	}{{"FRONT", &m.SHA256.Front}, {"BACK", &m.SHA256.Back}, {"FACE", &m.SHA256.Face}} {
+		if *h.hash == "" {
+			continue
+		}
+		key := "sha256." + h.step
+		*h.hash = strings.ToLower(*h.hash)
+		if !hashForm.MatchString(*h.hash) {
+			c.add("bad_value", key, "%s has to be 64 hexadecimal digits, as sha256sum prints", key)
+		}
+		if m.Images != nil && m.Images.get(h.step) == "" {
+			c.add("bad_value", key, "%s is of an image that images does not name", key)
+		}
+	}
+}

@@ -1,0 +1,361 @@
+// Package spool owns the spool's directories and the legal moves of a folder
+// between them. It is the only package that moves folders.
+//
+//	inbox ─Claim─▶ work ─Finish─▶ done, failed or hold
+//	  ▲             │
+//	  └───Release───┘
+//
+// Every move is one rename that replaces nothing, with both parents synced.
+package spool
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/internal/durable"
+)
+
+// Place is one of the spool's directories.
+type Place string
+
+// The places, see the package comment.
+const (
+	Inbox  Place = "inbox"  // drops
+	Work   Place = "work"   // claimed folders
+	Done   Place = "done"   // accepted by the API
+	Failed Place = "failed" // not accepted
+	Hold   Place = "hold"   // outcome unknown
+)
+
+// Places lists all places in the order of a folder's life.
+func Places() []Place { return []Place{Inbox, Work, Done, Failed, Hold} }
+
+// Final reports whether a folder in p has ended.
+func (p Place) Final() bool { return p == Done || p == Failed || p == Hold }
+
+// mode is what a missing directory is made with: uploaders share the inbox by
+// its group, auditors read the final places by theirs, and nobody but the
+// daemon enters work.
+func (p Place) mode() fs.FileMode {
+	switch p {
+	case Inbox:
+		return fs.ModeSetgid | 0o770
+	case Work:
+		return 0o700
+	default:
+		return fs.ModeSetgid | 0o750
+	}
+}
+
+// Paths says where each place is: absolute paths, on one mount.
+type Paths map[Place]string
+
+// Spool is an opened and locked spool.
+type Spool struct {
+	paths Paths
+	lock  *os.File
+}
+
+// maxName is Linux's NAME_MAX, in bytes (limits.h(0p)).
+const maxName = 255
+
+// idLength is the length of an id made by NewID.
+const idLength = 26
+
+// NewID returns a new identifier of a submission: 26 base32 characters with at
+// least 128 random bits. It is made before the claim and is part of the
+// folder's name in work, so a result.json that somebody else put into the
+// folder can't be mistaken for the daemon's own.
+func NewID() string { return rand.Text() }
+
+// ErrLocked says that another process works on the spool.
+var ErrLocked = errors.New("another idenfy-batch already works on this spool; stop it first (systemctl stop idenfy-batch), or give this one a root of its own")
+
+// Open makes the places that are missing (their parents must exist), proves
+// with real renames that a folder can go wherever it may have to, and takes
+// the spool's lock, which the kernel drops when the process ends, however it
+// ends.
+//
+// All problems are reported at once, each with its mend.
+func Open(paths Paths) (*Spool, error) {
+	if err := prepare(paths); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(paths[Work])
+	if err != nil {
+		return nil, err
+	}
+	s := &Spool{paths: paths, lock: lock}
+	if err := s.Probe(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close gives the lock back.
+func (s *Spool) Close() error { return s.lock.Close() }
+
+// Path returns the directory of p.
+func (s *Spool) Path(p Place) string { return s.paths[p] }
+
+// SamePaths reports whether the spool was opened with these paths.
+func (s *Spool) SamePaths(paths Paths) bool {
+	for _, p := range Places() {
+		if s.paths[p] != paths[p] {
+			return false
+		}
+	}
+	return true
+}
+
+func prepare(paths Paths) error {
+	var errs []error
+	for _, p := range Places() {
+		path := paths[p]
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("%s: the directory %s does not exist; make it (mkdir -p %s), mount it, or correct root or paths.%s in the configuration", p, filepath.Dir(path), filepath.Dir(path), p))
+				continue
+			}
+			if err := durable.Mkdir(filepath.Dir(path), filepath.Base(path), p.mode()); err != nil {
+				errs = append(errs, fmt.Errorf("%s: can't make the directory: %w; make it yourself, owned by the user that runs the daemon", p, err))
+			}
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+		case !info.IsDir():
+			errs = append(errs, fmt.Errorf("%s: %s is not a directory; move the file away or correct the configuration", p, path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func takeLock(work string) (*os.File, error) {
+	// The directory itself is locked, not a file in it: there is no file that
+	// a clean-up could delete from under a running daemon.
+	f, err := os.Open(work)
+	if err != nil {
+		return nil, fmt.Errorf("work: %w; the daemon needs to own it (chown)", err)
+	}
+	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("%s: %w", work, ErrLocked)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func flock(f *os.File, how int) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var lockErr error
+	if err := conn.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), how) }); err != nil {
+		return err
+	}
+	return lockErr
+}
+
+// Locked reports whether a daemon works on the spool with these paths.
+func Locked(paths Paths) (bool, error) {
+	f, err := os.Open(paths[Work])
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
+// probePrefix begins with a dot, so the watcher leaves a probe alone.
+const probePrefix = ".idenfy-batch.probe-"
+
+// Probe moves an empty directory along every way that a folder may have to
+// go. Only a real rename tells: two mounts of one file system, which even bind
+// mounts make, refuse it (rename(2), EXDEV), as do permissions of every kind.
+func (s *Spool) Probe() error {
+	if err := s.sweepProbes(); err != nil {
+		return err
+	}
+	name := probePrefix + NewID()
+	if err := os.Mkdir(filepath.Join(s.paths[Work], name), 0o700); err != nil {
+		return fmt.Errorf("work: can't make a directory: %w; the daemon's user needs to own it (chown), and it has to be below ReadWritePaths= of the service", err)
+	}
+	var errs []error
+	at := Work
+	for _, to := range []Place{Inbox, Work, Done, Work, Failed, Work, Hold, Work} {
+		if at == to {
+			continue // the way there failed, and is in errs
+		}
+		if err := s.move(at, name, to, name); err != nil {
+			if to == Work {
+				return errors.Join(append(errs, s.explainMove(at, to, err))...)
+			}
+			errs = append(errs, s.explainMove(at, to, err))
+			continue
+		}
+		at = to
+	}
+	if err := os.Remove(filepath.Join(s.paths[at], name)); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Spool) explainMove(from, to Place, err error) error {
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return fmt.Errorf("%s (%s) and %s (%s) are not on one mount, so a folder can't be moved between them in one step; put all of the spool below one mount point, and in the service below one ReadWritePaths= (two bind mounts of one file system do not do)", from, s.paths[from], to, s.paths[to])
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s: its file system can't rename without replacing (RENAME_NOREPLACE); use a local file system such as ext4, xfs or btrfs for the spool", s.paths[to])
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%s: the daemon's user can't move a directory from %s to %s: %w; it needs to own them or share a group that may write (chown, chmod g+rwx), and they have to be below ReadWritePaths= of the service", to, s.paths[from], s.paths[to], err)
+	default:
+		return fmt.Errorf("%s: can't move a directory from %s to %s: %w", to, s.paths[from], s.paths[to], err)
+	}
+}
+
+// sweepProbes removes what a probe left that was cut off. They are empty
+// directories under a name that only Probe makes.
+func (s *Spool) sweepProbes() error {
+	for _, p := range Places() {
+		d, err := os.Open(s.paths[p])
+		if err != nil {
+			return fmt.Errorf("%s: %w; the daemon's user needs to read it", p, err)
+		}
+		for {
+			names, err := d.Readdirnames(256)
+			for _, name := range names {
+				if strings.HasPrefix(name, probePrefix) {
+					_ = os.Remove(filepath.Join(s.paths[p], name)) // the next start tries again
+				}
+			}
+			if err != nil {
+				break
+			}
+		}
+		if err := d.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Spool) move(from Place, oldName string, to Place, newName string) error {
+	f, err := os.Open(s.paths[from])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	t, err := os.Open(s.paths[to])
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return durable.Rename(f, oldName, t, newName)
+}
+
+// Claim moves the folder name from the inbox to work, and returns its name
+// there, which ends with id. When the move was made but is not durable, it is
+// taken back, so that an error always means that the folder is not claimed
+// (or, when even the way back failed, that it lies in work with nothing
+// recorded, which the next start releases).
+func (s *Spool) Claim(name, id string) (string, error) {
+	workName := fit(name, "."+id)
+	err := s.move(Inbox, name, Work, workName)
+	if syncErr := (*durable.SyncError)(nil); errors.As(err, &syncErr) {
+		return "", errors.Join(err, s.move(Work, workName, Inbox, name))
+	}
+	return workName, err
+}
+
+// Split parts a name in work into the folder's own name and its id. It is not
+// ok for a name that Claim did not make.
+func Split(workName string) (name, id string, ok bool) {
+	cut := len(workName) - idLength - 1
+	if cut < 1 || workName[cut] != '.' {
+		return workName, "", false
+	}
+	name, id = workName[:cut], workName[cut+1:]
+	if strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+		return workName, "", false
+	}
+	return name, id, true
+}
+
+// Release moves a claimed folder back to the inbox, and returns its name
+// there: its own, or one with a suffix when that is taken by now.
+func (s *Spool) Release(workName string) (string, error) {
+	name, _, _ := Split(workName)
+	return s.moveFree(workName, Inbox, name)
+}
+
+// Finish moves a claimed folder to its final place under the name that it was
+// dropped with, and returns the name that it has there: with a suffix
+// (case-7.2) when that one is taken.
+func (s *Spool) Finish(workName string, to Place, name string) (string, error) {
+	if !to.Final() {
+		return "", fmt.Errorf("spool: %s is not a final place", to)
+	}
+	return s.moveFree(workName, to, name)
+}
+
+func (s *Spool) moveFree(workName string, to Place, name string) (string, error) {
+	for n := 1; ; n++ {
+		target := fit(name, "")
+		if n > 1 {
+			target = fit(name, "."+strconv.Itoa(n))
+		}
+		err := s.move(Work, workName, to, target)
+		if !errors.Is(err, fs.ErrExist) {
+			return target, err
+		}
+	}
+}
+
+// List returns the names of the folders in p that are not hidden, in no
+// certain order.
+func (s *Spool) List(p Place) ([]string, error) { return s.paths.List(p) }
+
+// List is Spool.List without an opened spool.
+func (paths Paths) List(p Place) ([]string, error) {
+	entries, err := os.ReadDir(paths[p])
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// fit returns name+suffix, with as much of name's end left out as the file
+// system's limit demands.
+func fit(name, suffix string) string {
+	if room := maxName - len(suffix); len(name) > room {
+		for room > 0 && !utf8.RuneStart(name[room]) {
+			room--
+		}
+		name = name[:room]
+	}
+	return name + suffix
+}

@@ -1,0 +1,283 @@
+// Package sidecar owns result.json: its format, and how it is read and
+// durably written.
+//
+// result.json is both the journal that the daemon recovers from (while the
+// folder is in work) and the evidence that auditors read (for ever after). Its
+// schema is published as result.schema.json beside this file.
+package sidecar
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/internal/durable"
+)
+
+// Name is the file's name in the folder.
+const Name = "result.json"
+
+// Schema is the value of the field schema. Fields may be added under the same
+// value; one is never removed, nor its meaning changed.
+const Schema = "idenfy-batch/result/v1"
+
+// maxSize bounds what Read takes in, in bytes. What Write writes stays far
+// below: the attempts of a day of retries are some hundreds.
+const maxSize = 4 << 20
+
+// Outcome says what became of a folder; the set is closed.
+type Outcome string
+
+// The outcomes, with the place where a folder of that outcome lies.
+const (
+	Pending    Outcome = "pending"    // work: being submitted, or waiting for the next attempt
+	Accepted   Outcome = "accepted"   // done: iDenfy took the documents for processing
+	Rejected   Outcome = "rejected"   // failed: the API said no
+	Invalid    Outcome = "invalid"    // failed: pre-flight said no, nothing was sent
+	Incomplete Outcome = "incomplete" // failed: never became complete, nothing was sent
+	GaveUp     Outcome = "gave_up"    // failed: retries are over, and nothing was accepted
+	Unknown    Outcome = "unknown"    // hold: may or may not have been accepted
+)
+
+// Final reports whether o ends a folder's life.
+func (o Outcome) Final() bool { return o != Pending && o != "" }
+
+// State says how far an attempt got.
+type State string
+
+// The states of an attempt.
+const (
+	Sending  State = "sending"   // written before the first byte; after a crash it counts as no_answer
+	Answered State = "answered"  // an answer was received whole
+	NoAnswer State = "no_answer" // something may have been sent, no usable answer came
+	NotSent  State = "not_sent"  // proven: not one byte of the request left
+)
+
+// Source says who gave a reason.
+type Source string
+
+// The sources of reasons.
+const (
+	FromAPI       Source = "api"
+	FromPreflight Source = "preflight"
+	FromDaemon    Source = "daemon"
+)
+
+// Reason says why a folder ended as it did, or what it waits for.
+type Reason struct {
+	Code    string `json:"code"`            // for programs: lower_case, or the API's own identifier
+	Message string `json:"message"`         // for people: what is wrong and what to do
+	Source  Source `json:"source"`          // who says so
+	Field   string `json:"field,omitempty"` // the key, step or file that it is about
+}
+
+// Image is one image as it was, or would be, sent.
+type Image struct {
+	Step   string `json:"step"`             // FRONT, BACK or FACE
+	File   string `json:"file"`             // plain file name in the folder
+	Bytes  int64  `json:"bytes"`            // size of the file, before Base64
+	SHA256 string `json:"sha256"`           // lower-case hex, of the very bytes sent; empty while nothing was sent
+	Format string `json:"format"`           // jpeg, png or pdf
+	Width  int    `json:"width,omitempty"`  // pixels; 0 for a PDF
+	Height int    `json:"height,omitempty"` // pixels; 0 for a PDF
+}
+
+// Request describes the submission without the data in it.
+type Request struct {
+	Endpoint     string  `json:"endpoint"`      // URL that was posted to
+	TokenHint    string  `json:"token_hint"`    // the token's first four characters and its length, see TokenHint
+	Country      string  `json:"country"`       // ISO 3166-1 alpha-2, upper case
+	DocumentType string  `json:"document_type"` // the API's name
+	SkipAnalysis bool    `json:"skip_analysis"` // as sent
+	Bytes        int64   `json:"bytes"`         // size of the request's body
+	Images       []Image `json:"images"`        // in the order sent
+}
+
+// Attempt is one try at the submission.
+type Attempt struct {
+	N          int    `json:"n"` // from 1
+	Started    Time   `json:"started"`
+	Finished   Time   `json:"finished,omitzero"`
+	State      State  `json:"state"`
+	HTTPStatus int    `json:"http_status,omitempty"`
+	Identifier string `json:"identifier,omitempty"`  // the API's, as it came
+	Message    string `json:"message,omitempty"`     // the API's, shortened; or what went wrong
+	DurationMS int64  `json:"duration_ms,omitempty"` // milliseconds from start to end
+	RetryAfter int64  `json:"retry_after,omitempty"` // seconds that the service asked to wait
+}
+
+// Times are the steps of the folder's life, by the daemon's clock.
+type Times struct {
+	FirstSeen Time `json:"first_seen,omitzero"`
+	Complete  Time `json:"complete,omitzero"`
+	Claimed   Time `json:"claimed,omitzero"`
+	Finished  Time `json:"finished,omitzero"`
+}
+
+// Uploader is the owner of the folder.
+type Uploader struct {
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+	User  string `json:"user,omitempty"`  // where the host knows one
+	Group string `json:"group,omitempty"` // where the host knows one
+}
+
+// Daemon says which program wrote the result.
+type Daemon struct {
+	Version string `json:"version"`
+	Host    string `json:"host"`
+}
+
+// Result is the content of result.json.
+type Result struct {
+	Schema     string    `json:"schema"`
+	ID         string    `json:"id"`     // unique to the submission; ends the folder's name in work
+	Folder     string    `json:"folder"` // name that the folder was dropped with
+	Outcome    Outcome   `json:"outcome"`
+	Reasons    []Reason  `json:"reasons"`
+	Request    Request   `json:"request"`
+	Attempts   []Attempt `json:"attempts"`
+	Times      Times     `json:"times"`
+	ExtraFiles []string  `json:"extra_files"` // files that travelled along and were not sent
+	Uploader   Uploader  `json:"uploader"`
+	Daemon     Daemon    `json:"daemon"`
+}
+
+// LastAttempt returns the newest attempt, or nil before the first.
+func (r *Result) LastAttempt() *Attempt {
+	if len(r.Attempts) == 0 {
+		return nil
+	}
+	return &r.Attempts[len(r.Attempts)-1]
+}
+
+// TokenHint returns what of a token may be shown: enough to find it in the
+// iDenfy dashboard, too little to use it.
+func TokenHint(token string) string {
+	if len(token) < 10 {
+		return ""
+	}
+	return fmt.Sprintf("%s… (%d characters)", token[:4], len(token))
+}
+
+// Time is a time.Time that is written as RFC 3339 in UTC with milliseconds.
+type Time struct{ time.Time }
+
+// Now returns the current time.
+func Now() Time { return Time{time.Now()} }
+
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// MarshalJSON implements json.Marshaler, in place of the method of the embedded
+// time.Time, which writes another format.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return []byte(`"` + t.UTC().Format(timeLayout) + `"`), nil
+}
+
+// Write durably replaces the result.json in dir. On an error the old one is
+// still there, whole, or the new one is there and may not survive a power cut.
+func Write(dir *os.Root, r *Result) error {
+	data, err := Encode(r)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(dir, Name, data, 0o640); err != nil {
+		return fmt.Errorf("writing %s: %w", Name, err)
+	}
+	return nil
+}
+
+// Encode returns r as it stands in the file.
+func Encode(r *Result) ([]byte, error) {
+	c := *r
+	c.Schema = Schema
+	// Lists are never null, so that readers need no case for it.
+	c.Reasons = append([]Reason{}, r.Reasons...)
+	c.Attempts = append([]Attempt{}, r.Attempts...)
+	c.ExtraFiles = append([]string{}, r.ExtraFiles...)
+	c.Request.Images = append([]Image{}, r.Request.Images...)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(&c)
+	return b.Bytes(), err
+}
+
+// ErrNotOurs says that there is something under the name result.json that
+// Write did not write: a link, a directory, another format.
+var ErrNotOurs = errors.New("result.json is not one of idenfy-batch")
+
+// Read returns the result.json in dir. A missing one is fs.ErrNotExist, one
+// of another kind or schema ErrNotOurs.
+func Read(dir *os.Root) (*Result, error) {
+	info, err := dir.Lstat(Name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSize {
+		return nil, ErrNotOurs
+	}
+	f, err := dir.OpenFile(Name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0) // a FIFO put in its place just then must not hang the daemon
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSize))
+	if err != nil {
+		return nil, err
+	}
+	var r Result
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotOurs, err)
+	}
+	if r.Schema != Schema {
+		return nil, fmt.Errorf("%w: schema %q", ErrNotOurs, r.Schema)
+	}
+	return &r, nil
+}
+
+// Rotate keeps whatever lies under the name result.json as evidence, durably:
+// it becomes result.1.json, or the next number that is free. Nothing there is
+// no error.
+func Rotate(dir *os.Root) error {
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for n := 1; ; n++ {
+		err := durable.Rename(d, Name, d, "result."+strconv.Itoa(n)+".json")
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist):
+			return nil
+		case errors.Is(err, fs.ErrExist):
+		default:
+			return fmt.Errorf("keeping the old %s: %w", Name, err)
+		}
+	}
+}
+
+// IsOwn reports whether name is one that this package gives a file: they are
+// neither input nor extra files.
+func IsOwn(name string) bool {
+	if name == Name || durable.IsTemp(name) {
+		return true
+	}
+	n, ok := strings.CutPrefix(name, "result.")
+	if !ok {
+		return false
+	}
+	n, ok = strings.CutSuffix(n, ".json")
+	_, err := strconv.ParseUint(n, 10, 32)
+	return ok && err == nil
+}

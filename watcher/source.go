@@ -1,0 +1,130 @@
+package watcher
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Hint says where something may have changed.
+type Hint struct {
+	Name string // of a folder in the inbox
+	All  bool   // events were lost: anything may have changed
+	Err  error  // why, with All
+}
+
+// Source gives hints. Inotify is the real one.
+type Source interface {
+	Hints() <-chan Hint
+	// Watch begins hints for the folder name in the inbox, or with an empty
+	// name for the inbox itself.
+	Watch(name string) error
+	// Unwatch ends them; a name that isn't watched is no error.
+	Unwatch(name string)
+}
+
+// Inotify gives hints from the kernel's file events (inotify(7)). Its methods
+// but Hints are for one goroutine.
+type Inotify struct {
+	dir   string
+	hints chan Hint
+	w     *fsnotify.Watcher
+	done  chan struct{}
+}
+
+// NewInotify returns a source for the inbox dir, an absolute clean path.
+// Where the kernel has no instance left, Watch says so and tries again each
+// time.
+func NewInotify(dir string) *Inotify {
+	return &Inotify{dir: dir, hints: make(chan Hint, hintsAtOnce)}
+}
+
+// Hints implements Source.
+func (s *Inotify) Hints() <-chan Hint { return s.hints }
+
+// Watch implements Source.
+func (s *Inotify) Watch(name string) error {
+	if s.w == nil {
+		w, err := fsnotify.NewWatcher()
+		if err != nil {
+			return explain(err)
+		}
+		s.w, s.done = w, make(chan struct{})
+		go s.forward(w, s.done)
+	}
+	if err := s.w.Add(s.path(name)); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+func explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("no inotify watch is left: %w; raise the sysctl fs.inotify.max_user_watches", err)
+	case errors.Is(err, syscall.EMFILE):
+		return fmt.Errorf("no inotify instance or file descriptor is left: %w; raise the sysctl fs.inotify.max_user_instances or LimitNOFILE=", err)
+	default:
+		return err
+	}
+}
+
+// Unwatch implements Source.
+func (s *Inotify) Unwatch(name string) {
+	if s.w != nil {
+		_ = s.w.Remove(s.path(name)) // gone with the folder, or never there
+	}
+}
+
+func (s *Inotify) path(name string) string {
+	if name == "" {
+		return s.dir
+	}
+	return s.dir + "/" + name
+}
+
+// Close ends the source. Nobody may be using it.
+func (s *Inotify) Close() error {
+	if s.w == nil {
+		return nil
+	}
+	close(s.done)
+	return s.w.Close()
+}
+
+func (s *Inotify) forward(w *fsnotify.Watcher, done chan struct{}) {
+	for {
+		var h Hint
+		select {
+		case <-done:
+			return
+		case e, ok := <-w.Events:
+			if !ok {
+				return
+			}
+			rest, below := strings.CutPrefix(e.Name, s.dir+"/")
+			if !below {
+				// The inbox itself: removed or renamed.
+				h = Hint{All: true, Err: fmt.Errorf("the inbox was replaced or removed")}
+				if e.Has(fsnotify.Chmod) {
+					continue
+				}
+				break
+			}
+			h.Name, _, _ = strings.Cut(rest, "/")
+		case err, ok := <-w.Errors:
+			if !ok {
+				return
+			}
+			h = Hint{All: true, Err: err}
+		}
+		select {
+		case s.hints <- h:
+		case <-done:
+			return
+		}
+	}
+}

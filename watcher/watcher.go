@@ -1,0 +1,656 @@
+// Package watcher decides when a folder in the inbox is ready. It reads, and
+// never moves or writes.
+//
+// The scan is the truth, events only say where to look sooner: events are
+// missing on network file systems, are dropped when the kernel's queue
+// overflows, and can't be had for more folders than the kernel allows. So
+// whatever an event would have told, the next rescan finds.
+//
+// One goroutine does all of it, and keeps some dozens of bytes a folder.
+package watcher
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/meta"
+)
+
+// Config says what to watch and how to judge it.
+type Config struct {
+	Dir       string        // the inbox
+	Settle    time.Duration // how long nothing may have changed
+	Rescan    time.Duration // from the end of one scan to the next; longer when scans are costly
+	WarnAfter time.Duration // a folder that waits longer is reported once; 0: never
+	FailAfter time.Duration // one that waits longer is handed on as expired; 0: never
+	Limits    meta.Limits
+	Once      bool // return when nothing is left but what waits for its uploader
+}
+
+// Folder is one that the batch is to take.
+type Folder struct {
+	Name      string
+	Content   uint64    // drop.Listing.Content, as it was judged
+	Expired   bool      // still incomplete after FailAfter
+	FirstSeen time.Time // by this process
+	Complete  time.Time // when it was judged
+}
+
+// Mode says where the watcher's knowledge comes from.
+type Mode string
+
+// The modes.
+const (
+	ByEvents  Mode = "events"  // events for every folder, and rescans
+	Partial   Mode = "partial" // events for some folders, and rescans
+	ByRescans Mode = "rescans" // rescans only
+)
+
+// Events is what the watcher reports.
+type Events interface {
+	// FolderWaits tells once of a folder that waits longer than WarnAfter.
+	FolderWaits(name string, age time.Duration, reasons []meta.Reason)
+	// WatchMode tells of a change of mode; err is why it is not ByEvents.
+	WatchMode(m Mode, err error)
+	// EventsLost tells that a rescan starts because events were lost.
+	EventsLost(err error)
+	// Rescanned tells how many folders are in the inbox, how old the oldest
+	// is, and how long looking at them took.
+	Rescanned(folders int, oldest, took time.Duration)
+	// InboxTrouble tells that the inbox can't be read.
+	InboxTrouble(err error)
+}
+
+// doubt is how many times Settle a folder has to be quiet when its meta.yaml
+// ends without a line break, and so may be cut off; the same holds before
+// such a one is called invalid.
+const doubt = 12
+
+// Bounds of the time between two looks at one folder.
+const (
+	minGap = 5 * time.Millisecond
+	maxGap = time.Minute
+)
+
+// share is the part of one core (1/share) that looking may take over time:
+// rescans, and looks at a folder that changes all the time.
+const share = 64
+
+type state uint8
+
+const (
+	settling state = iota // changing, or not quiet for long enough; has a due time
+	waiting               // quiet and not complete; a change or a rescan wakes it
+	ready                 // complete, in the queue
+	offered               // handed on
+)
+
+// entry is what is remembered of a folder.
+type entry struct {
+	name       string
+	full       uint64    // fingerprint at the last look
+	content    uint64    // likewise
+	seen       time.Time // first look
+	changed    time.Time // when a look last found a change
+	complete   time.Time
+	due        time.Time     // next look; zero: none
+	notBefore  time.Time     // earliest next look
+	credit     time.Duration // age that the folder had when it was first seen
+	gap        time.Duration // back-off
+	place      int           // in the heap, -1: not in it
+	generation uint32        // of the scan that saw it last
+	state      state
+	judged     bool // waiting, and content has been read since the last change
+	warned     bool
+	watched    bool
+	expired    bool
+}
+
+type watcher struct {
+	cfg   Config
+	src   Source
+	ev    Events
+	inbox *os.Root
+
+	entries    map[string]*entry
+	due        dueHeap
+	queue      []string // ready folders, in order
+	generation uint32
+
+	sweep      []string // names that this scan has still to look at
+	sweeping   bool
+	sweepCost  time.Duration
+	nextSweep  time.Time
+	swept      bool // at least once
+	lastSweep  time.Time // its end
+	lostEvents bool      // while sweeping
+	mode       Mode
+	inboxWatch error
+	watchErr   error
+	trouble    bool
+}
+
+// Run watches until ctx ends, or, with Config.Once, until nothing is left to
+// hand on. Ready folders are sent to out one by one, the longest ready first;
+// while nobody receives, the judgement is kept up to date. Run doesn't fail:
+// an inbox that can't be read is reported and tried again.
+func Run(ctx context.Context, cfg Config, src Source, out chan<- Folder, ev Events) {
+	w := &watcher{cfg: cfg, src: src, ev: ev, entries: map[string]*entry{}, mode: "none"}
+	defer func() {
+		if w.inbox != nil {
+			_ = w.inbox.Close() // it was read only
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		worked := w.takeHints()
+		worked = w.lookDue() || worked
+		worked = w.lookSweep() || worked
+		if cfg.Once && w.idle() {
+			return
+		}
+		var offer chan<- Folder
+		head := w.head()
+		var folder Folder
+		if head != nil {
+			offer, folder = out, head.folder()
+		}
+		if worked {
+			select {
+			case offer <- folder:
+				w.offered(head)
+			default:
+			}
+			continue
+		}
+		timer.Reset(time.Until(w.wake()))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case h := <-src.Hints():
+			w.hint(h)
+		case offer <- folder:
+			w.offered(head)
+		}
+	}
+}
+
+func (e *entry) folder() Folder {
+	return Folder{Name: e.name, Content: e.content, Expired: e.expired, FirstSeen: e.seen, Complete: e.complete}
+}
+
+// idle reports whether all that is left waits for its uploader.
+func (w *watcher) idle() bool {
+	if !w.swept || w.sweeping || w.head() != nil {
+		return false
+	}
+	for _, e := range w.entries {
+		if e.state == settling {
+			return false
+		}
+	}
+	return true
+}
+
+// head returns the folder to hand on next, or nil.
+func (w *watcher) head() *entry {
+	for len(w.queue) > 0 {
+		if e := w.entries[w.queue[0]]; e != nil && e.state == ready {
+			return e
+		}
+		w.queue = w.queue[1:] // changed or vanished since
+	}
+	w.queue = nil
+	return nil
+}
+
+// offered notes that e was handed on. Its watch ends here: the folder is about
+// to move, and the next one under its name is another.
+func (w *watcher) offered(e *entry) {
+	w.queue = w.queue[1:]
+	w.unwatch(e)
+	e.state = offered
+	// Should it still be there then, it could not be claimed, or came back.
+	e.gap = min(max(2*e.gap, time.Second), maxGap)
+	w.schedule(e, time.Now().Add(e.gap))
+}
+
+// wake returns when there is something to do without a hint.
+func (w *watcher) wake() time.Time {
+	at := w.nextSweep
+	if len(w.due) > 0 && w.due[0].due.Before(at) {
+		at = w.due[0].due
+	}
+	return at
+}
+
+// The work of each kind that is done before the others get their turn.
+const (
+	hintsAtOnce = 512
+	looksAtOnce = 16
+)
+
+func (w *watcher) takeHints() bool {
+	for n := range hintsAtOnce {
+		select {
+		case h := <-w.src.Hints():
+			w.hint(h)
+		default:
+			return n > 0
+		}
+	}
+	return true
+}
+
+func (w *watcher) hint(h Hint) {
+	if h.All {
+		w.ev.EventsLost(h.Err)
+		w.lostEvents = true
+		w.rescanSoon()
+		return
+	}
+	if e := w.find(h.Name); e != nil && e.state != offered {
+		w.schedule(e, time.Now())
+	} else if e != nil {
+		// Gone, most likely; the look tells.
+		w.look(e)
+	}
+}
+
+// rescanSoon has the next scan begin early because events were lost; not at
+// once when they are lost again and again.
+func (w *watcher) rescanSoon() {
+	if soon := w.lastSweep.Add(4 * w.sweepCost); soon.Before(w.nextSweep) {
+		w.nextSweep = soon
+	}
+}
+
+// find returns the entry of a name, new if need be, or nil for what is no drop.
+func (w *watcher) find(name string) *entry {
+	if name == "" || drop.Junk(name) {
+		return nil
+	}
+	e := w.entries[name]
+	if e == nil {
+		e = &entry{name: name, place: -1, generation: w.generation}
+		w.entries[name] = e
+	}
+	return e
+}
+
+func (w *watcher) lookDue() bool {
+	for n := range looksAtOnce {
+		if len(w.due) == 0 || w.due[0].due.After(time.Now()) {
+			return n > 0
+		}
+		e := w.due[0]
+		w.schedule(e, time.Time{})
+		w.look(e)
+	}
+	return true
+}
+
+// lookSweep begins, continues or ends a scan.
+func (w *watcher) lookSweep() bool {
+	now := time.Now()
+	if !w.sweeping {
+		if now.Before(w.nextSweep) {
+			return false
+		}
+		w.beginSweep()
+		w.sweepCost = time.Since(now)
+		return true
+	}
+	for range looksAtOnce {
+		if len(w.sweep) == 0 {
+			w.endSweep()
+			break
+		}
+		name := w.sweep[0]
+		w.sweep = w.sweep[1:]
+		if e := w.find(name); e != nil {
+			e.generation = w.generation
+			w.look(e)
+		}
+	}
+	w.sweepCost += time.Since(now)
+	return true
+}
+
+func (w *watcher) beginSweep() {
+	w.generation++
+	w.sweeping, w.lostEvents = true, false
+	names, err := w.list()
+	if (err != nil) != w.trouble {
+		w.trouble = err != nil
+		w.ev.InboxTrouble(err)
+	}
+	w.sweep = names
+	if err != nil {
+		// Nothing is known of the folders; they are not gone.
+		w.sweeping = false
+		w.nextSweep = time.Now().Add(min(w.cfg.Rescan, maxGap))
+	}
+}
+
+// list reads the names in the inbox, opening it anew when the path means
+// another directory by now.
+func (w *watcher) list() ([]string, error) {
+	if w.inbox != nil {
+		was, err1 := w.inbox.Stat(".")
+		is, err2 := os.Stat(w.cfg.Dir)
+		if err1 != nil || err2 != nil || !os.SameFile(was, is) {
+			_ = w.inbox.Close() // it was read only
+			w.inbox = nil
+			w.src.Unwatch("")
+			for _, e := range w.entries {
+				w.unwatch(e)
+			}
+		}
+	}
+	if w.inbox == nil {
+		inbox, err := os.OpenRoot(w.cfg.Dir)
+		if err != nil {
+			return nil, err
+		}
+		w.inbox = inbox
+		w.inboxWatch = errNotTried
+	}
+	if w.inboxWatch != nil {
+		w.inboxWatch = w.src.Watch("") // before the scan, so that nothing falls between
+	}
+	d, err := w.inbox.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+var errNotTried = errors.New("not tried")
+
+func (w *watcher) endSweep() {
+	var oldest time.Duration
+	now := time.Now()
+	for _, e := range w.entries {
+		if e.generation != w.generation {
+			w.forget(e)
+			continue
+		}
+		if age := e.age(now); !e.seen.IsZero() && age > oldest {
+			oldest = age
+		}
+	}
+	w.sweeping, w.swept = false, true
+	w.sweep = nil
+	w.reportMode()
+	w.ev.Rescanned(len(w.entries), oldest, w.sweepCost)
+	w.lastSweep = now
+	w.nextSweep = now.Add(max(w.cfg.Rescan, share*w.sweepCost))
+	if w.lostEvents {
+		w.rescanSoon()
+	}
+}
+
+func (w *watcher) reportMode() {
+	mode, err := ByEvents, w.watchErr
+	switch {
+	case w.inboxWatch != nil:
+		mode, err = ByRescans, w.inboxWatch
+	case w.watchErr != nil:
+		mode = Partial
+	}
+	if mode != w.mode {
+		w.ev.WatchMode(mode, err)
+	}
+	w.mode, w.watchErr = mode, nil // found anew by the next scan
+}
+
+// age is how long the folder has been there, as far as is known.
+func (e *entry) age(now time.Time) time.Duration { return now.Sub(e.seen) + e.credit }
+
+func (w *watcher) schedule(e *entry, at time.Time) {
+	if at.IsZero() {
+		if e.place >= 0 {
+			heap.Remove(&w.due, e.place)
+		}
+		e.due = at
+		return
+	}
+	if at.Before(e.notBefore) {
+		at = e.notBefore
+	}
+	if e.place < 0 {
+		e.due = at
+		heap.Push(&w.due, e)
+	} else if at.Before(e.due) {
+		e.due = at
+		heap.Fix(&w.due, e.place)
+	}
+}
+
+func (w *watcher) forget(e *entry) {
+	w.schedule(e, time.Time{})
+	w.unwatch(e)
+	delete(w.entries, e.name)
+}
+
+func (w *watcher) unwatch(e *entry) {
+	if e.watched {
+		w.src.Unwatch(e.name)
+		e.watched = false
+	}
+}
+
+// look brings what is known of e up to date, and decides.
+func (w *watcher) look(e *entry) {
+	if w.inbox == nil {
+		return // the scan that opens it looks at all
+	}
+	begin := time.Now()
+	if e.state == offered && begin.Before(e.due) && e.due != (time.Time{}) {
+		// Being claimed. All there is to see is whether it is gone.
+		if _, err := w.inbox.Lstat(e.name); errors.Is(err, fs.ErrNotExist) {
+			w.forget(e)
+		}
+		return
+	}
+	if !e.watched && e.state != offered {
+		// Before the look, so that nothing falls between.
+		if info, err := w.inbox.Lstat(e.name); err != nil || !info.IsDir() {
+			w.forget(e)
+			return
+		}
+		if err := w.src.Watch(e.name); err != nil {
+			w.watchErr = err
+		} else {
+			e.watched = true
+		}
+	}
+	root, err := drop.Open(w.inbox, e.name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		w.forget(e)
+		return
+	}
+	if err != nil {
+		w.unreadable(e, begin, err)
+		return
+	}
+	defer root.Close()
+	l, err := meta.List(root, w.cfg.Limits)
+	if err != nil {
+		w.unreadable(e, begin, err)
+		return
+	}
+	now := time.Now()
+	switch {
+	case e.seen.IsZero():
+		e.seen, e.changed = now, now
+		e.credit = w.credit(l)
+	case l.Full != e.full:
+		e.changed = now
+		e.gap = 0
+	case e.state == offered:
+		e.changed = now // came back, or could not be taken: begin again
+	case e.state == ready:
+		return
+	case e.state == waiting && e.judged && !w.old(e, now):
+		return
+	}
+	if l.Full != e.full || e.state == offered {
+		e.full, e.content, e.judged, e.state = l.Full, l.Content, false, settling
+	}
+	w.judge(e, root, l, now)
+	// A look that was long because there was much to read may not be followed
+	// by the next at once, however often the folder changes.
+	e.notBefore = time.Now().Add(min(max(minGap, share/4*time.Since(begin)), time.Second))
+}
+
+// old reports whether age alone makes another judgement worth while.
+func (w *watcher) old(e *entry, now time.Time) bool {
+	age := e.age(now)
+	return !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter ||
+		w.cfg.FailAfter > 0 && age >= w.cfg.FailAfter
+}
+
+// credit is the age of a folder that lay there before the daemon started, by
+// the newest of its change times. It serves the day-long limit only, never the
+// judgement of completeness; and because a clock may be wrong, a folder is
+// left at least WarnAfter to mend.
+func (w *watcher) credit(l drop.Listing) time.Duration {
+	newest := l.Dir.ChangeTime()
+	for _, f := range l.Entries {
+		newest = max(newest, f.ChangeTime())
+	}
+	most := max(w.cfg.FailAfter-w.cfg.WarnAfter, 0)
+	return min(max(time.Since(time.Unix(0, newest)), 0), most)
+}
+
+func (w *watcher) unreadable(e *entry, now time.Time, err error) {
+	if e.seen.IsZero() {
+		e.seen, e.changed = now, now
+	}
+	message := fmt.Sprintf("unreadable: %v", err)
+	if errors.Is(err, fs.ErrPermission) {
+		message = "unreadable: fix with chmod g+rwx, in an inbox whose group the daemon shares"
+	}
+	w.wait(e, now, []meta.Reason{{Code: "unreadable", Message: message}})
+	e.full, e.judged = 0, false // the next scan looks again
+}
+
+// judge applies the rule of completeness to a listing.
+func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) {
+	quiet := now.Sub(e.changed)
+	settled := quiet >= w.cfg.Settle
+	if err := drop.Movable(w.inbox, e.name); err != nil {
+		w.wait(e, now, []meta.Reason{Unmovable})
+		return
+	}
+	rep := meta.Inspect(root, e.name, l, w.cfg.Limits, !settled)
+	long := w.cfg.Settle
+	if rep.Doubtful && !rep.Proven {
+		long *= doubt
+	}
+	invalid := len(rep.Invalid) > 0 && !uploading(rep.Waits)
+	switch {
+	case rep.Complete() && (rep.Proven || quiet >= long), invalid && quiet >= long:
+		if w.busy(e, root, l, now) {
+			return
+		}
+		w.finish(e, now, false)
+	case !settled, (rep.Complete() || invalid) && quiet < long:
+		if settled {
+			e.state = waiting // so Once doesn't wait for the doubt to end
+			if w.cfg.Once {
+				return
+			}
+		}
+		next := e.changed.Add(w.cfg.Settle)
+		if settled {
+			next = e.changed.Add(long)
+		}
+		w.schedule(e, next)
+	default:
+		e.judged = true
+		w.wait(e, now, rep.Waits)
+		if w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter && drop.Busy(root, l) == "" {
+			w.finish(e, now, true)
+		}
+	}
+}
+
+// Unmovable is why a folder waits that the daemon's user may not move.
+var Unmovable = meta.Reason{Code: "not_movable", Message: "the daemon may not move it: fix with chmod g+rwx, in an inbox whose group the daemon shares"}
+
+// uploading reports whether a temporary name shows that somebody is at it.
+func uploading(waits []meta.Reason) bool {
+	for _, r := range waits {
+		if r.Code == "temporary_name" {
+			return true
+		}
+	}
+	return false
+}
+
+// busy has another look scheduled if somebody is writing: there is no event
+// for the end of that.
+func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Time) bool {
+	name := drop.Busy(root, l)
+	if name == "" {
+		return false
+	}
+	w.wait(e, now, []meta.Reason{{Code: "open_for_writing", Field: name, Message: meta.Show(name) + " is open for writing"}})
+	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
+	w.schedule(e, now.Add(e.gap))
+	return true
+}
+
+func (w *watcher) finish(e *entry, now time.Time, expired bool) {
+	w.schedule(e, time.Time{})
+	e.state, e.complete, e.expired = ready, now, expired
+	w.queue = append(w.queue, e.name)
+}
+
+// wait notes that e is not complete, and warns of an old one.
+func (w *watcher) wait(e *entry, now time.Time, reasons []meta.Reason) {
+	e.state = waiting
+	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
+		e.warned = true
+		w.ev.FolderWaits(e.name, age, reasons)
+	}
+}
+
+// dueHeap orders entries by the time of their next look.
+type dueHeap []*entry
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+// Push implements heap.Interface.
+func (h *dueHeap) Push(x any) {
+	e, _ := x.(*entry)
+	e.place = len(*h)
+	*h = append(*h, e)
+}
+
+// Pop implements heap.Interface.
+func (h *dueHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	e.place = -1
+	return e
+}
