@@ -34,15 +34,6 @@ type Config struct {
 	Once      bool // return when nothing is left but what waits for its uploader
 }
 
-// Folder is one that the batch is to take.
-type Folder struct {
-	Name      string
-	Content   uint64    // drop.Listing.Content, as it was judged
-	Expired   bool      // still incomplete after FailAfter
-	FirstSeen time.Time // by this process
-	Complete  time.Time // when it was judged
-}
-
 // Mode says where the watcher's knowledge comes from.
 type Mode string
 
@@ -128,7 +119,7 @@ type watcher struct {
 	sweeping   bool
 	sweepCost  time.Duration
 	nextSweep  time.Time
-	swept      bool // at least once
+	swept      bool      // at least once
 	lastSweep  time.Time // its end
 	lostEvents bool      // while sweeping
 	mode       Mode
@@ -141,7 +132,7 @@ type watcher struct {
 // hand on. Ready folders are sent to out one by one, the longest ready first;
 // while nobody receives, the judgement is kept up to date. Run doesn't fail:
 // an inbox that can't be read is reported and tried again.
-func Run(ctx context.Context, cfg Config, src Source, out chan<- Folder, ev Events) {
+func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, ev Events) {
 	w := &watcher{cfg: cfg, src: src, ev: ev, entries: map[string]*entry{}, mode: "none"}
 	defer func() {
 		if w.inbox != nil {
@@ -157,15 +148,15 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- Folder, ev Even
 		if cfg.Once && w.idle() {
 			return
 		}
-		var offer chan<- Folder
+		var offer chan<- drop.Arrival
+		var arrival drop.Arrival
 		head := w.head()
-		var folder Folder
 		if head != nil {
-			offer, folder = out, head.folder()
+			offer, arrival = out, head.arrival()
 		}
 		if worked {
 			select {
-			case offer <- folder:
+			case offer <- arrival:
 				w.offered(head)
 			default:
 			}
@@ -177,14 +168,14 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- Folder, ev Even
 		case <-timer.C:
 		case h := <-src.Hints():
 			w.hint(h)
-		case offer <- folder:
+		case offer <- arrival:
 			w.offered(head)
 		}
 	}
 }
 
-func (e *entry) folder() Folder {
-	return Folder{Name: e.name, Content: e.content, Expired: e.expired, FirstSeen: e.seen, Complete: e.complete}
+func (e *entry) arrival() drop.Arrival {
+	return drop.Arrival{Name: e.name, Content: e.content, Expired: e.expired, FirstSeen: e.seen, Complete: e.complete}
 }
 
 // idle reports whether all that is left waits for its uploader.

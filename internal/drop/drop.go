@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -272,4 +273,13 @@ func Movable(parent *os.Root, name string) error {
 		accessErr = unix.Faccessat(int(fd), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 	})
 	return errors.Join(err, accessErr)
+}
+
+// Arrival is a folder in the inbox that is ready to be taken.
+type Arrival struct {
+	Name      string
+	Content   uint64    // Listing.Content as it was judged; after the claim it has to be the same
+	Expired   bool      // it never became complete
+	FirstSeen time.Time // by this process
+	Complete  time.Time // when it was judged
 }

@@ -26,7 +26,7 @@ const tokenField = "authToken"
 // list may grow.
 const (
 	TokenNotValid = "TOKEN_NOT_VALID" // expired, already used or unknown
-	internalError = "INTERNAL_ERROR"
+	InternalError = "INTERNAL_ERROR"  // comes with any status
 )
 
 // serviceFaults are the identifiers that say something of the account or the
@@ -181,7 +181,7 @@ func classify(x *exchange) error {
 		return nil
 	case x.status == http.StatusOK && !says, x.status == http.StatusRequestTimeout:
 		e.Class = NoAnswer
-	case x.status >= 500 || a.Identifier == internalError:
+	case x.status >= 500 || a.Identifier == InternalError:
 		e.Class = ServerError
 	case slices.Contains(serviceFaults, a.Identifier):
 		e.Class = ServiceFault

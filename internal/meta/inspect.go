@@ -82,8 +82,8 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
 	i.rep.Invalid = append(i.rep.Invalid, wrong...)
 	files := i.choose()
-	marker, _ := l.Find(lim.Marker)
-	proof := lim.Marker != "" && marker.Regular() || hashed(files)
+	marker, marked := l.Find(lim.Marker)
+	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && !(proof && i.rep.Complete()) {
 		i.wait("still_changing", "", "still changing")
 		return i.rep

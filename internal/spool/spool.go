@@ -117,6 +117,35 @@ func (s *Spool) SamePaths(paths Paths) bool {
 	return true
 }
 
+// Check is Open for somebody who only wants to know: it makes no place,
+// takes no lock, and tries the renames only when all places are there and no
+// daemon runs, which has tried them itself.
+func Check(paths Paths) error {
+	var errs []error
+	for _, p := range Places() {
+		info, err := os.Stat(paths[p])
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s does not exist; start the daemon once, as the user that it is to run as, or make the directory", paths[p])
+		} else if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is not a directory; move the file away or correct the configuration", paths[p])
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	locked, err := Locked(paths)
+	if err != nil {
+		return fmt.Errorf("work: %w; run this as the user that the daemon runs as", err)
+	}
+	if locked {
+		return nil
+	}
+	return (&Spool{paths: paths}).Probe()
+}
+
 func prepare(paths Paths) error {
 	var errs []error
 	for _, p := range Places() {

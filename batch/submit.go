@@ -1,0 +1,115 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// RefusedError says why a folder may not be submitted.
+type RefusedError struct{ Why string }
+
+func (e *RefusedError) Error() string { return e.Why }
+
+// Submit makes one attempt with a folder that stays where it is, by the same
+// steps as the daemon: intent, submission, answer. The result is in the folder
+// and returned; an error means that it has no end yet, and that Submit may be
+// called again.
+//
+// A result.json of an earlier Submit decides: a folder that was or may have
+// been accepted is a *RefusedError, one that waits is gone on with, and one
+// that was refused before anything was taken begins anew.
+func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar.Result, error) {
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	one := New(b.cfg, nil, b.api, b.rate, silent{})
+	f := &folder{b: one, dir: dir, name: name, stays: true}
+	res, err := sidecar.Read(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, sidecar.ErrNotOurs):
+		f.id = spool.NewID()
+	case err != nil:
+		return nil, err
+	case res.Outcome == sidecar.Accepted:
+		return nil, &RefusedError{fmt.Sprintf("it was accepted on %s (%s); it is not sent again", res.Times.Finished.Format("2006-01-02 15:04"), sidecar.Name)}
+	case res.Outcome == sidecar.Unknown:
+		return nil, &RefusedError{fmt.Sprintf("it may have been accepted (%s); look the session up in the iDenfy dashboard first, then take the file away", sidecar.Name)}
+	case res.Outcome == sidecar.Pending:
+		f.id, f.res = res.ID, res
+	default:
+		f.id = spool.NewID()
+	}
+	var e end
+	if f.res == nil {
+		e = f.first(ctx)
+	} else if e = f.resume(ctx, true); e.health == nothing && !f.res.Outcome.Final() {
+		e = f.resume(ctx, true) // the first only noted the crash
+	}
+	switch {
+	case f.res == nil || e.health == fault:
+		return nil, errors.New(e.reason)
+	case !f.res.Outcome.Final():
+		return f.res, fmt.Errorf("no end yet: %s", e.reason)
+	default:
+		return f.res, nil
+	}
+}
+
+// first begins a folder that stays where it is.
+func (f *folder) first(ctx context.Context) end {
+	why, err := f.inspect()
+	if err != nil {
+		return f.spoolFault(err)
+	}
+	f.res = f.newResult(nil)
+	switch {
+	case why != "":
+		f.res = nil
+		return end{health: fault, reason: why}
+	case len(f.rep.Invalid) > 0:
+		return f.refuse(sidecar.Invalid, append(f.rep.Invalid, f.rep.Waits...))
+	case len(f.rep.Waits) > 0:
+		return f.refuse(sidecar.Incomplete, f.rep.Waits)
+	}
+	if err := sidecar.Rotate(f.dir); err != nil {
+		f.res = nil
+		return f.spoolFault(err)
+	}
+	return f.attempt(ctx, true)
+}
+
+// lockDir keeps two from submitting one folder at once.
+func lockDir(dir *os.Root) (unlock func(), err error) {
+	d, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var lockErr error
+	if err := conn.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+		return nil, err
+	}
+	if lockErr != nil {
+		_ = d.Close() // it was read only
+		return nil, &RefusedError{"another idenfy-batch is submitting it"}
+	}
+	return func() { _ = d.Close() }, nil
+}
+
+// silent is for a submission whose caller tells what happened.
+type silent struct{ Events }
+
+func (silent) Attempted(string, string, sidecar.Attempt) {}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/spool"
+)
+
+func newCheck() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Check configuration, directories, credentials and connection",
+		Long: `Check reports every problem at once, each with its mend. It asks iDenfy for the
+status of a session that does not exist, which shows whether the service can be
+reached and the credentials are taken; nothing is sent for processing.
+
+Run it as the user that the daemon runs as. It exits 78 if the configuration is
+wrong, 1 if anything else is.`,
+		Example: "  sudo -u idenfy-batch idenfy-batch check",
+		Args:    cobra.NoArgs,
+	}
+	load := configFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		out := c.OutOrStdout()
+		cfg, err := load()
+		var coded *exitError
+		if errors.As(err, &coded) {
+			say(out, "configuration", coded.err)
+			return &exitError{code: exitConfig}
+		}
+		say(out, "configuration", nil)
+		good := say(out, "spool "+cfg.Root, spool.Check(cfg.Spool()))
+		good = checkInbox(out, &cfg) && good
+		client, err := newClient(&cfg)
+		if !say(out, "credentials", err) {
+			return &exitError{code: exitFailed}
+		}
+		good = say(out, "connection to "+cfg.API.BaseURL, checkAPI(c.Context(), client)) && good
+		if !good {
+			return &exitError{code: exitFailed}
+		}
+		return nil
+	}
+	return c
+}
+
+// say prints how one check ended.
+func say(out io.Writer, what string, err error) bool {
+	if err == nil {
+		fmt.Fprintf(out, "✓ %s\n", what)
+		return true
+	}
+	fmt.Fprintf(out, "✗ %s\n", what)
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(out, "    %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return false
+}
+
+// checkInbox names the folders that the daemon could not take.
+func checkInbox(out io.Writer, cfg *config.Config) bool {
+	var errs []error
+	path := cfg.Spool()[spool.Inbox]
+	if _, err := os.Stat(path); err != nil {
+		return true // said with the spool
+	}
+	for _, w := range readInbox(cfg, path) {
+		for _, reason := range w.WaitsFor {
+			if strings.Contains(reason, "chmod") {
+				errs = append(errs, fmt.Errorf("%s: %s", w.Folder, reason))
+			}
+		}
+	}
+	return say(out, "folders in the inbox can be read and moved", errors.Join(errs...))
+}
+
+// noSession is a reference that iDenfy never gives.
+const noSession = "00000000-0000-0000-0000-000000000000"
+
+// checkAPI tells whether the service can be reached and takes the credentials.
+func checkAPI(ctx context.Context, client *idenfy.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	_, _, err := client.Status(ctx, noSession)
+	var apiErr *idenfy.Error
+	if !errors.As(err, &apiErr) || apiErr.Class == idenfy.Rejected {
+		return nil // it knows us, and knows no such session
+	}
+	switch {
+	case apiErr.Status == 401 || apiErr.Status == 403:
+		return fmt.Errorf("%w; see that key and secret belong together and to this environment, and that iDenfy has enabled Direct Processing for the account", apiErr)
+	case apiErr.Class == idenfy.NotSent:
+		return fmt.Errorf("%w; see to the network, DNS, HTTPS_PROXY and api.base_url", apiErr)
+	default:
+		return apiErr
+	}
+}

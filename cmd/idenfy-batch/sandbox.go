@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"idenfy-batch/internal/sandbox"
+)
+
+func newSandbox() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run a stand-in for iDenfy's API on loopback",
+		Long: `Sandbox serves the process, status and token calls as iDenfy documents them, for
+integration tests: nothing leaves the machine. It enforces credentials, single
+use of tokens, required images and the 20 MB limit, and keeps count.
+
+  GET  /sandbox/report   the count, and what a client must never do
+  POST /sandbox/script   {"token": "…", "steps": [{"status": 429,
+                         "identifier": "TOO_MANY_REQUESTS", "retry_after": "3"},
+                         {"fault": "lose_answer"}]}
+                         treats the next requests with that token so; without
+                         "token" the first step is for all, without "steps" it ends
+
+Faults: reset_before_body, reset_in_body, lose_answer, half_answer, stall,
+stall_in_body, stall_answer, garbage.
+
+It ends with SIGINT or SIGTERM, and exits 1 if a token was sent again after it
+was processed and answered.`,
+		Example: "  idenfy-batch sandbox --listen 127.0.0.1:8080 --key key --secret secret",
+		Args:    cobra.NoArgs,
+	}
+	listen := c.Flags().String("listen", "127.0.0.1:0", "`address` to listen on; port 0 is any that is free")
+	var o sandbox.Options
+	c.Flags().StringVar(&o.Key, "key", "", "API key to demand (default: any is taken)")
+	c.Flags().StringVar(&o.Secret, "secret", "", "API secret to demand (default: any is taken)")
+	c.Flags().BoolVar(&o.Strict, "strict", false, "know only tokens that its own token call issued")
+	c.Flags().BoolVar(&o.ImageLimit, "image-limit", false, "enforce the 6 MB an image of newer documentation")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		l, err := net.Listen("tcp", *listen)
+		if err != nil {
+			return failed(err)
+		}
+		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return serveSandbox(ctx, c, sandbox.New(o), l)
+	}
+	return c
+}
+
+func serveSandbox(ctx context.Context, c *cobra.Command, s *sandbox.Sandbox, l net.Listener) error {
+	fmt.Fprintf(c.OutOrStdout(), "http://%s\n", l.Addr())
+	if err := s.Serve(ctx, l); err != nil {
+		return failed(err)
+	}
+	r := s.Report()
+	fmt.Fprintf(c.ErrOrStderr(), "%d requests, %d processed, %d rejected, %d repeated\n", r.Requests, r.Processed, r.Rejected, r.Repeats)
+	for _, v := range r.Violations {
+		fmt.Fprintln(c.ErrOrStderr(), "violation:", v)
+	}
+	if len(r.Violations) > 0 {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}

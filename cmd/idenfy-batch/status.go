@@ -1,0 +1,308 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/watcher"
+)
+
+// stateFile is where a running daemon leaves what others can't see in the
+// directories: that submission is paused, and why. It is a convenience; losing
+// it loses nothing.
+type stateFile struct {
+	path string
+	log  *logrus.Logger
+}
+
+func statePath(paths spool.Paths) string { return filepath.Join(paths[spool.Work], ".state.json") }
+
+func (f stateFile) write(s events.State) {
+	data, err := json.Marshal(s)
+	if err == nil {
+		err = os.WriteFile(f.path+".tmp", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(f.path+".tmp", f.path)
+	}
+	if err != nil {
+		f.log.WithError(err).Warn("the state for idenfy-batch status could not be written")
+	}
+}
+
+func (f stateFile) remove() {
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		f.log.WithError(err).Warn("the state for idenfy-batch status could not be removed")
+	}
+}
+
+// readState returns the state of the daemon that works on the spool, or nil
+// when none does.
+func readState(paths spool.Paths) (*events.State, error) {
+	locked, err := spool.Locked(paths)
+	if err != nil || !locked {
+		return nil, err
+	}
+	data, err := os.ReadFile(statePath(paths))
+	var s events.State
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	return &s, err
+}
+
+// placeStatus is what status says of one directory.
+type placeStatus struct {
+	Place   spool.Place `json:"place"`
+	Path    string      `json:"path"`
+	Folders int         `json:"folders"`
+	Oldest  int64       `json:"oldest_seconds"` // since it came there; 0 without folders
+	Error   string      `json:"error,omitempty"`
+}
+
+// waitStatus is what status says of one folder in the inbox.
+type waitStatus struct {
+	Folder   string        `json:"folder"`
+	Age      int64         `json:"unchanged_seconds"`
+	Complete bool          `json:"complete"`
+	WaitsFor []string      `json:"waits_for"`
+}
+
+// spoolStatus is all that status says.
+type spoolStatus struct {
+	Daemon  *events.State `json:"daemon"` // null: none runs
+	Places  []placeStatus `json:"places"`
+	Waiting []waitStatus  `json:"inbox"`
+	Error   string        `json:"error,omitempty"`
+}
+
+func newStatus() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show how many folders are where, and what those in the inbox wait for",
+		Long: `Status shows for each directory of the spool how many folders it holds and how
+long the oldest has been there, what each folder in the inbox waits for, and
+whether submission is paused and why. It works with and without a running
+daemon, and changes nothing.`,
+		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
+		Args:    cobra.NoArgs,
+	}
+	load := configFlag(c)
+	asJSON := c.Flags().Bool("json", false, "print JSON")
+	all := c.Flags().Bool("all", false, "show every folder in the inbox, not only the first twenty")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		s := readStatus(&cfg)
+		if *asJSON {
+			enc := json.NewEncoder(c.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return failed(enc.Encode(s))
+		}
+		s.print(c.OutOrStdout(), &cfg, *all)
+		if s.Error != "" {
+			return failed(errors.New(s.Error))
+		}
+		return nil
+	}
+	return c
+}
+
+func readStatus(cfg *config.Config) spoolStatus {
+	var s spoolStatus
+	paths := cfg.Spool()
+	var err error
+	if s.Daemon, err = readState(paths); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.Error = fmt.Sprintf("whether a daemon runs can't be told: %v; run this as root or as the daemon's user", err)
+	}
+	for _, p := range spool.Places() {
+		s.Places = append(s.Places, readPlace(paths, p))
+	}
+	s.Waiting = readInbox(cfg, paths[spool.Inbox])
+	return s
+}
+
+func readPlace(paths spool.Paths, p spool.Place) placeStatus {
+	st := placeStatus{Place: p, Path: paths[p]}
+	names, err := paths.List(p)
+	if err != nil {
+		st.Error = err.Error()
+		return st
+	}
+	for _, name := range names {
+		if p == spool.Inbox && drop.Junk(name) {
+			continue
+		}
+		st.Folders++
+		if info, err := os.Lstat(filepath.Join(paths[p], name)); err == nil {
+			st.Oldest = max(st.Oldest, int64(unchanged(info).Seconds()))
+		}
+	}
+	return st
+}
+
+// unchanged is the time since a file's ctime, which a move sets.
+func unchanged(info fs.FileInfo) time.Duration {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return max(time.Since(time.Unix(st.Ctim.Unix())), 0)
+}
+
+// glance is the time between two looks at the inbox that tell what changes.
+const glance = 300 * time.Millisecond
+
+func readInbox(cfg *config.Config, path string) []waitStatus {
+	waits := []waitStatus{}
+	inbox, err := os.OpenRoot(path)
+	if err != nil {
+		return waits // said with the place
+	}
+	defer inbox.Close()
+	d, err := inbox.Open(".")
+	if err != nil {
+		return waits
+	}
+	names, err := d.Readdirnames(-1)
+	if closeErr := d.Close(); err != nil || closeErr != nil {
+		return waits
+	}
+	lim := limits(cfg)
+	before := map[string]uint64{}
+	begin := time.Now()
+	for _, name := range names {
+		if drop.Junk(name) {
+			continue
+		}
+		if root, err := drop.Open(inbox, name); err == nil {
+			if l, err := meta.List(root, lim); err == nil {
+				before[name] = l.Full
+			}
+			_ = root.Close() // it was read only
+		}
+	}
+	if len(before) > 0 {
+		time.Sleep(glance - min(time.Since(begin), glance))
+	}
+	for _, name := range names {
+		if w, ok := inspectWaiting(inbox, name, lim, before); ok {
+			waits = append(waits, w)
+		}
+	}
+	slices.SortFunc(waits, func(a, b waitStatus) int {
+		return cmp.Or(cmp.Compare(b.Age, a.Age), cmp.Compare(a.Folder, b.Folder))
+	})
+	return waits
+}
+
+func inspectWaiting(inbox *os.Root, name string, lim meta.Limits, before map[string]uint64) (waitStatus, bool) {
+	w := waitStatus{Folder: meta.Show(name), WaitsFor: []string{}}
+	if drop.Junk(name) {
+		return w, false
+	}
+	info, err := inbox.Lstat(name)
+	if err != nil || !info.IsDir() {
+		return w, false
+	}
+	w.Age = int64(unchanged(info).Seconds())
+	root, err := drop.Open(inbox, name)
+	if errors.Is(err, fs.ErrPermission) {
+		w.WaitsFor = append(w.WaitsFor, "unreadable: fix with chmod g+rwx, in an inbox whose group the daemon shares")
+		return w, true
+	}
+	if err != nil {
+		return w, false
+	}
+	defer root.Close()
+	l, err := meta.List(root, lim)
+	if err != nil {
+		w.WaitsFor = append(w.WaitsFor, fmt.Sprintf("unreadable: %v", err))
+		return w, true
+	}
+	if drop.Movable(inbox, name) != nil {
+		w.WaitsFor = append(w.WaitsFor, watcher.Unmovable.Message)
+	}
+	if was, ok := before[name]; !ok || was != l.Full {
+		w.WaitsFor = append(w.WaitsFor, "still changing")
+	}
+	if busy := drop.Busy(root, l); busy != "" {
+		w.WaitsFor = append(w.WaitsFor, meta.Show(busy)+" is open for writing")
+	}
+	rep := meta.Inspect(root, name, l, lim, false)
+	for _, r := range slices.Concat(rep.Invalid, rep.Waits) {
+		w.WaitsFor = append(w.WaitsFor, r.Message)
+	}
+	w.Complete = len(w.WaitsFor) == 0
+	return w, true
+}
+
+// shown is how many folders of the inbox are shown without --all.
+const shown = 20
+
+func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
+	switch {
+	case s.Error != "":
+		fmt.Fprintf(out, "spool %s\n", cfg.Root)
+	case s.Daemon == nil:
+		fmt.Fprintf(out, "spool %s, no daemon is running\n", cfg.Root)
+	default:
+		fmt.Fprintf(out, "spool %s, daemon is running (process %d, since %s)\n", cfg.Root, s.Daemon.PID, s.Daemon.Since.Format(time.DateTime))
+	}
+	if s.Daemon != nil && s.Daemon.Paused != "" {
+		fmt.Fprintf(out, "SUBMISSION IS PAUSED since %s, and goes on by itself: %s\n", s.Daemon.PausedSince.Format(time.DateTime), meta.Show(s.Daemon.Paused))
+	}
+	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(watcher.ByEvents) {
+		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "\nPLACE\tFOLDERS\tOLDEST")
+	for _, p := range s.Places {
+		switch {
+		case p.Error != "":
+			fmt.Fprintf(table, "%s\t?\t%s\n", p.Place, p.Error)
+		case p.Folders == 0:
+			fmt.Fprintf(table, "%s\t0\t\n", p.Place)
+		default:
+			fmt.Fprintf(table, "%s\t%d\t%s\n", p.Place, p.Folders, time.Duration(p.Oldest)*time.Second)
+		}
+	}
+	_ = table.Flush() // as with any print, a closed standard output is the reader's affair
+	if len(s.Waiting) == 0 {
+		return
+	}
+	fmt.Fprintln(out, "\nin the inbox:")
+	for i, w := range s.Waiting {
+		if i == shown && !all {
+			fmt.Fprintf(out, "  and %d more; --all shows them\n", len(s.Waiting)-shown)
+			break
+		}
+		fmt.Fprintf(out, "  %s (unchanged for %s)\n", w.Folder, time.Duration(w.Age)*time.Second)
+		if w.Complete {
+			fmt.Fprintf(out, "      complete; taken when it was quiet for %s, and it is its turn\n", time.Duration(cfg.Completeness.Settle))
+		}
+		for _, reason := range w.WaitsFor {
+			fmt.Fprintf(out, "      waits: %s\n", reason)
+		}
+	}
+}

@@ -1,0 +1,396 @@
+// Package config owns the configuration: one YAML file, read strictly, every
+// key optional. The struct is the manual: unit, default and interaction stand
+// at each field, and config.example.yaml shows the same.
+package config
+
+import (
+	"crypto/x509"
+	"encoding"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/strictyaml"
+)
+
+// Config is the configuration. Durations are written as 5s or 10m, sizes as
+// 20MB (million bytes) or 20MiB.
+type Config struct {
+	// Root is the spool; the five directories lie below it. Absolute.
+	Root string `yaml:"root"`
+	// Paths sets directories one by one; an empty one is below Root. All have
+	// to be on one mount.
+	Paths Paths `yaml:"paths"`
+	API   API   `yaml:"api"`
+	// Concurrency is how many submissions are in flight at most, 1 to 64.
+	Concurrency int  `yaml:"concurrency"`
+	Rate        Rate `yaml:"rate"`
+	// Completeness is the rule by which a folder is taken to be whole.
+	Completeness Completeness `yaml:"completeness"`
+	Limits       Limits       `yaml:"limits"`
+	Retry        Retry        `yaml:"retry"`
+	// ShutdownGrace is how long a stop waits for submissions in flight; after
+	// it they are cut off, recorded as unanswered, and settled by the next
+	// start. Keep it below TimeoutStopSec= of the service.
+	ShutdownGrace Duration `yaml:"shutdown_grace"`
+	Log           Log      `yaml:"log"`
+	Metrics       Metrics  `yaml:"metrics"`
+}
+
+// Paths are the directories of the spool.
+type Paths struct {
+	Inbox  string `yaml:"inbox"`
+	Work   string `yaml:"work"`
+	Done   string `yaml:"done"`
+	Failed string `yaml:"failed"`
+	Hold   string `yaml:"hold"`
+}
+
+// API is the service.
+type API struct {
+	// BaseURL is scheme and host; plain http to loopback only.
+	BaseURL string `yaml:"base_url"`
+	// KeyFile holds the API key. Empty: the systemd credential
+	// idenfy-api-key, else the environment's IDENFY_API_KEY.
+	KeyFile string `yaml:"key_file"`
+	// SecretFile holds the API secret. Empty: the systemd credential
+	// idenfy-api-secret, else the environment's IDENFY_API_SECRET.
+	SecretFile string `yaml:"secret_file"`
+	// CAFile holds certificates (PEM) that are trusted besides the system's.
+	CAFile string `yaml:"ca_file"`
+	// Timeout ends an exchange in which nothing moves for that long, however
+	// long it takes in total.
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Rate bounds requests to the API. iDenfy's default quota is 10,000 an hour.
+type Rate struct {
+	// PerHour is the sustained rate; 0: no limit.
+	PerHour int `yaml:"per_hour"`
+	// Burst may go out at once on top; PerHour+Burst is the most that any
+	// hour can see.
+	Burst int `yaml:"burst"`
+}
+
+// Completeness is when a folder is taken.
+type Completeness struct {
+	// Settle is how long nothing in the folder may have changed.
+	Settle Duration `yaml:"settle"`
+	// ReadyMarker is a file whose presence says that the folder is whole, so
+	// that Settle is skipped; empty: there is none.
+	ReadyMarker string `yaml:"ready_marker"`
+	// Rescan is the time between two scans of the inbox; file events make it
+	// quicker, and a scan of many folders makes it longer.
+	Rescan Duration `yaml:"rescan"`
+	// WarnAfter is when an incomplete folder is reported; 0: never.
+	WarnAfter Duration `yaml:"warn_after"`
+	// FailAfter is when it goes to failed as incomplete; 0: never.
+	FailAfter Duration `yaml:"fail_after"`
+}
+
+// Limits are checked before anything is sent.
+type Limits struct {
+	// Request is the API's limit for the whole request; Base64 makes 4 bytes
+	// of 3, so images may have three quarters of it.
+	Request Size `yaml:"request"`
+	// Image is the limit for one image file; 0: none of its own.
+	Image Size `yaml:"image"`
+	// Files is how many files a folder may hold, 4 to 4096.
+	Files int `yaml:"files"`
+}
+
+// Retry is for failures that may pass.
+type Retry struct {
+	// First is the upper bound of the first delay; each further one doubles.
+	First Duration `yaml:"first"`
+	// Max is the upper bound of all delays.
+	Max Duration `yaml:"max"`
+	// GiveUpAfter ends a folder that fails by itself for that long; outages
+	// of the service don't count. 0: never.
+	GiveUpAfter Duration `yaml:"give_up_after"`
+}
+
+// Log is what is logged, to standard error.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level"`
+	// Format is auto (text on a terminal, else json), text or json.
+	Format string `yaml:"format"`
+}
+
+// Metrics is for Prometheus.
+type Metrics struct {
+	// Listen is host:port on loopback for /metrics and /healthz; empty: off.
+	Listen string `yaml:"listen"`
+}
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Root:        "/var/spool/idenfy-batch",
+		API:         API{BaseURL: "https://ivs.idenfy.com", Timeout: Duration(time.Minute)},
+		Concurrency: 4,
+		Rate:        Rate{PerHour: 9000, Burst: 1000},
+		Completeness: Completeness{
+			Settle: Duration(5 * time.Second), ReadyMarker: ".ready", Rescan: Duration(15 * time.Second),
+			WarnAfter: Duration(time.Hour), FailAfter: Duration(24 * time.Hour),
+		},
+		Limits:        Limits{Request: 20_000_000, Files: 64},
+		Retry:         Retry{First: Duration(2 * time.Second), Max: Duration(10 * time.Minute), GiveUpAfter: Duration(24 * time.Hour)},
+		ShutdownGrace: Duration(30 * time.Second),
+		Log:           Log{Level: "info", Format: "auto"},
+	}
+}
+
+// Duration is a time.Duration as written in the file.
+type Duration time.Duration
+
+var _ encoding.TextUnmarshaler = (*Duration)(nil)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return errors.New("has to be a duration such as 5s, 10m or 24h")
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Size is a number of bytes as written in the file.
+type Size int64
+
+var units = []struct {
+	suffix string
+	factor int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
+	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}, {"", 1},
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Size) UnmarshalText(text []byte) error {
+	for _, u := range units {
+		number, ok := strings.CutSuffix(string(text), u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+		if err != nil || n < 0 || n > (1<<53)/u.factor {
+			break
+		}
+		*s = Size(n * u.factor)
+		return nil
+	}
+	return errors.New("has to be a size such as 20MB or 512KiB")
+}
+
+// Load reads the file at path; an empty path means the defaults. All errors
+// are reported at once.
+func Load(path string) (Config, error) {
+	c := Default()
+	var data []byte
+	if path != "" {
+		var err error
+		if data, err = os.ReadFile(path); err != nil {
+			return c, fmt.Errorf("can't read the configuration: %w", err)
+		}
+	}
+	lines, faults := strictyaml.Decode(data, &c)
+	var errs []error
+	faulty := map[string]bool{}
+	for _, f := range faults {
+		faulty[f.Key] = true
+		errs = append(errs, fmt.Errorf("%s: %w", path, f))
+	}
+	c.check(func(key, format string, args ...any) {
+		if !faulty[key] {
+			errs = append(errs, fmt.Errorf("%s: %w", path, strictyaml.Fault{Line: lines[key], Message: key + ": " + fmt.Sprintf(format, args...)}))
+		}
+	})
+	return c, errors.Join(errs...)
+}
+
+func (c *Config) check(bad func(key, format string, args ...any)) {
+	absolute := func(key, path string, needed bool) {
+		if (path != "" || needed) && !filepath.IsAbs(path) {
+			bad(key, "has to be an absolute path, such as /var/spool/idenfy-batch")
+		}
+	}
+	absolute("root", c.Root, true)
+	absolute("paths.inbox", c.Paths.Inbox, false)
+	absolute("paths.work", c.Paths.Work, false)
+	absolute("paths.done", c.Paths.Done, false)
+	absolute("paths.failed", c.Paths.Failed, false)
+	absolute("paths.hold", c.Paths.Hold, false)
+	absolute("api.key_file", c.API.KeyFile, false)
+	absolute("api.secret_file", c.API.SecretFile, false)
+	absolute("api.ca_file", c.API.CAFile, false)
+	c.checkDistinct(bad)
+	if err := idenfy.CheckBaseURL(c.API.BaseURL); err != nil {
+		bad("api.base_url", "%v", err)
+	}
+	between := func(key string, n, low, high int) {
+		if n < low || n > high {
+			bad(key, "has to be from %d to %d", low, high)
+		}
+	}
+	between("concurrency", c.Concurrency, 1, 64)
+	between("limits.files", c.Limits.Files, 4, 4096)
+	between("rate.per_hour", c.Rate.PerHour, 0, 1_000_000)
+	between("rate.burst", c.Rate.Burst, 1, 1_000_000)
+	if c.Limits.Request < 1000 || c.Limits.Request > 1e9 {
+		bad("limits.request", "has to be from 1KB to 1GB; the API takes 20MB")
+	}
+	atLeast := func(key string, d, least Duration) {
+		if d < least {
+			bad(key, "has to be at least %s", time.Duration(least))
+		}
+	}
+	atLeast("api.timeout", c.API.Timeout, Duration(time.Second))
+	atLeast("completeness.settle", c.Completeness.Settle, Duration(100*time.Millisecond))
+	atLeast("completeness.rescan", c.Completeness.Rescan, Duration(100*time.Millisecond))
+	atLeast("retry.first", c.Retry.First, Duration(10*time.Millisecond))
+	atLeast("retry.max", c.Retry.Max, c.Retry.First)
+	if c.Completeness.FailAfter > 0 {
+		atLeast("completeness.fail_after", c.Completeness.FailAfter, c.Completeness.Settle)
+		if c.Completeness.WarnAfter > c.Completeness.FailAfter {
+			bad("completeness.warn_after", "has to come before fail_after (%s)", time.Duration(c.Completeness.FailAfter))
+		}
+	}
+	if m := c.Completeness.ReadyMarker; strings.ContainsAny(m, "/\x00") || m == "." || m == ".." || m == "meta.yaml" {
+		bad("completeness.ready_marker", "has to be a plain file name, such as .ready")
+	}
+	oneOf := func(key, value string, allowed ...string) {
+		for _, a := range allowed {
+			if value == a {
+				return
+			}
+		}
+		bad(key, "has to be one of %s", strings.Join(allowed, ", "))
+	}
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "auto", "text", "json")
+	if l := c.Metrics.Listen; l != "" {
+		if err := idenfy.CheckBaseURL("http://" + l); err != nil {
+			bad("metrics.listen", "has to be a port on loopback, such as 127.0.0.1:9187")
+		}
+	}
+}
+
+func (c *Config) checkDistinct(bad func(key, format string, args ...any)) {
+	paths := c.Spool()
+	for _, a := range spool.Places() {
+		for _, b := range spool.Places() {
+			inside, err := filepath.Rel(paths[b], paths[a])
+			if a != b && err == nil && inside != ".." && !strings.HasPrefix(inside, "../") {
+				bad("paths."+string(a), "%s is, or lies in, the directory of %s; each needs one of its own", paths[a], b)
+				break
+			}
+		}
+	}
+}
+
+// Spool returns the directories of the spool.
+func (c *Config) Spool() spool.Paths {
+	paths := spool.Paths{}
+	for p, set := range map[spool.Place]string{
+		spool.Inbox: c.Paths.Inbox, spool.Work: c.Paths.Work, spool.Done: c.Paths.Done,
+		spool.Failed: c.Paths.Failed, spool.Hold: c.Paths.Hold,
+	} {
+		if set == "" {
+			set = filepath.Join(c.Root, string(p))
+		}
+		paths[p] = filepath.Clean(set)
+	}
+	return paths
+}
+
+// maxSecret bounds a file with a credential, in bytes.
+const maxSecret = 4096
+
+// Credentials finds the API key and secret: in the files that the
+// configuration names, else among systemd's credentials, else in the
+// environment. Errors name where was looked and the mend, never a value.
+func (c *Config) Credentials() (key, secret string, err error) {
+	key, err1 := credential("API key", c.API.KeyFile, "idenfy-api-key", "IDENFY_API_KEY", "api.key_file")
+	secret, err2 := credential("API secret", c.API.SecretFile, "idenfy-api-secret", "IDENFY_API_SECRET", "api.secret_file")
+	return key, secret, errors.Join(err1, err2)
+}
+
+func credential(what, file, name, env, option string) (string, error) {
+	if file != "" {
+		return secretFile(what, file, true)
+	}
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		// systemd keeps its credentials from others by other means than modes.
+		v, err := secretFile(what, filepath.Join(dir, name), false)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return v, err
+		}
+	}
+	if v := strings.TrimSpace(os.Getenv(env)); v != "" {
+		return checkSecret(what, "the environment's "+env, v)
+	}
+	return "", fmt.Errorf("the %s is missing; put it into the systemd credential %s (LoadCredential=), into a file that %s names, or into the environment's %s", what, name, option, env)
+}
+
+func secretFile(what, path string, private bool) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("the %s: %w", what, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("the %s: %w", what, err)
+	case !info.Mode().IsRegular() || info.Size() > maxSecret:
+		return "", fmt.Errorf("the %s: %s is not a small regular file", what, path)
+	case private && info.Mode().Perm()&0o027 != 0:
+		return "", fmt.Errorf("the %s: others can read, or the group can write, %s (mode %04o); fix with chmod 640 %s, and change the key if it may have been read", what, path, info.Mode().Perm(), path)
+	}
+	data := make([]byte, info.Size())
+	n, err := f.ReadAt(data, 0)
+	if err != nil {
+		return "", fmt.Errorf("the %s: %w", what, err)
+	}
+	return checkSecret(what, path, strings.TrimSpace(string(data[:n])))
+}
+
+func checkSecret(what, where, v string) (string, error) {
+	if v == "" {
+		return "", fmt.Errorf("the %s: %s is empty", what, where)
+	}
+	if strings.ContainsFunc(v, func(r rune) bool { return r < 33 || r > 126 }) {
+		return "", fmt.Errorf("the %s: %s holds more than one line, or characters that no key has", what, where)
+	}
+	return v, nil
+}
+
+// RootCAs returns the system's certificates with those of API.CAFile, or nil
+// when the system's alone are to be used.
+func (c *Config) RootCAs() (*x509.CertPool, error) {
+	if c.API.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(c.API.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("api.ca_file: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("api.ca_file: %s holds no certificate in PEM", c.API.CAFile)
+	}
+	return pool, nil
+}
