@@ -1,0 +1,172 @@
+package spool_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"idenfy-batch/internal/spool"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func paths(root string) spool.Paths {
+	p := spool.Paths{}
+	for _, place := range spool.Places() {
+		p[place] = filepath.Join(root, string(place))
+	}
+	return p
+}
+
+func open(t *testing.T) *spool.Spool {
+	t.Helper()
+	s, err := spool.Open(paths(t.TempDir()))
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+func drop(t *testing.T, s *spool.Spool, name string) {
+	t.Helper()
+	must(t, os.Mkdir(filepath.Join(s.Path(spool.Inbox), name), 0o700))
+}
+
+func TestMoves(t *testing.T) {
+	s := open(t)
+	for n, want := range []string{"case-7", "case-7.2", "case-7.3"} {
+		drop(t, s, "case-7")
+		id := spool.NewID()
+		work, err := s.Claim("case-7", id)
+		must(t, err)
+		if name, got, ok := spool.Split(work); name != "case-7" || got != id || !ok {
+			t.Fatalf("%s is split into %s, %s, %v", work, name, got, ok)
+		}
+		name, err := s.Finish(work, spool.Done, "case-7")
+		must(t, err)
+		if name != want {
+			t.Errorf("folder %d is called %s, want %s", n+1, name, want)
+		}
+	}
+	drop(t, s, "case-8")
+	work, err := s.Claim("case-8", spool.NewID())
+	must(t, err)
+	drop(t, s, "case-8") // a new one meanwhile
+	name, err := s.Release(work)
+	must(t, err)
+	if name != "case-8.2" {
+		t.Errorf("released as %s", name)
+	}
+	if _, err := s.Claim("nothing", spool.NewID()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("claim of nothing: %v", err)
+	}
+	if _, err := s.Finish(work, spool.Inbox, "x"); err == nil {
+		t.Error("the inbox is taken for a final place")
+	}
+	done, err := s.List(spool.Done)
+	must(t, err)
+	if len(done) != 3 {
+		t.Errorf("done holds %v", done)
+	}
+}
+
+func TestLongNames(t *testing.T) {
+	s := open(t)
+	long := strings.Repeat("ä", 127) // 254 bytes
+	for range 2 {
+		drop(t, s, long)
+		work, err := s.Claim(long, spool.NewID())
+		must(t, err)
+		name, _, ok := spool.Split(work)
+		if !ok || !strings.HasPrefix(long, name) {
+			t.Fatalf("%q is not made of the name", work)
+		}
+		final, err := s.Finish(work, spool.Done, long)
+		must(t, err)
+		if len(final) > 255 || !strings.HasPrefix(final, strings.Repeat("ä", 100)) {
+			t.Errorf("final name %q", final)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for _, name := range []string{"", "case", "case.2", ".ABCDEFGHIJKLMNOPQRSTUVWXYZ", "x.abcdefghijklmnopqrstuvwxyz", "x-ABCDEFGHIJKLMNOPQRSTUVWXYZ"} {
+		if got, _, ok := spool.Split(name); ok || got != name {
+			t.Errorf("%q is taken for a name of work", name)
+		}
+	}
+}
+
+func TestLock(t *testing.T) {
+	p := paths(t.TempDir())
+	s, err := spool.Open(p)
+	must(t, err)
+	if _, err := spool.Open(p); !errors.Is(err, spool.ErrLocked) {
+		t.Errorf("a second one: %v", err)
+	}
+	if locked, err := spool.Locked(p); !locked || err != nil {
+		t.Errorf("locked: %v, %v", locked, err)
+	}
+	must(t, spool.Check(p))
+	must(t, s.Close())
+	if locked, err := spool.Locked(p); locked || err != nil {
+		t.Errorf("locked after close: %v, %v", locked, err)
+	}
+	s, err = spool.Open(p)
+	must(t, err)
+	must(t, s.Close())
+}
+
+func TestOpenExplains(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(t *testing.T, p spool.Paths)
+		want []string
+	}{
+		{"parent missing", func(_ *testing.T, p spool.Paths) { p[spool.Done] = "/nowhere/at/all/done" }, []string{"done: the directory /nowhere/at/all does not exist", "mkdir -p /nowhere/at/all"}},
+		{"a file", func(t *testing.T, p spool.Paths) { must(t, os.WriteFile(p[spool.Hold], nil, 0o600)) }, []string{"hold: ", "is not a directory"}},
+		{"another file system", func(t *testing.T, p spool.Paths) {
+			dir, err := os.MkdirTemp("/dev/shm", "idenfy-batch-test-")
+			if err != nil {
+				t.Skip("there is no second file system here")
+			}
+			t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+			p[spool.Done] = dir
+		}, []string{"are not on one mount", "ReadWritePaths="}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := paths(t.TempDir())
+			c.make(t, p)
+			s, err := spool.Open(p)
+			if err == nil {
+				must(t, s.Close())
+				t.Fatal("it opened")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in %v", want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestProbeLeavesNothing(t *testing.T) {
+	s := open(t)
+	must(t, os.Mkdir(filepath.Join(s.Path(spool.Inbox), ".idenfy-batch.probe-OLD"), 0o700)) // by a crash
+	must(t, s.Probe())
+	for _, p := range spool.Places() {
+		entries, err := os.ReadDir(s.Path(p))
+		must(t, err)
+		if !slices.Equal(entries, nil) {
+			t.Errorf("%s holds %v", p, entries)
+		}
+	}
+}
