@@ -319,6 +319,7 @@ func (w *watcher) lookSweep() bool {
 func (w *watcher) beginSweep() {
 	w.generation++
 	w.sweeping, w.lostEvents = true, false
+	w.watchErr = nil // the scan tries again
 	names, err := w.list()
 	if (err != nil) != w.trouble {
 		w.trouble = err != nil
@@ -402,7 +403,7 @@ func (w *watcher) reportMode() {
 	if mode != w.mode {
 		w.ev.WatchMode(mode, err)
 	}
-	w.mode, w.watchErr = mode, nil // found anew by the next scan
+	w.mode = mode
 }
 
 // age is how long the folder has been there, as far as is known.

@@ -1,0 +1,252 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/sidecar"
+)
+
+var update = flag.Bool("update", false, "write the golden file")
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func at(ms int) sidecar.Time {
+	return sidecar.Time{Time: time.Date(2026, 3, 4, 5, 6, 7, ms*1e6, time.FixedZone("", 7200))}
+}
+
+// full has every field set.
+func full() *sidecar.Result {
+	return &sidecar.Result{
+		ID: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", Folder: "case-7", Outcome: sidecar.Accepted,
+		Reasons: []sidecar.Reason{{Code: "settled_by_status", Message: "no clear answer came <yet>", Source: sidecar.FromDaemon, Field: "FRONT"}},
+		Request: sidecar.Request{
+			Endpoint: "https://ivs.idenfy.com/api/v2/process", TokenHint: sidecar.TokenHint("3FA5TFPA2ZE3LMPGGS1EGOJNJE"),
+			Country: "LT", DocumentType: "ID_CARD", SkipAnalysis: true, Bytes: 1234,
+			Images: []sidecar.Image{{
+				Step: "FRONT", File: "front.jpg", Bytes: 900, Format: "jpeg", Width: 856, Height: 540,
+				SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+			}, {Step: "FACE", File: "face.pdf", Bytes: 90, Format: "pdf"}},
+		},
+		Attempts: []sidecar.Attempt{
+			{N: 1, Started: at(1), Finished: at(20), State: sidecar.Answered, HTTPStatus: 429, Identifier: "TOO_MANY_REQUESTS", Message: "slow down", DurationMS: 19, RetryAfter: 3},
+			{N: 2, Started: at(30), Finished: at(31), State: sidecar.NotSent, Message: "connection refused", DurationMS: 1},
+			{N: 3, Started: at(40), State: sidecar.Sending},
+		},
+		Times:      sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
+		ExtraFiles: []string{"note.txt"},
+		Uploader:   sidecar.Uploader{UID: 1001, GID: 100, User: "scanner", Group: "drop"},
+		Daemon:     sidecar.Daemon{Version: "1.0.0", Host: "gate"},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	got, err := sidecar.Encode(full())
+	must(t, err)
+	golden := filepath.Join("testdata", "result.golden.json")
+	if *update {
+		must(t, os.WriteFile(golden, got, 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	must(t, err)
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("the format changed; readers rely on it (-want +got):\n%s", diff)
+	}
+}
+
+func schema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	s, err := jsonschema.NewCompiler().Compile("result.schema.json")
+	must(t, err)
+	return s
+}
+
+func validate(t *testing.T, s *jsonschema.Schema, data []byte) error {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	must(t, err)
+	return s.Validate(v)
+}
+
+func TestSchema(t *testing.T) {
+	s := schema(t)
+	for name, change := range map[string]func(*sidecar.Result){
+		"full":    func(*sidecar.Result) {},
+		"pending": func(r *sidecar.Result) { r.Outcome = sidecar.Pending; r.Times.Finished = sidecar.Time{} },
+		"invalid": func(r *sidecar.Result) {
+			*r = sidecar.Result{ID: r.ID, Folder: "x", Outcome: sidecar.Invalid, Reasons: r.Reasons, Times: r.Times}
+		},
+	} {
+		r := full()
+		change(r)
+		data, err := sidecar.Encode(r)
+		must(t, err)
+		if err := validate(t, s, data); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, change := range map[string]func(*sidecar.Result){
+		"unknown outcome":       func(r *sidecar.Result) { r.Outcome = "perhaps" },
+		"final without a time":  func(r *sidecar.Result) { r.Times.Finished = sidecar.Time{} },
+		"rejected, no reason":   func(r *sidecar.Result) { r.Outcome, r.Reasons = sidecar.Rejected, nil },
+		"accepted, no attempt":  func(r *sidecar.Result) { r.Attempts = nil },
+		"a whole token":         func(r *sidecar.Result) { r.ID = "short" },
+		"a hash that is none":   func(r *sidecar.Result) { r.Request.Images[0].SHA256 = "abc" },
+		"a step that is none":   func(r *sidecar.Result) { r.Request.Images[0].Step = "SIDE" },
+		"a state that is none":  func(r *sidecar.Result) { r.Attempts[0].State = "lost" },
+		"a source that is none": func(r *sidecar.Result) { r.Reasons[0].Source = "me" },
+	} {
+		r := full()
+		change(r)
+		data, err := sidecar.Encode(r)
+		must(t, err)
+		if err := validate(t, s, data); err == nil {
+			t.Errorf("%s passes the schema", name)
+		}
+	}
+}
+
+// Every field of the struct is described in the schema, and the other way
+// round.
+func TestSchemaNamesEveryField(t *testing.T) {
+	data, err := sidecar.Encode(full())
+	must(t, err)
+	var result, doc map[string]any
+	must(t, json.Unmarshal(data, &result))
+	text, err := os.ReadFile("result.schema.json")
+	must(t, err)
+	must(t, json.Unmarshal(text, &doc))
+	var compare func(path string, value any, schema map[string]any)
+	compare = func(path string, value any, schema map[string]any) {
+		switch v := value.(type) {
+		case map[string]any:
+			properties, _ := schema["properties"].(map[string]any)
+			for name, field := range v {
+				sub, ok := properties[name].(map[string]any)
+				if !ok {
+					t.Errorf("%s.%s is not in the schema", path, name)
+					continue
+				}
+				compare(path+"."+name, field, sub)
+			}
+		case []any:
+			items, _ := schema["items"].(map[string]any)
+			union := map[string]any{} // each field is set in one of the items
+			for _, item := range v {
+				compare(path+"[]", item, items)
+				if m, ok := item.(map[string]any); ok {
+					for k := range m {
+						union[k] = nil
+					}
+				}
+			}
+			properties, _ := items["properties"].(map[string]any)
+			for name := range properties {
+				if _, ok := union[name]; !ok {
+					t.Errorf("%s[].%s is in the schema only", path, name)
+				}
+			}
+		}
+	}
+	compare("result", result, doc)
+}
+
+func TestWriteReadRotate(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	if _, err := sidecar.Read(root); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read of nothing: %v", err)
+	}
+	must(t, sidecar.Rotate(root)) // nothing there is no error
+	r := full()
+	must(t, sidecar.Write(root, r))
+	got, err := sidecar.Read(root)
+	must(t, err)
+	r.Schema = sidecar.Schema
+	if diff := cmp.Diff(r, got); diff != "" {
+		t.Errorf("read back (-want +got):\n%s", diff)
+	}
+	info, err := os.Stat(filepath.Join(dir, sidecar.Name))
+	must(t, err)
+	if info.Mode() != 0o640 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	must(t, sidecar.Rotate(root))
+	must(t, os.WriteFile(filepath.Join(dir, sidecar.Name), []byte("{}"), 0o600))
+	must(t, sidecar.Rotate(root))
+	for _, name := range []string{"result.1.json", "result.2.json"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil || !sidecar.IsOwn(name) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestReadTrustsNothing(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"a link":        func(p string) error { return os.Symlink("/etc/passwd", p) },
+		"a directory":   func(p string) error { return os.Mkdir(p, 0o700) },
+		"a FIFO":        func(p string) error { return unix.Mkfifo(p, 0o600) },
+		"other JSON":    func(p string) error { return os.WriteFile(p, []byte(`{"schema": "mine"}`), 0o600) },
+		"no JSON":       func(p string) error { return os.WriteFile(p, []byte(`hello`), 0o600) },
+		"wrong types":   func(p string) error { return os.WriteFile(p, []byte(`{"schema": 7, "attempts": {}}`), 0o600) },
+		"a gigabyte":    func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Truncate(p, 1<<30)) },
+		"an empty file": func(p string) error { return os.WriteFile(p, nil, 0o600) },
+		"time of beyond": func(p string) error {
+			return os.WriteFile(p, []byte(`{"schema":"idenfy-batch/result/v1","times":{"claimed":"x"}}`), 0o600)
+		},
+	} {
+		dir := t.TempDir()
+		root, err := os.OpenRoot(dir)
+		must(t, err)
+		must(t, plant(filepath.Join(dir, sidecar.Name)))
+		if _, err := sidecar.Read(root); !errors.Is(err, sidecar.ErrNotOurs) {
+			t.Errorf("%s: %v", name, err)
+		}
+		must(t, sidecar.Rotate(root)) // and it is out of the way
+		must(t, sidecar.Write(root, full()))
+		must(t, root.Close())
+	}
+}
+
+func TestTokenHint(t *testing.T) {
+	if got := sidecar.TokenHint("3FA5TFPA2ZE3LMPGGS1EGOJNJE"); got != "3FA5… (26 characters)" {
+		t.Error(got)
+	}
+	if got := sidecar.TokenHint("short"); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	if sidecar.Pending.Final() || sidecar.Outcome("").Final() || !sidecar.Unknown.Final() {
+		t.Error("Final")
+	}
+	var names []string
+	for _, n := range []string{"result.json", "result.1.json", "result.x.json", "result.json.bak", ".idenfy-batch.result.json.tmp"} {
+		if sidecar.IsOwn(n) {
+			names = append(names, n)
+		}
+	}
+	if !slices.Equal(names, []string{"result.json", "result.1.json", ".idenfy-batch.result.json.tmp"}) {
+		t.Errorf("own names: %v", names)
+	}
+}

@@ -1,0 +1,488 @@
+package watcher_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/watcher"
+)
+
+// hints is a source that the test feeds. Which folders are watched is noted.
+type hints struct {
+	c       chan watcher.Hint
+	watched map[string]bool
+	fail    error
+}
+
+func (h *hints) Hints() <-chan watcher.Hint { return h.c }
+func (h *hints) Unwatch(name string)        { delete(h.watched, name) }
+func (h *hints) Watch(name string) error {
+	if h.fail != nil && name != "" {
+		return h.fail
+	}
+	h.watched[name] = true
+	return nil
+}
+
+// notes keeps what the watcher reports.
+type notes struct{ list []string }
+
+func (n *notes) add(format string, args ...any) {
+	n.list = append(n.list, fmt.Sprintf(format, args...))
+}
+
+func (n *notes) FolderWaits(name string, age time.Duration, reasons []meta.Reason) {
+	n.add("%s waits for %s: %s", name, age.Round(time.Second), reasons[0].Code)
+}
+func (n *notes) WatchMode(m watcher.Mode, _ error)           { n.add("mode %s", m) }
+func (n *notes) EventsLost(error)                            { n.add("lost") }
+func (n *notes) Rescanned(int, time.Duration, time.Duration) {}
+func (n *notes) InboxTrouble(err error)                      { n.add("trouble %v", err != nil) }
+
+var (
+	front = sample.Pad(sample.Front(), 40_000, 1)
+	face  = sample.Face()
+)
+
+const metaText = "authToken: 3FA5TFPA2ZE3LMPGGS1EGOJNJE\ncountry: LT\ndocumentType: PASSPORT\n"
+
+// inbox runs a watcher in a bubble of fake time, over real files.
+type inbox struct {
+	t   *testing.T
+	dir string
+	src *hints
+	out chan drop.Arrival
+	ev  *notes
+	got []drop.Arrival
+}
+
+func bubble(t *testing.T, change func(*watcher.Config), test func(*inbox)) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		in := &inbox{
+			t: t, dir: dir, ev: &notes{}, out: make(chan drop.Arrival),
+			src: &hints{c: make(chan watcher.Hint, 100), watched: map[string]bool{}},
+		}
+		cfg := watcher.Config{
+			Dir: dir, Settle: 5 * time.Second, Rescan: 15 * time.Second, WarnAfter: time.Hour, FailAfter: 24 * time.Hour,
+			Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
+		}
+		if change != nil {
+			change(&cfg)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			watcher.Run(ctx, cfg, in.src, in.out, in.ev)
+		}()
+		synctest.Wait()
+		test(in)
+		cancel()
+		<-done
+	})
+}
+
+func (in *inbox) write(folder, name string, data []byte) {
+	in.t.Helper()
+	if err := os.MkdirAll(filepath.Join(in.dir, folder), 0o770); err != nil {
+		in.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(in.dir, folder, name), data, 0o660); err != nil {
+		in.t.Fatal(err)
+	}
+}
+
+func (in *inbox) fill(folder string) {
+	in.t.Helper()
+	in.write(folder, "FRONT.jpg", front)
+	in.write(folder, "FACE.jpg", face)
+	in.write(folder, "meta.yaml", []byte(metaText))
+}
+
+func (in *inbox) hint(folder string) { in.src.c <- watcher.Hint{Name: folder} }
+
+// after lets time pass, and returns what was handed on meanwhile. What is
+// handed on is taken out of the inbox, as the batch does.
+func (in *inbox) after(d time.Duration) []string {
+	in.t.Helper()
+	var names []string
+	end := time.After(d)
+	for {
+		select {
+		case a := <-in.out:
+			in.got = append(in.got, a)
+			names = append(names, a.Name)
+			if err := os.RemoveAll(filepath.Join(in.dir, a.Name)); err != nil {
+				in.t.Fatal(err)
+			}
+		case <-end:
+			synctest.Wait()
+			return names
+		}
+	}
+}
+
+func (in *inbox) want(what string, got []string, want ...string) {
+	in.t.Helper()
+	if !slices.Equal(got, want) {
+		in.t.Fatalf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+const tick = 20 * time.Millisecond
+
+func TestSettle(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		in.hint("case")
+		in.want("before it is quiet", in.after(5*time.Second-tick))
+		in.want("when it is", in.after(2*tick), "case")
+		if a := in.got[0]; a.Expired || a.Complete.Sub(a.FirstSeen) != 5*time.Second {
+			t.Errorf("arrival %+v", a)
+		}
+	})
+}
+
+func TestEachChangeBeginsTheWaitAnew(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		for range 20 {
+			in.hint("case")
+			in.want("while it changes", in.after(3*time.Second))
+			in.write("case", "note.txt", []byte("x"))
+		}
+		in.hint("case")
+		in.want("soon after the last change", in.after(5*time.Second-tick))
+		in.want("after settle", in.after(2*tick), "case")
+	})
+}
+
+// Without any event the scan finds everything, and a change that it didn't see
+// happen counts from when it was seen.
+func TestWithoutEvents(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		in.want("before two scans", in.after(15*time.Second))
+		in.want("after settle", in.after(5*time.Second+tick), "case")
+	})
+}
+
+func TestProofSkipsSettle(t *testing.T) {
+	sum := func(data []byte) string { s := sha256.Sum256(data); return hex.EncodeToString(s[:]) }
+	proof := metaText + "sha256:\n  FRONT: " + sum(front) + "\n  FACE: " + sum(face) + "\n"
+	bubble(t, nil, func(in *inbox) {
+		in.write("hashed", "meta.yaml", []byte(proof))
+		in.write("hashed", "FRONT.jpg", front)
+		in.write("hashed", "FACE.jpg", face[:len(face)-1])
+		in.hint("hashed")
+		in.want("one byte short", in.after(time.Second))
+		in.write("hashed", "FACE.jpg", face)
+		in.hint("hashed")
+		in.want("with the last byte", in.after(tick), "hashed")
+
+		in.fill("marked")
+		in.write("marked", "FACE.jpg", face[:100])
+		in.write("marked", ".ready", nil)
+		in.hint("marked")
+		in.want("marked and not whole", in.after(time.Minute))
+		in.write("marked", "FACE.jpg", face)
+		in.hint("marked")
+		in.want("marked and whole", in.after(tick), "marked")
+
+		// A part of the hashes proves nothing.
+		in.fill("partly")
+		in.write("partly", "meta.yaml", []byte(metaText+"sha256:\n  FRONT: "+sum(front)+"\n"))
+		in.hint("partly")
+		in.want("partly hashed", in.after(5*time.Second-tick))
+		in.want("partly hashed and quiet", in.after(2*tick), "partly")
+
+		// A wrong hash is never quiet enough.
+		in.fill("wrong")
+		in.write("wrong", "meta.yaml", []byte(strings.Replace(proof, sum(face), sum(front), 1)))
+		in.hint("wrong")
+		in.want("a wrong hash", in.after(time.Hour))
+	})
+}
+
+func TestNotComplete(t *testing.T) {
+	for name, spoil := range map[string]func(*inbox){
+		"no meta.yaml":          func(in *inbox) { in.remove("meta.yaml") },
+		"empty meta.yaml":       func(in *inbox) { in.write("case", "meta.yaml", nil) },
+		"zeros for meta.yaml":   func(in *inbox) { in.write("case", "meta.yaml", make([]byte, 90)) },
+		"an image missing":      func(in *inbox) { in.remove("FACE.jpg") },
+		"an image cut off":      func(in *inbox) { in.write("case", "FACE.jpg", face[:len(face)-2]) },
+		"an empty image":        func(in *inbox) { in.write("case", "FACE.jpg", nil) },
+		"zeros for an image":    func(in *inbox) { in.write("case", "FACE.jpg", make([]byte, 9000)) },
+		"a temporary name":      func(in *inbox) { in.write("case", "scan2.jpg.filepart", []byte("x")) },
+		"a temporary of rsync":  func(in *inbox) { in.write("case", ".FACE.jpg.x9Fq2z", face) },
+		"bad and still coming":  func(in *inbox) { in.write("case", "meta.yaml", []byte("x: y\n")); in.write("case", "a.part", nil) },
+		"bad and perhaps a cut": func(in *inbox) { in.write("case", "meta.yaml", []byte(metaText[:40])) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(in *inbox) {
+				in.fill("case")
+				spoil(in)
+				in.hint("case")
+				in.want("not complete", in.after(59*time.Second))
+				for _, junk := range []string{"scan2.jpg.filepart", ".FACE.jpg.x9Fq2z", "a.part"} {
+					_ = os.Remove(filepath.Join(in.dir, "case", junk))
+				}
+				in.fill("case")
+				in.hint("case")
+				in.want("mended", in.after(5*time.Second+tick), "case")
+			})
+		})
+	}
+}
+
+func (in *inbox) remove(name string) {
+	in.t.Helper()
+	if err := os.Remove(filepath.Join(in.dir, "case", name)); err != nil {
+		in.t.Fatal(err)
+	}
+}
+
+// Somebody who has a file open for writing is waited for; there is no event
+// for its end.
+func TestOpenForWriting(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		f, err := os.OpenFile(filepath.Join(in.dir, "case", "FACE.jpg"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.hint("case")
+		in.want("open", in.after(time.Minute))
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		in.want("closed", in.after(16*time.Second), "case")
+
+		// With proof, the end is noticed within milliseconds.
+		in.fill("case")
+		in.write("case", ".ready", nil)
+		f, err = os.OpenFile(filepath.Join(in.dir, "case", "FACE.jpg"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.hint("case")
+		in.want("open with proof", in.after(10*time.Millisecond))
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		in.want("closed with proof", in.after(50*time.Millisecond), "case")
+	})
+}
+
+func TestInvalidIsHandedOnWhenQuiet(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		in.write("case", "meta.yaml", []byte(metaText+"colour: red\n"))
+		in.write("case", ".ready", nil) // proves completeness, not badness
+		in.hint("case")
+		in.want("before it is quiet", in.after(5*time.Second-tick))
+		in.want("when it is", in.after(2*tick), "case")
+	})
+}
+
+// A meta.yaml without a line break at its end may have been cut off, so it has
+// to be quiet for longer.
+func TestDoubt(t *testing.T) {
+	for name, text := range map[string]string{"valid": metaText, "invalid": metaText + "colour: red\n"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(in *inbox) {
+				in.fill("case")
+				in.write("case", "meta.yaml", []byte(strings.TrimSpace(text)))
+				in.hint("case")
+				in.want("in doubt", in.after(60*time.Second-tick))
+				in.want("after a minute", in.after(2*tick), "case")
+			})
+		})
+	}
+}
+
+func TestAge(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		in.remove("FACE.jpg")
+		in.hint("case")
+		in.want("young", in.after(time.Hour-time.Minute))
+		if len(in.ev.list) != 1 {
+			t.Errorf("reports: %v", in.ev.list)
+		}
+		in.want("an hour old", in.after(2*time.Minute))
+		in.want("nearly a day old", in.after(23*time.Hour-3*time.Minute))
+		if want := []string{"mode events", "case waits for 1h0m0s: missing_file"}; len(in.ev.list) != 2 || in.ev.list[0] != want[0] || !strings.HasPrefix(in.ev.list[1], "case waits for 1h0m") {
+			t.Errorf("reports: %v, want %v", in.ev.list, want)
+		}
+		in.want("a day old", in.after(3*time.Minute), "case")
+		if !in.got[0].Expired {
+			t.Error("it is not marked as expired")
+		}
+	})
+}
+
+func TestJunkIsLeftAlone(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		for _, name := range []string{".hidden", "@eaDir", "lost+found", "Thumbs.db"} {
+			in.fill(name)
+		}
+		in.write("sub", "x", nil)
+		if err := os.WriteFile(filepath.Join(in.dir, "loose.jpg"), front, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("sub", filepath.Join(in.dir, "link")); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{".hidden", "@eaDir", "loose.jpg", "link", "nothing"} {
+			in.hint(name)
+		}
+		in.want("junk", in.after(time.Hour))
+	})
+}
+
+// What was handed on and is still there could not be claimed: it is offered
+// again, ever more seldom, and a change begins anew.
+func TestOfferedAgain(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		in.hint("case")
+		var at []time.Duration
+		begin := time.Now()
+		for range 4 {
+			<-in.out // and it stays
+			at = append(at, time.Since(begin).Round(time.Second))
+		}
+		if want := []time.Duration{5 * time.Second, 11 * time.Second, 18 * time.Second, 27 * time.Second}; !slices.Equal(at, want) {
+			t.Errorf("offered at %v, want %v", at, want)
+		}
+	})
+}
+
+// While nobody takes folders, what is known of them stays true.
+func TestChangesWhileQueued(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("a")
+		in.fill("b")
+		time.Sleep(time.Minute) // both are ready, and nobody listens
+		in.write("a", "FACE.jpg", face[:50])
+		in.hint("a")
+		time.Sleep(tick)
+		synctest.Wait()
+		in.want("a is being written again", in.after(time.Minute), "b")
+	})
+}
+
+func TestLostEventsAndModes(t *testing.T) {
+	bubble(t, func(c *watcher.Config) { c.Rescan = time.Hour }, func(in *inbox) {
+		in.fill("case")
+		in.want("no event, no scan", in.after(time.Minute))
+		in.src.fail = errors.New("no watch left")
+		in.src.c <- watcher.Hint{All: true, Err: errors.New("overflow")}
+		in.want("after the loss", in.after(5*time.Second+tick), "case")
+		in.src.fail = nil
+		in.src.c <- watcher.Hint{All: true, Err: errors.New("overflow")}
+		in.want("nothing left", in.after(time.Second))
+		if want := []string{"mode events", "lost", "mode partial", "lost", "mode events"}; !slices.Equal(in.ev.list, want) {
+			t.Errorf("reports: %v, want %v", in.ev.list, want)
+		}
+	})
+}
+
+func TestInboxReplaced(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("old")
+		in.hint("old")
+		in.after(time.Second)
+		if err := errors.Join(os.Rename(in.dir, in.dir+".away"), os.Mkdir(in.dir, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(in.dir + ".away")
+		in.fill("new")
+		in.src.c <- watcher.Hint{All: true, Err: errors.New("the inbox was replaced")}
+		in.want("the new one", in.after(time.Minute), "new")
+		if err := os.RemoveAll(in.dir); err != nil {
+			t.Fatal(err)
+		}
+		in.want("none", in.after(time.Minute))
+		if err := os.Mkdir(in.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		in.fill("again")
+		in.want("one again", in.after(time.Minute), "again")
+		if !slices.Contains(in.ev.list, "trouble true") || !slices.Contains(in.ev.list, "trouble false") {
+			t.Errorf("reports: %v", in.ev.list)
+		}
+	})
+}
+
+func TestOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		in := &inbox{t: t, dir: dir, ev: &notes{}, out: make(chan drop.Arrival), src: &hints{c: make(chan watcher.Hint), watched: map[string]bool{}}}
+		in.fill("whole")
+		in.fill("partly")
+		in.write("partly", "FACE.jpg", face[:100])
+		begin := time.Now()
+		go func() {
+			defer close(in.out)
+			watcher.Run(t.Context(), watcher.Config{
+				Dir: dir, Settle: 5 * time.Second, Rescan: 15 * time.Second, Once: true,
+				Limits: meta.Limits{Request: 20_000_000, Files: 64},
+			}, in.src, in.out, in.ev)
+		}()
+		var names []string
+		for a := range in.out {
+			names = append(names, a.Name)
+			in.want("", nil)
+			if err := os.RemoveAll(filepath.Join(dir, a.Name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in.want("once", names, "whole")
+		if took := time.Since(begin); took < 5*time.Second || took > 30*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// The fingerprint that is handed on is that of what was judged.
+func TestContentIsOfWhatWasJudged(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		in.fill("case")
+		parent, err := os.OpenRoot(in.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer parent.Close()
+		root, err := drop.Open(parent, "case")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		l, err := meta.List(root, meta.Limits{Files: 64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.hint("case")
+		in.after(6 * time.Second)
+		if in.got[0].Content != l.Content {
+			t.Error("the fingerprint is another")
+		}
+	})
+}
