@@ -1,0 +1,711 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"idenfy-batch/batch"
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+var (
+	front, back, face = sample.Front(), sample.Back(), sample.Face()
+
+	limits = meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"}
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// notes keeps what the batch reports.
+type notes struct {
+	mu    sync.Mutex
+	list  []string
+	ended chan string // "folder outcome place"
+}
+
+func (n *notes) add(format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = append(n.list, fmt.Sprintf(format, args...))
+}
+
+func (n *notes) has(prefix string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.list, func(s string) bool { return strings.HasPrefix(s, prefix) })
+}
+
+func (n *notes) count(prefix string) (c int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.list {
+		if strings.HasPrefix(s, prefix) {
+			c++
+		}
+	}
+	return c
+}
+
+func (n *notes) Recovered(folders int)                    { n.add("recovered %d", folders) }
+func (n *notes) Claimed(folder, _ string)                 { n.add("claimed %s", folder) }
+func (n *notes) ClaimFailed(folder string, _ error)       { n.add("claim failed %s", folder) }
+func (n *notes) Released(folder, _, why string)           { n.add("released %s: %s", folder, why) }
+func (n *notes) Attempted(f, _ string, a sidecar.Attempt) { n.add("attempt %s %d %s", f, a.N, a.State) }
+func (n *notes) Paused(reason string, _ time.Duration)    { n.add("paused %s", reason) }
+func (n *notes) Resumed()                                 { n.add("resumed") }
+func (n *notes) Progress(int, int)                        {}
+func (n *notes) Ended(r *sidecar.Result, p spool.Place, name string) {
+	n.add("ended %s %s", r.Folder, r.Outcome)
+	n.ended <- fmt.Sprintf("%s %s %s/%s", r.Folder, r.Outcome, p, name)
+}
+
+// bench is a batch on a spool of its own, against a sandbox.
+type bench struct {
+	t     *testing.T
+	spool *spool.Spool
+	api   *sandbox.Sandbox
+	cfg   batch.Config
+	ev    *notes
+	in    chan drop.Arrival
+	done  chan batch.Left
+	stop  context.CancelFunc
+	url   string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	paths := spool.Paths{}
+	root := t.TempDir()
+	for _, p := range spool.Places() {
+		paths[p] = filepath.Join(root, string(p))
+	}
+	s, err := spool.Open(paths)
+	must(t, err)
+	b := &bench{t: t, spool: s, api: sandbox.New(sandbox.Options{}), cfg: batch.Config{
+		Concurrency: 3, Grace: 5 * time.Second, Limits: limits,
+		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
+		Daemon: sidecar.Daemon{Version: "test", Host: "test"},
+	}}
+	url, stop, err := b.api.Start()
+	must(t, err)
+	b.url = url
+	t.Cleanup(func() {
+		if b.stop != nil {
+			b.end()
+		}
+		stop()
+		must(t, s.Close())
+		if v := b.api.Report().Violations; len(v) > 0 {
+			t.Errorf("violations: %v", v)
+		}
+	})
+	return b
+}
+
+// start runs the batch, as a daemon's start does.
+func (b *bench) start() {
+	b.t.Helper()
+	b.startAt(b.url)
+}
+
+func (b *bench) startAt(url string) {
+	b.ev = &notes{ended: make(chan string, 100)}
+	b.in = make(chan drop.Arrival)
+	b.done = make(chan batch.Left, 1)
+	client := idenfy.New(idenfy.Options{BaseURL: url, Key: "k", Secret: "s", Timeout: 400 * time.Millisecond, Conns: 3})
+	ctx, stop := context.WithCancel(b.t.Context())
+	b.stop = stop
+	go func() {
+		left, err := batch.New(b.cfg, b.spool, client, rate.NewLimiter(rate.Inf, 1), b.ev).Run(ctx, b.in)
+		if err != nil {
+			b.t.Error(err)
+		}
+		client.Close()
+		b.done <- left
+	}()
+}
+
+func (b *bench) end() batch.Left {
+	b.stop()
+	b.stop = nil
+	return <-b.done
+}
+
+func token(name string) string { return "TOKEN-" + name + "-0123456789" }
+
+func text(name string, more ...string) string {
+	return sample.Meta(token(name), "LT", "ID_CARD", more...)
+}
+
+// put makes a whole folder in the inbox.
+func (b *bench) put(name string, more ...string) {
+	b.t.Helper()
+	must(b.t, sample.Write(filepath.Join(b.spool.Path(spool.Inbox), name), map[string][]byte{
+		"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte(text(name, more...)),
+	}))
+}
+
+// arrival is what the watcher would hand on.
+func (b *bench) arrival(name string) drop.Arrival {
+	b.t.Helper()
+	parent, err := os.OpenRoot(b.spool.Path(spool.Inbox))
+	must(b.t, err)
+	defer parent.Close()
+	root, err := drop.Open(parent, name)
+	must(b.t, err)
+	defer root.Close()
+	l, err := meta.List(root, limits)
+	must(b.t, err)
+	return drop.Arrival{Name: name, Content: l.Content, FirstSeen: time.Now(), Complete: time.Now()}
+}
+
+func (b *bench) send(name string, more ...string) {
+	b.t.Helper()
+	b.put(name, more...)
+	b.in <- b.arrival(name)
+}
+
+// want waits for the next end of a folder.
+func (b *bench) want(end string) {
+	b.t.Helper()
+	select {
+	case got := <-b.ev.ended:
+		if got != end {
+			b.t.Fatalf("ended: %s, want %s", got, end)
+		}
+	case <-time.After(20 * time.Second):
+		b.t.Fatalf("%s doesn't end; reports: %v", end, b.ev.list)
+	}
+}
+
+// until waits for a report.
+func (b *bench) until(prefix string) {
+	b.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !b.ev.has(prefix); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("no report %q; there are: %v", prefix, b.ev.list)
+		}
+	}
+}
+
+func (b *bench) result(p spool.Place, name string) *sidecar.Result {
+	b.t.Helper()
+	root, err := os.OpenRoot(filepath.Join(b.spool.Path(p), name))
+	must(b.t, err)
+	defer root.Close()
+	r, err := sidecar.Read(root)
+	must(b.t, err)
+	return r
+}
+
+func codes(r *sidecar.Result) (list []string) {
+	for _, reason := range r.Reasons {
+		list = append(list, reason.Code)
+	}
+	return list
+}
+
+func states(r *sidecar.Result) (list []string) {
+	for _, a := range r.Attempts {
+		list = append(list, string(a.State))
+	}
+	return list
+}
+
+func (b *bench) check(r *sidecar.Result, wantStates, wantCodes []string) {
+	b.t.Helper()
+	if !slices.Equal(states(r), wantStates) || !slices.Equal(codes(r), wantCodes) {
+		b.t.Errorf("%s: attempts %v, reasons %v; want %v and %v", r.Folder, states(r), codes(r), wantStates, wantCodes)
+	}
+}
+
+func TestAccepted(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.put("case")
+	must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", "note.txt"), []byte("x"), 0o600))
+	must(t, os.Mkdir(filepath.Join(b.spool.Path(spool.Inbox), "case", "sub"), 0o700))
+	b.in <- b.arrival("case")
+	b.want("case accepted done/case")
+	r := b.result(spool.Done, "case")
+	b.check(r, []string{"answered"}, nil)
+	seen := b.api.Token(token("case"))
+	for _, img := range r.Request.Images {
+		if img.SHA256 == "" || img.SHA256 != seen.Sums[img.Step] || img.Width == 0 {
+			t.Errorf("image %+v; the API got %v", img, seen.Sums)
+		}
+	}
+	if !slices.Equal(r.ExtraFiles, []string{"note.txt", "sub/"}) || r.Request.TokenHint != "TOKE… (21 characters)" || len(r.Request.Images) != 3 {
+		t.Errorf("result %+v", r)
+	}
+	data, err := os.ReadFile(filepath.Join(b.spool.Path(spool.Done), "case", "result.json"))
+	must(t, err)
+	if strings.Contains(string(data), token("case")) {
+		t.Error("the token stands in the result")
+	}
+	// The same name again, and what came with the folder as evidence.
+	b.put("case")
+	must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", "meta.yaml"), []byte(text("other")), 0o600))
+	must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", "result.json"), data, 0o600))
+	b.in <- b.arrival("case")
+	b.want("case accepted done/case.2")
+	if old, err := os.ReadFile(filepath.Join(b.spool.Path(spool.Done), "case.2", "result.1.json")); err != nil || string(old) != string(data) {
+		t.Errorf("the old result: %v", err)
+	}
+}
+
+func TestRejectedAndRefused(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.send("no", "images: {FRONT: FRONT.jpg, FACE: FACE.jpg}")
+	b.want("no rejected failed/no")
+	r := b.result(spool.Failed, "no")
+	b.check(r, []string{"answered"}, []string{"MISSING_VALUE"})
+	if m := r.Reasons[0]; m.Message != "No image provided for step 'BACK'" || m.Source != sidecar.FromAPI {
+		t.Errorf("reason %+v", m)
+	}
+	b.api.Script(token("undetected"), sandbox.Step{Status: 200, Identifier: "VALIDATION_ERROR", Message: "Document not detected"})
+	b.send("undetected")
+	b.want("undetected rejected failed/undetected")
+	b.send("bad", "colour: red", "scanRef: '?'")
+	b.want("bad invalid failed/bad")
+	b.check(b.result(spool.Failed, "bad"), nil, []string{"unknown_key", "bad_value"})
+	b.put("old")
+	must(t, os.Remove(filepath.Join(b.spool.Path(spool.Inbox), "old", "BACK.jpg")))
+	a := b.arrival("old")
+	a.Expired = true
+	b.in <- a
+	b.want("old incomplete failed/old")
+	b.check(b.result(spool.Failed, "old"), nil, []string{"missing_file"})
+	// A token that was used before by somebody else.
+	b.api.Issue(token("used"), "ref-used-1")
+	b.api.SetStatus(token("used"), "APPROVED")
+	b.send("used", "scanRef: ref-used-1")
+	b.want("used rejected failed/used")
+	b.check(b.result(spool.Failed, "used"), []string{"answered"}, []string{"TOKEN_NOT_VALID"})
+}
+
+func TestReleased(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	inbox := b.spool.Path(spool.Inbox)
+	back := func(name, why string) {
+		t.Helper()
+		b.until("released " + name + ": " + why)
+		if _, err := os.Stat(filepath.Join(inbox, name, "meta.yaml")); err != nil {
+			t.Error(err)
+		}
+	}
+	b.put("changed")
+	a := b.arrival("changed")
+	must(t, os.WriteFile(filepath.Join(inbox, "changed", "more.txt"), nil, 0o600))
+	b.in <- a
+	back("changed", "it changed")
+
+	b.put("open")
+	f, err := os.OpenFile(filepath.Join(inbox, "open", "FACE.jpg"), os.O_WRONLY, 0)
+	must(t, err)
+	b.in <- b.arrival("open")
+	back("open", "somebody has")
+	must(t, f.Close())
+
+	b.put("partly")
+	must(t, os.Truncate(filepath.Join(inbox, "partly", "FACE.jpg"), 100))
+	b.in <- b.arrival("partly")
+	back("partly", "it is not complete")
+
+	b.in <- drop.Arrival{Name: "gone"}
+	must(t, os.Symlink("/etc", filepath.Join(inbox, "link")))
+	b.in <- drop.Arrival{Name: "link"}
+	b.until("released link")
+	if target, err := os.Readlink(filepath.Join(inbox, "link")); err != nil || target != "/etc" {
+		t.Error(target, err)
+	}
+	if n := b.api.Report().Requests; n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestUnanswered(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	// Not taken: the same token again.
+	b.api.Script(token("reset"), sandbox.Step{Fault: sandbox.ResetInBody})
+	b.send("reset")
+	b.want("reset accepted done/reset")
+	b.check(b.result(spool.Done, "reset"), []string{"no_answer", "answered"}, nil)
+	// Taken, and nothing to ask by: a person decides.
+	b.api.Script(token("lost"), sandbox.Step{Fault: sandbox.LoseAnswer})
+	b.send("lost")
+	b.want("lost unknown hold/lost")
+	b.check(b.result(spool.Hold, "lost"), []string{"no_answer", "answered"}, []string{"may_have_been_accepted"})
+	// A server error may have been taken as well.
+	b.api.Script(token("five"), sandbox.Step{Status: 502}, sandbox.Step{Status: 400, Identifier: "TOKEN_NOT_VALID", Message: "Token is not valid"})
+	b.send("five")
+	b.want("five unknown hold/five")
+	// With a scanRef one question settles it.
+	for status, end := range map[string]string{
+		"REVIEWING": "accepted done", "DENIED": "accepted done", "EXPIRED": "rejected failed",
+	} {
+		name := "ref-" + status
+		b.api.Issue(token(name), name)
+		b.api.Script(token(name), sandbox.Step{Fault: sandbox.Stall})
+		b.api.SetStatus(token(name), status)
+		before := b.api.Report()
+		b.send(name, "scanRef: "+name)
+		b.want(fmt.Sprintf("%s %s/%s", name, end, name))
+		after := b.api.Report()
+		if after.Status != before.Status+1 || after.Requests != before.Requests+1 {
+			t.Errorf("%s: %d questions, %d requests", status, after.Status-before.Status, after.Requests-before.Requests)
+		}
+	}
+	b.api.Issue(token("active"), "ref-active")
+	b.api.Script(token("active"), sandbox.Step{Fault: sandbox.Garbage})
+	b.send("active", "scanRef: ref-active")
+	b.want("active accepted done/active")
+	b.check(b.result(spool.Done, "active"), []string{"no_answer", "answered"}, nil)
+	// The session is not known: the token decides.
+	b.api.Script(token("stranger"), sandbox.Step{Fault: sandbox.LoseAnswer})
+	b.send("stranger", "scanRef: not-of-this-account")
+	b.want("stranger unknown hold/stranger")
+}
+
+func TestPause(t *testing.T) {
+	for name, step := range map[string]sandbox.Step{
+		"401":        {Status: 401, Identifier: "UNAUTHORIZED", Message: "no"},
+		"contract":   {Status: 400, Identifier: "PARTNER_CONTRACT_ERROR", Message: "no"},
+		"HTML":       {Status: 404, Body: "<html>", ContentType: "text/html"},
+		"500 on all": {Status: 500, Identifier: "INTERNAL_ERROR", Message: "no"},
+		"reset":      {Fault: sandbox.ResetBeforeBody},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.start()
+			b.api.Always(&step)
+			for n := range 3 {
+				b.send(fmt.Sprintf("case%d", n))
+			}
+			b.until("paused")
+			for range 8 { // probes
+				n := b.ev.count("paused")
+				for end := time.Now().Add(10 * time.Second); b.ev.count("paused") == n; time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatal("no probe")
+					}
+				}
+			}
+			if b.ev.has("ended") {
+				t.Errorf("something ended: %v", b.ev.list)
+			}
+			b.api.Always(nil)
+			for range 3 {
+				if end := <-b.ev.ended; !strings.Contains(end, "accepted") {
+					t.Error(end)
+				}
+			}
+			b.until("resumed")
+			if r := b.api.Report(); r.Processed != 3 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+func TestPauseWhenUnreachable(t *testing.T) {
+	b := newBench(t)
+	b.startAt("http://127.0.0.1:1")
+	b.send("case")
+	b.until("paused")
+	left := b.end()
+	if left.InWork != 1 || !strings.Contains(left.Paused, "refused") {
+		t.Errorf("left %+v", left)
+	}
+	r := b.result(spool.Work, b.inWork())
+	if len(r.Attempts) == 0 || r.Attempts[0].State != sidecar.NotSent || r.Outcome != sidecar.Pending {
+		t.Errorf("result %+v", r)
+	}
+	b.start() // and the service is there
+	b.want("case accepted done/case")
+	// What was never sent is no reason to doubt a refusal of the token.
+	if b.api.Token(token("case")).Requests != 1 {
+		t.Error("sent twice")
+	}
+}
+
+func (b *bench) inWork() string {
+	b.t.Helper()
+	names, err := b.spool.List(spool.Work)
+	must(b.t, err)
+	if len(names) != 1 {
+		b.t.Fatalf("in work: %v", names)
+	}
+	return names[0]
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.api.Script(token("a"), sandbox.Step{Status: 429, Identifier: "TOO_MANY_REQUESTS", Message: "slow", RetryAfter: "1"})
+	begin := time.Now()
+	b.send("a")
+	b.want("a accepted done/a")
+	if took := time.Since(begin); took < time.Second {
+		t.Errorf("it was sent again after %s", took)
+	}
+}
+
+// One folder that always fails doesn't stop the others, and is given up.
+func TestPoison(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.GiveUpAfter = 100 * time.Millisecond
+	b.start()
+	b.api.Decide(func(tok string, _ int) sandbox.Step {
+		if tok == token("poison") {
+			return sandbox.Step{Status: 500, Identifier: "INTERNAL_ERROR", Message: "oops"}
+		}
+		return sandbox.Step{}
+	})
+	b.send("poison")
+	for n := range 5 {
+		b.send(fmt.Sprintf("good%d", n))
+		b.want(fmt.Sprintf("good%d accepted done/good%d", n, n))
+	}
+	b.want("poison gave_up failed/poison")
+	if b.ev.has("paused") {
+		t.Errorf("paused: %v", b.ev.list)
+	}
+	// Attempts without an answer may have been taken, so giving up is for a person.
+	b.api.Decide(func(string, int) sandbox.Step { return sandbox.Step{Fault: sandbox.ResetBeforeBody} })
+	b.send("mute")
+	b.want("mute unknown hold/mute")
+}
+
+// A stop parks what is in flight; the next start goes on with it.
+func TestStopAndStart(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Grace = 50 * time.Millisecond
+	b.start()
+	b.api.Script(token("slow"), sandbox.Step{Fault: sandbox.Stall})
+	b.send("slow")
+	for b.api.Token(token("slow")).Requests == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if left := b.end(); left.InWork != 1 || left.Paused != "" {
+		t.Errorf("left %+v", left)
+	}
+	b.check(b.result(spool.Work, b.inWork()), []string{"no_answer"}, nil)
+	b.start()
+	b.want("slow accepted done/slow")
+	// A submission that ends within the grace is finished.
+	b.end()
+	b.cfg.Grace = 10 * time.Second
+	b.start()
+	b.api.Script(token("brief"), sandbox.Step{Latency: 100 * time.Millisecond})
+	b.send("brief")
+	for b.api.Token(token("brief")).Requests == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if left := b.end(); left.InWork != 0 {
+		t.Errorf("left %+v", left)
+	}
+	b.want("brief accepted done/brief")
+}
+
+// Every state that a crash can leave in work is gone on with.
+func TestRecovery(t *testing.T) {
+	b := newBench(t)
+	claim := func(name string, res *sidecar.Result) {
+		t.Helper()
+		b.put(name)
+		id := spool.NewID()
+		work, err := b.spool.Claim(name, id)
+		must(t, err)
+		if res == nil {
+			return
+		}
+		root, err := os.OpenRoot(filepath.Join(b.spool.Path(spool.Work), work))
+		must(t, err)
+		defer root.Close()
+		if res.ID == "" {
+			res.ID = id
+		}
+		res.Folder = name
+		for range 3 {
+			res.Request.Images = append(res.Request.Images, sidecar.Image{})
+		}
+		must(t, sidecar.Write(root, res))
+	}
+	now := sidecar.Now()
+	sending := []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Sending}}
+	claim("claimed", nil)
+	claim("sending", &sidecar.Result{Outcome: sidecar.Pending, Attempts: sending})
+	claim("accepted", &sidecar.Result{Outcome: sidecar.Accepted, Attempts: []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200}}})
+	claim("notsent", &sidecar.Result{Outcome: sidecar.Pending, Attempts: []sidecar.Attempt{{N: 1, Started: now, Finished: now, State: sidecar.NotSent}}})
+	// Evidence of an earlier life, or planted: never state.
+	claim("evidence", &sidecar.Result{ID: spool.NewID(), Outcome: sidecar.Accepted})
+	must(t, os.Mkdir(filepath.Join(b.spool.Path(spool.Work), "byhand"), 0o700))
+	b.start()
+	b.until("recovered 6")
+	got := []string{<-b.ev.ended, <-b.ev.ended, <-b.ev.ended}
+	slices.Sort(got)
+	want := []string{"accepted accepted done/accepted", "notsent accepted done/notsent", "sending accepted done/sending"}
+	if !slices.Equal(got, want) {
+		t.Errorf("ended: %v", got)
+	}
+	for _, name := range []string{"claimed", "evidence", "byhand"} {
+		b.until("released " + name)
+		if _, err := os.Stat(filepath.Join(b.spool.Path(spool.Inbox), name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if r := b.result(spool.Done, "sending"); !slices.Equal(states(r), []string{"no_answer", "answered"}) {
+		t.Errorf("attempts %v", states(r))
+	}
+	if n := b.api.Token(token("accepted")).Requests + b.api.Token(token("evidence")).Requests; n != 0 {
+		t.Errorf("%d requests that should not be", n)
+	}
+}
+
+// A folder that somebody changes while it is in work is not sent on.
+func TestChangedInWork(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	for name, end := range map[string]string{"lost": "unknown hold", "refused": "invalid failed"} {
+		step := sandbox.Step{Fault: sandbox.LoseAnswer, Latency: 200 * time.Millisecond}
+		if name == "refused" {
+			step = sandbox.Step{Status: 429, Identifier: "TOO_MANY_REQUESTS", Message: "x", Latency: 200 * time.Millisecond}
+		}
+		b.api.Script(token(name), step)
+		b.put(name)
+		path := filepath.Join(b.spool.Path(spool.Inbox), name)
+		dir, err := os.OpenRoot(path) // by which the folder is reached wherever it is
+		must(t, err)
+		b.in <- b.arrival(name)
+		for b.api.Token(token(name)).Requests == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		must(t, dir.WriteFile("FACE.jpg", back, 0o600))
+		must(t, dir.Close())
+		b.want(fmt.Sprintf("%s %s/%s", name, end, name))
+	}
+	if n := b.api.Report().Processed; n != 1 {
+		t.Errorf("%d processed", n)
+	}
+}
+
+// The file is changed while it is being read to be sent: the request is left
+// unfinished.
+func TestChangedWhileSent(t *testing.T) {
+	b := newBench(t)
+	big := sample.Pad(front, 6_000_000, 1)
+	b.api.Always(&sandbox.Step{Fault: sandbox.StallInBody})
+	b.start()
+	b.put("case")
+	path := filepath.Join(b.spool.Path(spool.Inbox), "case")
+	must(t, os.WriteFile(filepath.Join(path, "FACE.jpg"), big, 0o600))
+	dir, err := os.OpenRoot(path)
+	must(t, err)
+	defer dir.Close()
+	b.in <- b.arrival("case")
+	b.until("claimed case")
+	for b.api.Report().Requests == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	must(t, dir.WriteFile("FACE.jpg", big[:100], 0o600)) // the rest can't be read any more
+	b.want("case invalid failed/case")
+	if r := b.result(spool.Failed, "case"); !slices.Contains(codes(r), "changed_in_work") {
+		t.Errorf("reasons %v", codes(r))
+	}
+	if n := b.api.Report().Processed; n != 0 {
+		t.Errorf("%d processed", n)
+	}
+}
+
+func TestOnce(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Once = true
+	b.start()
+	b.send("a")
+	b.send("b", "colour: red")
+	close(b.in)
+	if left := <-b.done; left != (batch.Left{}) {
+		t.Errorf("left %+v", left)
+	}
+	b.stop = nil
+	if b.ev.count("ended") != 2 {
+		t.Errorf("reports %v", b.ev.list)
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.api.Always(&sandbox.Step{Latency: 20 * time.Millisecond})
+	for n := range 30 {
+		b.send(fmt.Sprintf("case%02d", n))
+	}
+	for range 30 {
+		if end := <-b.ev.ended; !strings.Contains(end, "accepted") {
+			t.Error(end)
+		}
+	}
+	if r := b.api.Report(); r.Processed != 30 || r.Requests != 30 || r.MostAtOnce != b.cfg.Concurrency {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestSubmitInPlace(t *testing.T) {
+	b := newBench(t)
+	dir := filepath.Join(t.TempDir(), "case")
+	must(t, sample.Write(dir, map[string][]byte{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte(text("x"))}))
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	client := idenfy.New(idenfy.Options{BaseURL: b.url, Key: "k", Secret: "s", Timeout: time.Second})
+	defer client.Close()
+	one := batch.New(b.cfg, nil, client, rate.NewLimiter(rate.Inf, 1), nil)
+	b.api.Script(token("x"), sandbox.Step{Fault: sandbox.ResetInBody}, sandbox.Step{Status: 401})
+	for n := range 2 {
+		if res, err := one.Submit(t.Context(), root, "case"); err == nil {
+			t.Fatalf("attempt %d ended: %+v", n+1, res)
+		}
+	}
+	res, err := one.Submit(t.Context(), root, "case")
+	if err != nil || res.Outcome != sidecar.Accepted || len(res.Attempts) != 3 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	var refused *batch.RefusedError
+	if _, err := one.Submit(t.Context(), root, "case"); !errors.As(err, &refused) {
+		t.Errorf("once more: %v", err)
+	}
+	if n := b.api.Token(token("x")).Processed; n != 1 {
+		t.Errorf("%d processed", n)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "meta.yaml"), []byte("{}\n"), 0o600))
+	must(t, os.Remove(filepath.Join(dir, "result.json")))
+	res, err = one.Submit(t.Context(), root, "case")
+	if err != nil || res.Outcome != sidecar.Invalid {
+		t.Errorf("invalid: %+v, %v", res, err)
+	}
+}

@@ -1,0 +1,113 @@
+package batch
+
+import (
+	"testing"
+	"time"
+
+	"idenfy-batch/sidecar"
+)
+
+func attempts(states ...sidecar.State) []sidecar.Attempt {
+	var list []sidecar.Attempt
+	for i, s := range states {
+		a := sidecar.Attempt{N: i + 1, State: s, Started: sidecar.Now(), Finished: sidecar.Now()}
+		if s == sidecar.Answered {
+			a.HTTPStatus = 429
+		}
+		list = append(list, a)
+	}
+	return list
+}
+
+func TestCeiling(t *testing.T) {
+	r := Retry{First: 2 * time.Second, Max: 10 * time.Minute}
+	for n, want := range map[int]time.Duration{
+		1: 2 * time.Second, 2: 4 * time.Second, 5: 32 * time.Second, 9: 512 * time.Second, 10: 10 * time.Minute, 1000: 10 * time.Minute,
+	} {
+		if got := r.ceiling(n); got != want {
+			t.Errorf("ceiling(%d) = %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestDelay(t *testing.T) {
+	r := Retry{First: 2 * time.Second, Max: 10 * time.Minute}
+	no, answered, notSent := sidecar.NoAnswer, sidecar.Answered, sidecar.NotSent
+	for _, c := range []struct {
+		attempts []sidecar.Attempt
+		most     time.Duration
+	}{
+		{nil, 0},
+		{attempts(no), 2 * time.Second},
+		{attempts(no, no, no), 8 * time.Second},
+		{attempts(no, no, answered, no), 2 * time.Second}, // an answer ends the row
+		{attempts(no, notSent), 0},                        // the pause is for all
+		{attempts(answered), 0},
+	} {
+		var longest time.Duration
+		for id := range 300 {
+			res := &sidecar.Result{ID: string(rune('A' + id)), Attempts: c.attempts}
+			d := r.delay(res)
+			if d != r.delay(res) {
+				t.Fatal("the delay is not a function of what is recorded")
+			}
+			longest = max(longest, d)
+		}
+		if longest > c.most || longest < c.most*9/10 {
+			t.Errorf("%v: the longest of 300 delays is %s, want up to %s", states(c.attempts), longest, c.most)
+		}
+	}
+	res := &sidecar.Result{ID: "A", Attempts: attempts(answered)}
+	res.Attempts[0].RetryAfter = 30
+	if d := r.delay(res); d != 30*time.Second {
+		t.Errorf("Retry-After of 30 s gives %s", d)
+	}
+}
+
+func states(list []sidecar.Attempt) (s []sidecar.State) {
+	for _, a := range list {
+		s = append(s, a.State)
+	}
+	return s
+}
+
+func TestDueWithClocksThatJump(t *testing.T) {
+	r := Retry{First: 2 * time.Second, Max: 10 * time.Minute}
+	now := time.Now()
+	res := &sidecar.Result{ID: "A", Attempts: attempts(sidecar.NoAnswer)}
+	delay := r.delay(res)
+	for name, c := range map[string]struct {
+		finished time.Time
+		want     time.Duration
+	}{
+		"just now":            {now, delay},
+		"a restart later":     {now.Add(-time.Hour), 0},
+		"the clock went back": {now.Add(time.Hour), delay},
+	} {
+		res.Attempts[0].Finished = sidecar.Time{Time: c.finished}
+		if got := r.due(res, now).Sub(now); got != c.want {
+			t.Errorf("%s: due in %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestOver(t *testing.T) {
+	r := Retry{GiveUpAfter: time.Hour}
+	no := sidecar.NoAnswer
+	old := &sidecar.Result{Attempts: attempts(no, no, no, no)}
+	if r.over(old, time.Now()) || !r.over(old, time.Now().Add(2*time.Hour)) {
+		t.Error("four failures")
+	}
+	for _, res := range []*sidecar.Result{
+		{Attempts: attempts(no, no, no)},
+		{Attempts: attempts(sidecar.NotSent, sidecar.NotSent, sidecar.Answered, sidecar.NotSent, sidecar.NotSent)},
+		{},
+	} {
+		if r.over(res, time.Now().Add(1000*time.Hour)) {
+			t.Errorf("given up after %v", states(res.Attempts))
+		}
+	}
+	if (Retry{}).over(old, time.Now().Add(1000*time.Hour)) {
+		t.Error("given up without a limit")
+	}
+}
