@@ -80,10 +80,10 @@ type placeStatus struct {
 
 // waitStatus is what status says of one folder in the inbox.
 type waitStatus struct {
-	Folder   string        `json:"folder"`
-	Age      int64         `json:"unchanged_seconds"`
-	Complete bool          `json:"complete"`
-	WaitsFor []string      `json:"waits_for"`
+	Folder   string   `json:"folder"`
+	Age      int64    `json:"unchanged_seconds"`
+	Complete bool     `json:"complete"`
+	WaitsFor []string `json:"waits_for"`
 }
 
 // spoolStatus is all that status says.

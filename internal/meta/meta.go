@@ -190,6 +190,7 @@ func (c *checker) hashes(m *Meta) {
 		*h.hash = strings.ToLower(*h.hash)
 		if !hashForm.MatchString(*h.hash) {
 			c.add("bad_value", key, "%s has to be 64 hexadecimal digits, as sha256sum prints", key)
+			*h.hash = "" // nothing can match it
 		}
 		if m.Images != nil && m.Images.get(h.step) == "" {
 			c.add("bad_value", key, "%s is of an image that images does not name", key)

@@ -229,7 +229,11 @@ func show(key string) string {
 func suggest(key string, names []string) string {
 	best, distance := "", max(2, len(key)/3)+1
 	for _, name := range names {
-		if d := levenshtein(strings.ToLower(key), strings.ToLower(name)); d < distance {
+		d := levenshtein(strings.ToLower(key), strings.ToLower(name))
+		if len(key) > 2 && strings.HasPrefix(strings.ToLower(name), strings.ToLower(key)) {
+			d = 1 // its beginning, as in key for key_file
+		}
+		if d < distance {
 			best, distance = name, d
 		}
 	}

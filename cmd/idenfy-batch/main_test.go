@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// asProgram in the environment makes the test binary be the program itself,
+// for tests that kill it.
+const asProgram = "IDENFY_BATCH_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	testscript.Main(m, map[string]func(){"idenfy-batch": main})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The samples are drawn once.
+var front, back, face = sample.Front(), sample.Back(), sample.Face()
+
+// lab is a daemon, the real program as a process of its own, on a spool of its
+// own, against a sandbox.
+type lab struct {
+	t      testing.TB
+	root   string
+	config string
+	api    *sandbox.Sandbox
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	log    bytes.Buffer
+	exited chan error
+}
+
+// newLab prepares one; more are further lines of its configuration.
+func newLab(t testing.TB, more ...string) *lab {
+	t.Helper()
+	l := &lab{t: t, root: t.TempDir(), api: sandbox.New(sandbox.Options{Key: "key", Secret: "very-secret"})}
+	url, stop, err := l.api.Start()
+	must(t, err)
+	t.Cleanup(stop)
+	l.config = filepath.Join(t.TempDir(), "config.yaml")
+	must(t, os.WriteFile(l.config, []byte(strings.Join(append([]string{
+		"root: " + l.root,
+		"api: {base_url: '" + url + "', timeout: 5s}",
+		"rate: {per_hour: 0}",
+		"retry: {first: 50ms, max: 500ms}",
+		"log: {level: debug}",
+	}, more...), "\n")+"\n"), 0o600))
+	t.Cleanup(func() {
+		if l.cmd != nil {
+			l.kill()
+		}
+		if t.Failed() {
+			t.Logf("log of the daemon:\n%s", l.logged())
+		}
+	})
+	return l
+}
+
+// Write keeps the daemon's log.
+func (l *lab) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.Write(p)
+}
+
+func (l *lab) logged() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.String()
+}
+
+// command is the program with arguments.
+func (l *lab) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], append(args, "--config", l.config)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
+	return cmd
+}
+
+func (l *lab) start() {
+	l.t.Helper()
+	l.cmd = l.command("run")
+	l.cmd.Stdout, l.cmd.Stderr = l, l
+	must(l.t, l.cmd.Start())
+	exited := make(chan error, 1)
+	l.exited = exited
+	go func(cmd *exec.Cmd) { exited <- cmd.Wait() }(l.cmd)
+}
+
+// kill ends the daemon as a crash does.
+func (l *lab) kill() {
+	_ = l.cmd.Process.Kill() // it may have ended
+	<-l.exited
+	l.cmd = nil
+}
+
+// stop ends the daemon by SIGTERM, and returns how it exited.
+func (l *lab) stop() error {
+	l.t.Helper()
+	must(l.t, l.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case err := <-l.exited:
+		l.cmd = nil
+		return err
+	case <-time.After(30 * time.Second):
+		l.t.Fatal("it does not stop")
+		return nil
+	}
+}
+
+func (l *lab) path(elem ...string) string { return filepath.Join(append([]string{l.root}, elem...)...) }
+
+// token is a fresh one for each name.
+func token(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return "T" + hex.EncodeToString(sum[:12])
+}
+
+// files are those of a whole folder.
+func files(name string, more ...string) map[string][]byte {
+	return map[string][]byte{
+		"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face,
+		"meta.yaml": []byte(sample.Meta(token(name), "LT", "ID_CARD", more...)),
+	}
+}
+
+func (l *lab) put(name string, files map[string][]byte) {
+	l.t.Helper()
+	must(l.t, sample.Write(l.path("inbox", name), files))
+}
+
+// inboxReady makes the inbox before the daemon does.
+func (l *lab) inboxReady() {
+	l.t.Helper()
+	must(l.t, os.MkdirAll(l.path("inbox"), 0o770))
+}
+
+// until waits for a condition.
+func (l *lab) until(what string, cond func() bool) {
+	l.t.Helper()
+	for end := time.Now().Add(60 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+func (l *lab) names(p spool.Place) []string {
+	l.t.Helper()
+	names, err := (spool.Paths{p: l.path(string(p))}).List(p)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	must(l.t, err)
+	return names
+}
+
+// place returns where the folder is; more than one place fails the test.
+func (l *lab) place(name string) spool.Place {
+	l.t.Helper()
+	var found spool.Place
+	for _, p := range spool.Places() {
+		for _, n := range l.names(p) {
+			own := n
+			if p == spool.Work {
+				own, _, _ = spool.Split(n)
+			}
+			if own != name {
+				continue
+			}
+			if found != "" {
+				l.t.Fatalf("%s is in %s and in %s", name, found, p)
+			}
+			found = p
+		}
+	}
+	return found
+}
+
+func (l *lab) result(p spool.Place, name string) *sidecar.Result {
+	l.t.Helper()
+	root, err := os.OpenRoot(l.path(string(p), name))
+	must(l.t, err)
+	defer root.Close()
+	r, err := sidecar.Read(root)
+	must(l.t, err)
+	return r
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("IDENFY_API_KEY", "key")
+			env.Setenv("IDENFY_API_SECRET", "secret")
+			s := sandbox.New(sandbox.Options{Key: "key", Secret: "secret"})
+			url, stop, err := s.Start()
+			if err != nil {
+				return err
+			}
+			env.Defer(stop)
+			env.Setenv("API", url)
+			dir := filepath.Join(env.WorkDir, "samples")
+			if err := sample.Write(dir, map[string][]byte{"front.jpg": front, "back.jpg": back, "face.jpg": face, "cut.jpg": face[:len(face)/2]}); err != nil {
+				return err
+			}
+			config := fmt.Sprintf("root: %s/spool\napi: {base_url: '%s', timeout: 2s}\ncompleteness: {settle: 100ms, rescan: 200ms}\nretry: {first: 50ms, max: 100ms}\n", env.WorkDir, url)
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "down.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {base_url: 'http://127.0.0.1:1'}\ncompleteness: {settle: 100ms, rescan: 200ms}\n", env.WorkDir)), 0o600); err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "keyfile.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {key_file: %s/key}\n", env.WorkDir, env.WorkDir)), 0o600); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(env.WorkDir, "config.yaml"), []byte(config), 0o600)
+		},
+	})
+}
+
+// Every command has a help text with an example.
+func TestHelp(t *testing.T) {
+	for _, c := range newRoot().Commands() {
+		if c.Name() == "help" || c.Name() == "completion" {
+			continue
+		}
+		if c.Short == "" || c.Example == "" {
+			t.Errorf("%s has no text or no example", c.Name())
+		}
+	}
+}
+
+// Status tells with a running daemon what each folder waits for, and why it is
+// paused.
+func TestStatusJSON(t *testing.T) {
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
+	l.inboxReady()
+	half := files("half")
+	delete(half, "FACE.jpg")
+	l.put("half", half)
+	l.put("odd\x1b[31m.part", map[string][]byte{})
+	l.start()
+	l.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"})
+	l.put("whole", files("whole"))
+	var s spoolStatus
+	l.until("paused, as status tells", func() bool {
+		cmd := l.command("status", "--json")
+		out, err := cmd.Output()
+		must(t, err)
+		s = spoolStatus{}
+		must(t, json.Unmarshal(out, &s))
+		return s.Daemon != nil && strings.Contains(s.Daemon.Paused, "UNAUTHORIZED")
+	})
+	if len(s.Places) != 5 || s.Places[1].Folders != 1 {
+		t.Errorf("places: %+v", s.Places)
+	}
+	waits := map[string]string{}
+	for _, w := range s.Waiting {
+		waits[w.Folder] = strings.Join(w.WaitsFor, "; ")
+	}
+	if !strings.Contains(waits["half"], "FACE (a file FACE.jpg") || !strings.Contains(waits[`"odd\x1b[31m.part"`], "control character") {
+		t.Errorf("waits: %v", waits)
+	}
+	out, err := l.command("status").Output()
+	must(t, err)
+	if text := string(out); !strings.Contains(text, "SUBMISSION IS PAUSED") || strings.Contains(text, "\x1b") {
+		t.Errorf("status:\n%s", text)
+	}
+	if err := l.command("run").Run(); err == nil || err.(*exec.ExitError).ExitCode() != exitFailed { //nolint:errorlint,forcetypeassert // of Run
+		t.Errorf("a second daemon: %v", err)
+	}
+	l.api.Always(nil)
+	l.until("accepted", func() bool { return l.place("whole") == spool.Done })
+	must(t, l.stop())
+	if _, err := os.Stat(l.path("work", ".state.json")); !os.IsNotExist(err) {
+		t.Errorf("the state is left: %v", err)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	var out bytes.Buffer
+	begin := time.Now()
+	if code := run([]string{"demo"}, &out, io.Discard); code != 0 || !strings.Contains(out.String(), "Each of the 5 folders ended where it should.") {
+		t.Errorf("exit code %d:\n%s", code, out.String())
+	}
+	t.Logf("took %s", time.Since(begin))
+}
+
+// SIGHUP: a good configuration comes into force, a bad one doesn't.
+func TestReload(t *testing.T) {
+	l := newLab(t, "completeness: {settle: 1h}")
+	l.start()
+	l.until("started", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
+	l.put("case", files("case"))
+	old, err := os.ReadFile(l.config)
+	must(t, err)
+	must(t, os.WriteFile(l.config, []byte("root: relative\n"), 0o600))
+	must(t, l.cmd.Process.Signal(syscall.SIGHUP))
+	l.until("refused", func() bool { return strings.Contains(l.logged(), "the old one stays") })
+	must(t, os.WriteFile(l.config, bytes.Replace(old, []byte("settle: 1h"), []byte("settle: 100ms, rescan: 100ms"), 1), 0o600))
+	if l.place("case") != spool.Inbox {
+		t.Error("taken too early")
+	}
+	must(t, l.cmd.Process.Signal(syscall.SIGHUP))
+	l.until("accepted after the reload", func() bool { return l.place("case") == spool.Done })
+	must(t, l.stop())
+}
+
+// A second signal ends at once, and the next start goes on.
+func TestSecondSignal(t *testing.T) {
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}", "shutdown_grace: 1h")
+	l.api.Script(token("case"), sandbox.Step{Fault: sandbox.Stall})
+	l.inboxReady()
+	l.put("case", files("case"))
+	l.start()
+	l.until("in flight", func() bool { return l.api.Token(token("case")).Requests == 1 })
+	must(t, l.cmd.Process.Signal(syscall.SIGTERM))
+	l.until("stopping", func() bool { return strings.Contains(l.logged(), "stopping") })
+	must(t, l.cmd.Process.Signal(syscall.SIGTERM))
+	if err := <-l.exited; err == nil {
+		t.Error("it claims a clean end")
+	}
+	l.cmd = nil
+	l.start()
+	l.until("accepted", func() bool { return l.place("case") == spool.Done })
+	r := l.result(spool.Done, "case")
+	if len(r.Attempts) != 2 || r.Attempts[0].State != sidecar.NoAnswer {
+		t.Errorf("attempts %+v", r.Attempts)
+	}
+	must(t, l.stop())
+}

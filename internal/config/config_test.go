@@ -1,0 +1,152 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"gopkg.in/yaml.v3"
+
+	"idenfy-batch/internal/config"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// config.example.yaml shows every key, with the code's default.
+func TestExample(t *testing.T) {
+	path := filepath.Join("..", "..", "config.example.yaml")
+	got, err := config.Load(path)
+	must(t, err)
+	if diff := cmp.Diff(config.Default(), got); diff != "" {
+		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
+	}
+	data, err := os.ReadFile(path)
+	must(t, err)
+	var doc map[string]any
+	must(t, yaml.Unmarshal(data, &doc))
+	var compare func(path string, doc map[string]any, v reflect.Type)
+	compare = func(path string, doc map[string]any, v reflect.Type) {
+		for i := range v.NumField() {
+			f := v.Field(i)
+			name := f.Tag.Get("yaml")
+			value, ok := doc[name]
+			if !ok {
+				t.Errorf("the example lacks %s%s", path, name)
+			}
+			if sub, ok := value.(map[string]any); ok && f.Type.Kind() == reflect.Struct {
+				compare(path+name+".", sub, f.Type)
+			}
+		}
+	}
+	compare("", doc, reflect.TypeFor[config.Config]())
+}
+
+// Each file in testdata/bad begins with comments that say which messages are
+// expected, all of them and no others.
+func TestBad(t *testing.T) {
+	paths, err := filepath.Glob("testdata/bad/*.yaml")
+	must(t, err)
+	if len(paths) < 10 {
+		t.Fatalf("%d fixtures", len(paths))
+	}
+	want := regexp.MustCompile(`(?m)^# want: (.*)$`)
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		must(t, err)
+		_, err = config.Load(path)
+		if err == nil {
+			t.Errorf("%s is accepted", path)
+			continue
+		}
+		var wanted []string
+		for _, m := range want.FindAllSubmatch(data, -1) {
+			wanted = append(wanted, path+": "+string(m[1]))
+		}
+		if diff := cmp.Diff(wanted, strings.Split(err.Error(), "\n")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", path, diff)
+		}
+	}
+}
+
+func TestEmptyMeansDefaults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	must(t, os.WriteFile(path, []byte("# nothing\n"), 0o600))
+	got, err := config.Load(path)
+	must(t, err)
+	if diff := cmp.Diff(config.Default(), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]config.Size{"0": 0, "20MB": 20_000_000, "512KiB": 512 << 10, "1 GB": 1e9, "7B": 7, "7": 7} {
+		var s config.Size
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%s: %d, %v", text, s, err)
+		}
+	}
+	for _, text := range []string{"", "MB", "-1", "1.5MB", "20mb", "9999999999GB"} {
+		var s config.Size
+		if err := s.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is accepted as %d", text, s)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, []byte(text), mode))
+		must(t, os.Chmod(path, mode))
+		return path
+	}
+	key, secret := write("key", "KEY\n", 0o600), write("secret", "SECRET", 0o640)
+	t.Setenv("IDENFY_API_KEY", "envkey")
+	t.Setenv("IDENFY_API_SECRET", "envsecret")
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	get := func(c config.Config) string {
+		k, s, err := c.Credentials()
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return k + " " + s
+	}
+	c := config.Default()
+	if got := get(c); got != "envkey envsecret" {
+		t.Error(got)
+	}
+	write("idenfy-api-key", "credkey\n", 0o444) // as systemd lays them out
+	write("idenfy-api-secret", "credsecret\n", 0o444)
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	if got := get(c); got != "credkey credsecret" {
+		t.Error(got)
+	}
+	c.API.KeyFile, c.API.SecretFile = key, secret
+	if got := get(c); got != "KEY SECRET" {
+		t.Error(got)
+	}
+	for name, path := range map[string]string{
+		"others can read":     write("open", "KEY", 0o644),
+		"is empty":            write("empty", "\n", 0o600),
+		"more than one line":  write("lines", "a\nb\n", 0o600),
+		"small regular file":  dir,
+		"no such file":        filepath.Join(dir, "nothing"),
+		"not a small regular": write("large", strings.Repeat("x", 5000), 0o600),
+	} {
+		c.API.KeyFile = path
+		if got := get(c); !strings.Contains(got, name) || strings.Contains(got, "KEY") && strings.Contains(got, "SECRET") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
