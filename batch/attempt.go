@@ -209,7 +209,7 @@ func (f *folder) apiReason(err *idenfy.Error) {
 
 func (f *folder) giveUp(last *idenfy.Error) end {
 	f.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(f.res.Attempts), f.b.cfg.Retry.GiveUpAfter, last)
-	e := end{}
+	var e end
 	if anyAttempt(f.res.Attempts, noAnswer) {
 		f.because("may_have_been_accepted", "attempts without an answer may have been processed; look the session up in the iDenfy dashboard, then decide")
 		e = f.decide(sidecar.Unknown)
@@ -241,8 +241,7 @@ func (f *folder) settle(ctx context.Context) (e end, over bool) {
 		return end{work: f.work, due: time.Now()}, true
 	}
 	state, word, err := f.b.api.Status(ctx, f.rep.Meta.ScanRef)
-	var apiErr *idenfy.Error
-	if errors.As(err, &apiErr) {
+	if apiErr, ok := errors.AsType[*idenfy.Error](err); ok {
 		switch {
 		case ctx.Err() != nil:
 			return f.decided(), true

@@ -313,7 +313,7 @@ func (b *Batch) hold(e end, reason string) {
 		return // one of those that were in flight when it began
 	}
 	b.pause.n++
-	wait := time.Duration(rand.Int64N(int64(b.cfg.Retry.ceiling(b.pause.n)) + 1)) //nolint:gosec // jitter
+	wait := time.Duration(rand.Int64N(int64(b.cfg.Retry.ceiling(b.pause.n)) + 1))
 	wait = max(wait, e.retry)
 	b.pause.reason, b.pause.until = reason, time.Now().Add(wait)
 	b.ev.Paused(reason, wait)

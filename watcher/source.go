@@ -108,7 +108,7 @@ func (s *Inotify) forward(w *fsnotify.Watcher, done chan struct{}) {
 			rest, below := strings.CutPrefix(e.Name, s.dir+"/")
 			if !below {
 				// The inbox itself: removed or renamed.
-				h = Hint{All: true, Err: fmt.Errorf("the inbox was replaced or removed")}
+				h = Hint{All: true, Err: errors.New("the inbox was replaced or removed")}
 				if e.Has(fsnotify.Chmod) {
 					continue
 				}

@@ -381,12 +381,16 @@ func (w *watcher) endSweep() {
 			oldest = age
 		}
 	}
+	first := !w.swept
 	w.sweeping, w.swept = false, true
 	w.sweep = nil
 	w.reportMode()
 	w.ev.Rescanned(len(w.entries), oldest, w.sweepCost)
 	w.lastSweep = now
-	w.nextSweep = now.Add(max(w.cfg.Rescan, share*w.sweepCost))
+	w.nextSweep = now.Add(w.cfg.Rescan)
+	if !first { // the first one began all watches, which no other has to
+		w.nextSweep = now.Add(max(w.cfg.Rescan, share*w.sweepCost))
+	}
 	if w.lostEvents {
 		w.rescanSoon()
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -80,10 +81,10 @@ func metaHas(lines ...string) func(string, map[string][]byte) error {
 }
 
 // instead puts something in the place of FRONT.jpg.
-func instead(make func(path string) error) func(string) error {
+func instead(put func(path string) error) func(string) error {
 	return func(dir string) error {
 		path := filepath.Join(dir, "FRONT.jpg")
-		return errors.Join(os.Remove(path), make(path))
+		return errors.Join(os.Remove(path), put(path))
 	}
 }
 
@@ -133,7 +134,7 @@ func badDrops() []badDrop {
 		{name: "link-outside", after: instead(func(p string) error { return os.Symlink("/etc/passwd", p) }), want: []string{"not_a_file FRONT.jpg"}},
 		{name: "link-to-nothing", after: instead(func(p string) error { return os.Symlink("nothing", p) }), want: []string{"not_a_file FRONT.jpg"}},
 		{name: "fifo", after: instead(func(p string) error { return unix.Mkfifo(p, 0o600) }), want: []string{"not_a_file FRONT.jpg"}},
-		{name: "device", after: instead(func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))) }), want: []string{"not_a_file FRONT.jpg"}}, //nolint:gosec // a small number
+		{name: "device", after: instead(func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))) }), want: []string{"not_a_file FRONT.jpg"}},
 		{name: "socket", after: instead(func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o600, 0) }), want: []string{"not_a_file FRONT.jpg"}},
 		{name: "directory", after: instead(func(p string) error { return os.Mkdir(p, 0o700) }), want: []string{"not_a_file FRONT.jpg"}},
 		{name: "hard-link", after: func(dir string) error { // of another owner than the folder's
@@ -278,7 +279,7 @@ func TestBadDrops(t *testing.T) {
 		t.Errorf("the API saw %+v", r)
 	}
 	// Whatever stood in names, logs stay free of it.
-	if log := l.logged(); strings.ContainsAny(log, "\x1b\xff") || strings.Contains(log, "with a line break\"") && strings.Contains(log, "folder\nwith") {
+	if log := l.logged(); !utf8.ValidString(log) || strings.Contains(log, "\x1b") || strings.Contains(log, "folder\nwith") {
 		t.Error("a name stands in the log as it came")
 	}
 	for _, secret := range []string{"very-secret", "3FA5TFPA2ZE3LMPGGS1EGOJNJE", token("good0")} {

@@ -33,8 +33,7 @@ wrong, 1 if anything else is.`,
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		out := c.OutOrStdout()
 		cfg, err := load()
-		var coded *exitError
-		if errors.As(err, &coded) {
+		if coded, ok := errors.AsType[*exitError](err); ok {
 			say(out, "configuration", coded.err)
 			return &exitError{code: exitConfig}
 		}

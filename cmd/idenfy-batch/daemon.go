@@ -139,7 +139,7 @@ func newLogger(cfg config.Log, w io.Writer) *logrus.Logger {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor is small
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // notify tells systemd, if it is there to be told.

@@ -193,7 +193,7 @@ func (d *demo) slowly(ctx context.Context, dir string, files map[string][]byte) 
 			}
 			// Closed between the halves: neither quiet nor a closed file says
 			// that it is whole.
-			f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o660) //nolint:gosec // uploads are for a group
+			f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o660)
 			if err != nil {
 				return err
 			}

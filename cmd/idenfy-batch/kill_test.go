@@ -45,7 +45,7 @@ func TestKill(t *testing.T) {
 		if n%2 == 0 {
 			most = 300 * time.Millisecond
 		}
-		time.Sleep(time.Duration(rand.Int64N(int64(most)))) //nolint:gosec // the random instant
+		time.Sleep(time.Duration(rand.Int64N(int64(most))))
 		l.kill()
 		l.forgive()
 		for i := range n + 1 {

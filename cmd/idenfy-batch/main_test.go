@@ -291,7 +291,7 @@ func TestStatusJSON(t *testing.T) {
 	if text := string(out); !strings.Contains(text, "SUBMISSION IS PAUSED") || strings.Contains(text, "\x1b") {
 		t.Errorf("status:\n%s", text)
 	}
-	if err := l.command("run").Run(); err == nil || err.(*exec.ExitError).ExitCode() != exitFailed { //nolint:errorlint,forcetypeassert // of Run
+	if err := l.command("run").Run(); err == nil || err.(*exec.ExitError).ExitCode() != exitFailed { //nolint:errorlint // of Run
 		t.Errorf("a second daemon: %v", err)
 	}
 	l.api.Always(nil)

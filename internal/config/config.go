@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -269,10 +270,8 @@ func (c *Config) check(bad func(key, format string, args ...any)) {
 		bad("completeness.ready_marker", "has to be a plain file name, such as .ready")
 	}
 	oneOf := func(key, value string, allowed ...string) {
-		for _, a := range allowed {
-			if value == a {
-				return
-			}
+		if slices.Contains(allowed, value) {
+			return
 		}
 		bad(key, "has to be one of %s", strings.Join(allowed, ", "))
 	}

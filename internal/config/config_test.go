@@ -35,8 +35,7 @@ func TestExample(t *testing.T) {
 	must(t, yaml.Unmarshal(data, &doc))
 	var compare func(path string, doc map[string]any, v reflect.Type)
 	compare = func(path string, doc map[string]any, v reflect.Type) {
-		for i := range v.NumField() {
-			f := v.Field(i)
+		for f := range v.Fields() {
 			name := f.Tag.Get("yaml")
 			value, ok := doc[name]
 			if !ok {

@@ -68,8 +68,7 @@ var front, face = sample.Front(), sample.Face()
 func passport() *idenfy.Request { return request(front, face) }
 
 func class(err error) idenfy.Class {
-	var e *idenfy.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*idenfy.Error](err); ok {
 		return e.Class
 	}
 	return 0

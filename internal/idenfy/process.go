@@ -152,8 +152,7 @@ func broken(x *exchange, err error) error {
 // redact leaves out the URL that http.Client puts before its errors: it is in
 // the result already.
 func redact(err error) string {
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
+	if urlErr, ok := errors.AsType[*url.Error](err); ok {
 		return urlErr.Err.Error()
 	}
 	return err.Error()

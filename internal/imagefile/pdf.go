@@ -85,8 +85,8 @@ func encrypted(section, tail []byte, table bool) bool {
 			return false
 		}
 		dict = tail[i:]
-	} else if i := bytes.Index(section, []byte("stream")); i >= 0 {
-		dict = section[:i]
+	} else if before, _, ok := bytes.Cut(section, []byte("stream")); ok {
+		dict = before
 	}
 	return bytes.Contains(dict, []byte("/Encrypt"))
 }

@@ -84,7 +84,7 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	files := i.choose()
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
-	if quick && !(proof && i.rep.Complete()) {
+	if quick && (!proof || !i.rep.Complete()) {
 		i.wait("still_changing", "", "still changing")
 		return i.rep
 	}
@@ -381,8 +381,7 @@ func (i *inspector) unreadable(name string, err error) {
 
 // cause leaves out the path that an error of package os begins with.
 func cause(err error) error {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err
 	}
 	return err

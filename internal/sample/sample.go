@@ -116,7 +116,7 @@ func Pad(data []byte, size int, seed uint64) []byte {
 	for missing := size - len(data); missing > 0; {
 		n := min(max(missing-4, 1), most)
 		out = append(out, 0xFF, 0xFE)
-		out = binary.BigEndian.AppendUint16(out, uint16(n+2)) //nolint:gosec // at most 65535
+		out = binary.BigEndian.AppendUint16(out, uint16(n+2))
 		chunk := make([]byte, n)
 		_, _ = r.Read(chunk) // never fails
 		out = append(out, chunk...)
@@ -140,12 +140,12 @@ func Write(dir string, files map[string][]byte) error {
 		if name == "meta.yaml" {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o660); err != nil { //nolint:gosec // uploads are for a group
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o660); err != nil {
 			return err
 		}
 	}
 	if data, ok := files["meta.yaml"]; ok {
-		return os.WriteFile(filepath.Join(dir, "meta.yaml"), data, 0o660) //nolint:gosec // uploads are for a group
+		return os.WriteFile(filepath.Join(dir, "meta.yaml"), data, 0o660)
 	}
 	return nil
 }

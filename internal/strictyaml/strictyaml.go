@@ -163,7 +163,7 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 		d.value(n, path, v.Elem())
 		return
 	}
-	text, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
+	text, isText := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	if v.Kind() == reflect.Struct && !isText {
 		d.structure(n, path, v)
 		return
