@@ -182,7 +182,7 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 	}
 	e := f.decided()
 	if e.health == nothing && !stopping {
-		e.health, e.reason, e.retry = trouble, apiErr.Error(), apiErr.RetryAfter
+		e.health, e.reason, e.retry = trouble, apiErr.Brief(), apiErr.RetryAfter
 	}
 	return e
 }
@@ -194,7 +194,7 @@ func (f *folder) healthy(e end) end {
 
 func (f *folder) faulty(e end, err *idenfy.Error) end {
 	if e.health == nothing {
-		e.health, e.reason, e.retry = fault, err.Error(), err.RetryAfter
+		e.health, e.reason, e.retry = fault, err.Brief(), err.RetryAfter
 	}
 	return e
 }
@@ -217,7 +217,7 @@ func (f *folder) giveUp(last *idenfy.Error) end {
 		e = f.decide(sidecar.GaveUp)
 	}
 	if e.health == nothing {
-		e.health, e.reason = trouble, last.Error()
+		e.health, e.reason = trouble, last.Brief()
 	}
 	return e
 }

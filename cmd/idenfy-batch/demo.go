@@ -94,7 +94,8 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer s.spool.Close()
-	d.say("", "the spool is %s, the sandbox API %s", d.root, url)
+	d.say("", "spool:       %s", d.root)
+	d.say("", "sandbox API: %s", url)
 
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)

@@ -83,7 +83,7 @@ func (r *runner) run(ctx context.Context) error {
 	defer state.remove()
 	var ev reporter = rec
 	if r.once && isTerminal(r.out) {
-		log.SetLevel(max(logrus.WarnLevel, log.GetLevel()-1))
+		log.SetLevel(min(log.GetLevel(), logrus.ErrorLevel)) // progress tells the rest
 		ev = &progress{Recorder: rec, out: r.out}
 	}
 	hup := r.signals(stop, rec, &cfg)

@@ -93,6 +93,17 @@ type Error struct {
 	Message    string        // the API's, shortened and made safe to show; or what went wrong
 	RetryAfter time.Duration // as the service asked; 0 when it didn't
 	Err        error         // the cause, where there is one
+	quotes     bool          // Message is the API's
+}
+
+// Brief is Error without the API's own text, for logs.
+func (e *Error) Brief() string {
+	if !e.quotes {
+		return e.Error()
+	}
+	c := *e
+	c.Message = "see result.json"
+	return c.Error()
 }
 
 func (e *Error) Error() string {
@@ -162,6 +173,7 @@ func classify(x *exchange) error {
 	a, isJSON, empty := x.parse()
 	e := &Error{Status: x.status, Identifier: a.Identifier, Message: a.Message, RetryAfter: retryAfter(x.header)}
 	says := a.Identifier != "" || a.Message != ""
+	e.quotes = says
 	if !says {
 		switch {
 		case empty:
@@ -175,7 +187,7 @@ func classify(x *exchange) error {
 	switch {
 	case x.bodyErr != nil:
 		// What was cut off may have been the error.
-		e.Class, e.Message, e.Err = NoAnswer, clean("the answer was cut off: "+redact(x.bodyErr), 300), x.bodyErr
+		e.Class, e.quotes, e.Message, e.Err = NoAnswer, false, clean("the answer was cut off: "+redact(x.bodyErr), 300), x.bodyErr
 	case x.status == http.StatusOK && empty:
 		return nil
 	case x.status == http.StatusOK && !says, x.status == http.StatusRequestTimeout:
