@@ -72,7 +72,7 @@ const (
 
 // share is the part of one core (1/share) that looking may take over time:
 // rescans, and looks at a folder that changes all the time.
-const share = 64
+const share = 100
 
 type state uint8
 
@@ -507,7 +507,7 @@ func (w *watcher) look(e *entry) {
 	w.judge(e, root, l, now)
 	// A look that was long because there was much to read may not be followed
 	// by the next at once, however often the folder changes.
-	e.notBefore = time.Now().Add(min(max(minGap, share/4*time.Since(begin)), time.Second))
+	e.notBefore = time.Now().Add(min(max(minGap, share/5*time.Since(begin)), time.Second))
 }
 
 // old reports whether age alone makes another judgement worth while.
