@@ -20,6 +20,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -243,9 +244,7 @@ func fill(root string, n, size int, more map[string][]byte) error {
 		for i, data := range [][]byte{front, back, face} {
 			kinds[k][[]string{"FRONT.jpg", "BACK.jpg", "FACE.jpg"}[i]] = sample.Pad(data, size, uint64(3*k+i))
 		}
-		for name, data := range more {
-			kinds[k][name] = data
-		}
+		maps.Copy(kinds[k], more)
 	}
 	for i := range n {
 		files := kinds[i%len(kinds)]
@@ -518,12 +517,14 @@ func (b *bench) latency() error {
 	}
 	files := map[string][]byte{}
 	hashes := "sha256:\n"
+	var hashesSb521 strings.Builder
 	for i, step := range []string{"FRONT", "BACK", "FACE"} {
 		data := sample.Pad([][]byte{sample.Front(), sample.Back(), sample.Face()}[i], imageSize, uint64(i))
 		sum := sha256.Sum256(data)
 		files[step+".jpg"] = data
-		hashes += "  " + step + ": " + hex.EncodeToString(sum[:]) + "\n"
+		hashesSb521.WriteString("  " + step + ": " + hex.EncodeToString(sum[:]) + "\n")
 	}
+	hashes += hashesSb521.String()
 	time.Sleep(time.Second) // the daemon has started
 	var took []float64
 	for i := range n {
