@@ -1,6 +1,7 @@
 package batch_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/time/rate"
 
 	"idenfy-batch/batch"
@@ -216,6 +218,15 @@ func (b *bench) result(p spool.Place, name string) *sidecar.Result {
 	defer root.Close()
 	r, err := sidecar.Read(root)
 	must(b.t, err)
+	data, err := root.ReadFile(sidecar.Name)
+	must(b.t, err)
+	schema, err := jsonschema.NewCompiler().Compile("../sidecar/result.schema.json")
+	must(b.t, err)
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	must(b.t, err)
+	if err := schema.Validate(value); err != nil {
+		b.t.Errorf("%s/%s/%s is not as its schema demands: %v", p, name, sidecar.Name, err)
+	}
 	return r
 }
 
@@ -551,8 +562,8 @@ func TestRecovery(t *testing.T) {
 			res.ID = id
 		}
 		res.Folder = name
-		for range 3 {
-			res.Request.Images = append(res.Request.Images, sidecar.Image{})
+		for _, step := range []string{"FRONT", "BACK", "FACE"} {
+			res.Request.Images = append(res.Request.Images, sidecar.Image{Step: step, File: step + ".jpg", Format: "jpeg"})
 		}
 		must(t, sidecar.Write(root, res))
 	}
@@ -560,7 +571,7 @@ func TestRecovery(t *testing.T) {
 	sending := []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Sending}}
 	claim("claimed", nil)
 	claim("sending", &sidecar.Result{Outcome: sidecar.Pending, Attempts: sending})
-	claim("accepted", &sidecar.Result{Outcome: sidecar.Accepted, Attempts: []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200}}})
+	claim("accepted", &sidecar.Result{Outcome: sidecar.Accepted, Times: sidecar.Times{Finished: now}, Attempts: []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200}}})
 	claim("notsent", &sidecar.Result{Outcome: sidecar.Pending, Attempts: []sidecar.Attempt{{N: 1, Started: now, Finished: now, State: sidecar.NotSent}}})
 	// Evidence of an earlier life, or planted: never state.
 	claim("evidence", &sidecar.Result{ID: spool.NewID(), Outcome: sidecar.Accepted})

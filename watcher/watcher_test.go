@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,24 +26,36 @@ import (
 type hints struct {
 	c       chan watcher.Hint
 	watched map[string]bool
-	fail    error
+	fail    atomic.Pointer[error]
 }
 
 func (h *hints) Hints() <-chan watcher.Hint { return h.c }
 func (h *hints) Unwatch(name string)        { delete(h.watched, name) }
 func (h *hints) Watch(name string) error {
-	if h.fail != nil && name != "" {
-		return h.fail
+	if err := h.fail.Load(); err != nil && name != "" {
+		return *err
 	}
 	h.watched[name] = true
 	return nil
 }
 
 // notes keeps what the watcher reports.
-type notes struct{ list []string }
+type notes struct {
+	mu   sync.Mutex
+	list []string
+}
 
 func (n *notes) add(format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.list = append(n.list, fmt.Sprintf(format, args...))
+}
+
+// all returns what was reported so far.
+func (n *notes) all() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.list)
 }
 
 func (n *notes) FolderWaits(name string, age time.Duration, reasons []meta.Reason) {
@@ -322,13 +336,13 @@ func TestAge(t *testing.T) {
 		in.remove("FACE.jpg")
 		in.hint("case")
 		in.want("young", in.after(time.Hour-time.Minute))
-		if len(in.ev.list) != 1 {
-			t.Errorf("reports: %v", in.ev.list)
+		if len(in.ev.all()) != 1 {
+			t.Errorf("reports: %v", in.ev.all())
 		}
 		in.want("an hour old", in.after(2*time.Minute))
 		in.want("nearly a day old", in.after(23*time.Hour-3*time.Minute))
-		if want := []string{"mode events", "case waits for 1h0m0s: missing_file"}; len(in.ev.list) != 2 || in.ev.list[0] != want[0] || !strings.HasPrefix(in.ev.list[1], "case waits for 1h0m") {
-			t.Errorf("reports: %v, want %v", in.ev.list, want)
+		if want := []string{"mode events", "case waits for 1h0m0s: missing_file"}; len(in.ev.all()) != 2 || in.ev.all()[0] != want[0] || !strings.HasPrefix(in.ev.all()[1], "case waits for 1h0m") {
+			t.Errorf("reports: %v, want %v", in.ev.all(), want)
 		}
 		in.want("a day old", in.after(3*time.Minute), "case")
 		if !in.got[0].Expired {
@@ -392,14 +406,15 @@ func TestLostEventsAndModes(t *testing.T) {
 	bubble(t, func(c *watcher.Config) { c.Rescan = time.Hour }, func(in *inbox) {
 		in.fill("case")
 		in.want("no event, no scan", in.after(time.Minute))
-		in.src.fail = errors.New("no watch left")
+		full := errors.New("no watch left")
+		in.src.fail.Store(&full)
 		in.src.c <- watcher.Hint{All: true, Err: errors.New("overflow")}
 		in.want("after the loss", in.after(5*time.Second+tick), "case")
-		in.src.fail = nil
+		in.src.fail.Store(nil)
 		in.src.c <- watcher.Hint{All: true, Err: errors.New("overflow")}
 		in.want("nothing left", in.after(time.Second))
-		if want := []string{"mode events", "lost", "mode partial", "lost", "mode events"}; !slices.Equal(in.ev.list, want) {
-			t.Errorf("reports: %v, want %v", in.ev.list, want)
+		if want := []string{"mode events", "lost", "mode partial", "lost", "mode events"}; !slices.Equal(in.ev.all(), want) {
+			t.Errorf("reports: %v, want %v", in.ev.all(), want)
 		}
 	})
 }
@@ -425,8 +440,8 @@ func TestInboxReplaced(t *testing.T) {
 		}
 		in.fill("again")
 		in.want("one again", in.after(time.Minute), "again")
-		if !slices.Contains(in.ev.list, "trouble true") || !slices.Contains(in.ev.list, "trouble false") {
-			t.Errorf("reports: %v", in.ev.list)
+		if !slices.Contains(in.ev.all(), "trouble true") || !slices.Contains(in.ev.all(), "trouble false") {
+			t.Errorf("reports: %v", in.ev.all())
 		}
 	})
 }
