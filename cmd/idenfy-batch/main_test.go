@@ -24,16 +24,39 @@ import (
 	"idenfy-batch/sidecar"
 )
 
-// asProgram in the environment makes the test binary be the program itself,
-// for tests that kill it.
-const asProgram = "IDENFY_BATCH_TEST_AS_PROGRAM"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
-	testscript.Main(m, map[string]func(){"idenfy-batch": main})
+	testscript.Main(tidy{m}, map[string]func(){"idenfy-batch": main})
 }
+
+// tidy removes what program built.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	defer func() {
+		if programDir != "" {
+			_ = os.RemoveAll(programDir) // in the temporary folder
+		}
+	}()
+	return m.M.Run()
+}
+
+var programDir string
+
+// program builds the real program, once: tests that run it as a process of its
+// own, and kill it, should meet what users run.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "idenfy-batch-test-")
+	if err != nil {
+		return "", err
+	}
+	programDir = dir
+	path := filepath.Join(dir, "idenfy-batch")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -56,6 +79,7 @@ type lab struct {
 	mu     sync.Mutex
 	log    bytes.Buffer
 	exited chan error
+	begun  int // where the log of the process begins
 }
 
 // newLab prepares one; more are further lines of its configuration.
@@ -99,13 +123,17 @@ func (l *lab) logged() string {
 
 // command is the program with arguments.
 func (l *lab) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], append(args, "--config", l.config)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1", "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
+	l.t.Helper()
+	path, err := program()
+	must(l.t, err)
+	cmd := exec.Command(path, append(args, "--config", l.config)...)
+	cmd.Env = append(os.Environ(), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
 	return cmd
 }
 
 func (l *lab) start() {
 	l.t.Helper()
+	l.begun = len(l.logged())
 	l.cmd = l.command("run")
 	l.cmd.Stdout, l.cmd.Stderr = l, l
 	must(l.t, l.cmd.Start())
@@ -124,6 +152,7 @@ func (l *lab) kill() {
 // stop ends the daemon by SIGTERM, and returns how it exited.
 func (l *lab) stop() error {
 	l.t.Helper()
+	l.until("it has started", func() bool { return strings.Contains(l.logged()[l.begun:], `"started"`) })
 	must(l.t, l.cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case err := <-l.exited:
@@ -182,7 +211,9 @@ func (l *lab) names(p spool.Place) []string {
 	return names
 }
 
-// place returns where the folder is; more than one place fails the test.
+// place returns where the folder is; more than one place fails the test. While
+// a daemon runs, a folder may be met twice on its way, since the places are
+// read one after the other.
 func (l *lab) place(name string) spool.Place {
 	l.t.Helper()
 	var found spool.Place
@@ -195,7 +226,7 @@ func (l *lab) place(name string) spool.Place {
 			if own != name {
 				continue
 			}
-			if found != "" {
+			if found != "" && l.cmd == nil {
 				l.t.Fatalf("%s is in %s and in %s", name, found, p)
 			}
 			found = p

@@ -57,6 +57,10 @@ type runner struct {
 }
 
 func (r *runner) run(ctx context.Context) error {
+	// From the beginning: a signal during the start-up is kept, not fatal.
+	ends, hup := make(chan os.Signal, 2), make(chan os.Signal, 1)
+	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(hup, syscall.SIGHUP)
 	cfg, err := r.load()
 	if err != nil {
 		return err
@@ -86,7 +90,7 @@ func (r *runner) run(ctx context.Context) error {
 		log.SetLevel(min(log.GetLevel(), logrus.ErrorLevel)) // progress tells the rest
 		ev = &progress{Recorder: rec, out: r.out}
 	}
-	hup := r.signals(stop, rec, &cfg)
+	go stopOn(ends, stop, rec, time.Duration(cfg.ShutdownGrace)) // lives as long as the process
 	rec.Started(versionText(), cfg.Root, s.client.Endpoint())
 	notify(log, daemon.SdNotifyReady)
 	var helpers sync.WaitGroup
@@ -194,23 +198,15 @@ func (r *runner) reload(old *service) (*service, error) {
 	return s, nil
 }
 
-// signals has SIGTERM and SIGINT stop the daemon, and the second of them end
-// the process at once; it returns SIGHUP's channel.
-func (r *runner) signals(stop func(), rec *events.Recorder, cfg *config.Config) <-chan os.Signal {
-	grace := time.Duration(cfg.ShutdownGrace)
-	ends := make(chan os.Signal, 2)
-	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	go func() { // lives as long as the process
-		<-ends
-		rec.Stopping(grace)
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) // it is only courtesy
-		stop()
-		<-ends
-		os.Exit(exitFailed)
-	}()
-	return hup
+// stopOn stops the daemon at the first signal, and ends the process at the
+// second.
+func stopOn(ends <-chan os.Signal, stop func(), rec *events.Recorder, grace time.Duration) {
+	<-ends
+	rec.Stopping(grace)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) // it is only courtesy
+	stop()
+	<-ends
+	os.Exit(exitFailed)
 }
 
 // progress shows each folder's end on a terminal.

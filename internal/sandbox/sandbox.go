@@ -79,8 +79,8 @@ type Seen struct {
 	ScanRef   string            `json:"scan_ref"`
 
 	inFlight  int
-	answered  bool // the answer of processing was written out
-	forgiven  bool
+	answered  bool   // the answer of processing was written out
+	forgiven  int    // requests that may still come, see Forgive
 	status    string // of the session
 	bodyBytes int64
 }
@@ -181,7 +181,7 @@ func (s *Sandbox) Decide(f func(token string, n int) Step) {
 func (s *Sandbox) Forgive(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seen(token).forgiven = true
+	s.seen(token).forgiven++
 }
 
 // Issue makes the token and its scanRef known, as the token call does.
@@ -350,10 +350,10 @@ func (s *Sandbox) begin(token string, began time.Time, size int64) Step {
 	}
 	if t.Processed > 0 {
 		s.report.Repeats++
-		if t.answered && !t.forgiven {
+		if t.answered && t.forgiven == 0 {
 			s.violation(token, "sent again after it was processed and answered")
 		}
-		t.forgiven = false
+		t.forgiven = max(t.forgiven-1, 0)
 	}
 	switch script := s.scripts[token]; {
 	case len(script) > 0:
