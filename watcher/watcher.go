@@ -465,10 +465,11 @@ func (w *watcher) look(e *entry) {
 			w.forget(e)
 			return
 		}
-		if err := w.src.Watch(e.name); err != nil {
-			w.watchErr = err
-		} else {
+		switch err := w.src.Watch(e.name); {
+		case err == nil:
 			e.watched = true
+		case !errors.Is(err, fs.ErrPermission): // of that one folder, and told as what it waits for
+			w.watchErr = err
 		}
 	}
 	root, err := drop.Open(w.inbox, e.name)
@@ -534,11 +535,7 @@ func (w *watcher) unreadable(e *entry, now time.Time, err error) {
 	if e.seen.IsZero() {
 		e.seen, e.changed = now, now
 	}
-	message := fmt.Sprintf("unreadable: %v", err)
-	if errors.Is(err, fs.ErrPermission) {
-		message = "unreadable: fix with chmod g+rwx, in an inbox whose group the daemon shares"
-	}
-	w.wait(e, now, []meta.Reason{{Code: "unreadable", Message: message}})
+	w.wait(e, now, []meta.Reason{Unreadable(err)})
 	e.full, e.judged = 0, false // the next scan looks again
 }
 
@@ -547,7 +544,7 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 	quiet := now.Sub(e.changed)
 	settled := quiet >= w.cfg.Settle
 	if err := drop.Movable(w.inbox, e.name); err != nil {
-		w.wait(e, now, []meta.Reason{Unmovable})
+		w.wait(e, now, []meta.Reason{Unmovable(err)})
 		return
 	}
 	rep := meta.Inspect(root, e.name, l, w.cfg.Limits, !settled)
@@ -583,8 +580,23 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 	}
 }
 
-// Unmovable is why a folder waits that the daemon's user may not move.
-var Unmovable = meta.Reason{Code: "not_movable", Message: "the daemon may not move it: fix with chmod g+rwx, in an inbox whose group the daemon shares"}
+// Unmovable explains an error of drop.Movable to people.
+func Unmovable(err error) meta.Reason {
+	message := "the daemon may not move it: fix with chmod g+rwx on it, in an inbox whose group the daemon shares"
+	if errors.Is(err, drop.ErrParent) {
+		message = "the daemon may not move anything out of the inbox: fix with chmod g+rwx on the inbox, and its file system mounted for writing"
+	}
+	return meta.Reason{Code: "not_movable", Message: message}
+}
+
+// Unreadable explains why a folder can't be looked into.
+func Unreadable(err error) meta.Reason {
+	message := fmt.Sprintf("unreadable: %v", err)
+	if errors.Is(err, fs.ErrPermission) {
+		message = "unreadable: fix with chmod g+rwx on it, in an inbox whose group the daemon shares"
+	}
+	return meta.Reason{Code: "unreadable", Message: message}
+}
 
 // uploading reports whether a temporary name shows that somebody is at it.
 func uploading(waits []meta.Reason) bool {

@@ -80,6 +80,10 @@ type lab struct {
 	log    bytes.Buffer
 	exited chan error
 	begun  int // where the log of the process begins
+
+	credential *syscall.Credential // to run as; nil: as the test
+	metrics    string              // address, where it listens
+	patience   time.Duration       // of until; 0: a minute
 }
 
 // newLab prepares one; more are further lines of its configuration.
@@ -95,7 +99,7 @@ func newLab(t testing.TB, more ...string) *lab {
 		"api: {base_url: '" + url + "', timeout: 5s}",
 		"rate: {per_hour: 0}",
 		"retry: {first: 50ms, max: 500ms}",
-		"log: {level: debug}",
+		"log: {level: info}",
 	}, more...), "\n")+"\n"), 0o600))
 	t.Cleanup(func() {
 		if l.cmd != nil {
@@ -128,6 +132,10 @@ func (l *lab) command(args ...string) *exec.Cmd {
 	must(l.t, err)
 	cmd := exec.Command(path, append(args, "--config", l.config)...)
 	cmd.Env = append(os.Environ(), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
+	if l.credential != nil {
+		must(l.t, os.Chmod(filepath.Dir(path), 0o755))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.credential}
+	}
 	return cmd
 }
 
@@ -194,9 +202,10 @@ func (l *lab) inboxReady() {
 // until waits for a condition.
 func (l *lab) until(what string, cond func() bool) {
 	l.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	patience := max(l.patience, time.Minute)
+	for end := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			l.t.Fatalf("not within a minute: %s", what)
+			l.t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }

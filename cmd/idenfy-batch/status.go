@@ -227,21 +227,20 @@ func inspectWaiting(inbox *os.Root, name string, lim meta.Limits, before map[str
 	}
 	w.Age = int64(unchanged(info).Seconds())
 	root, err := drop.Open(inbox, name)
-	if errors.Is(err, fs.ErrPermission) {
-		w.WaitsFor = append(w.WaitsFor, "unreadable: fix with chmod g+rwx, in an inbox whose group the daemon shares")
-		return w, true
-	}
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return w, false
 	}
-	defer root.Close()
-	l, err := meta.List(root, lim)
+	var l drop.Listing
+	if err == nil {
+		defer root.Close()
+		l, err = meta.List(root, lim)
+	}
 	if err != nil {
-		w.WaitsFor = append(w.WaitsFor, fmt.Sprintf("unreadable: %v", err))
+		w.WaitsFor = append(w.WaitsFor, watcher.Unreadable(err).Message)
 		return w, true
 	}
-	if drop.Movable(inbox, name) != nil {
-		w.WaitsFor = append(w.WaitsFor, watcher.Unmovable.Message)
+	if err := drop.Movable(inbox, name); err != nil {
+		w.WaitsFor = append(w.WaitsFor, watcher.Unmovable(err).Message)
 	}
 	if was, ok := before[name]; !ok || was != l.Full {
 		w.WaitsFor = append(w.WaitsFor, "still changing")

@@ -255,9 +255,16 @@ func Holes(f *os.File, size int64) bool {
 	return err == nil && hole < size
 }
 
+// Why a folder can't be moved, see Movable.
+var (
+	ErrFolder = errors.New("the folder is not writable")
+	ErrParent = errors.New("the directory around the folder is not writable")
+)
+
 // Movable returns nil when the process may move the folder name out of the
-// directory parent: besides parent, the folder itself has to be writable,
-// because its entry ".." changes (rename(2), EACCES).
+// directory parent, else ErrParent or ErrFolder: besides parent, the folder
+// itself has to be writable, because its entry ".." changes (rename(2),
+// EACCES).
 func Movable(parent *os.Root, name string) error {
 	d, err := parent.Open(".")
 	if err != nil {
@@ -268,11 +275,14 @@ func Movable(parent *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	var accessErr error
-	err = conn.Control(func(fd uintptr) {
-		accessErr = unix.Faccessat(int(fd), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	controlErr := conn.Control(func(fd uintptr) {
+		if unix.Faccessat(int(fd), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
+			err = ErrParent
+		} else if unix.Faccessat(int(fd), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
+			err = ErrFolder
+		}
 	})
-	return errors.Join(err, accessErr)
+	return errors.Join(controlErr, err)
 }
 
 // Arrival is a folder in the inbox that is ready to be taken.
