@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 // Hint says where something may have changed.
@@ -57,6 +58,25 @@ func (s *Inotify) Watch(name string) error {
 	}
 	if err := s.w.Add(s.path(name)); err != nil {
 		return explain(err)
+	}
+	if name == "" {
+		return remote(s.dir)
+	}
+	return nil
+}
+
+// remote returns an error if dir lies on a file system where others can change
+// files without events being made here. Those of local changes come all the
+// same.
+func remote(dir string) error {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return nil // the scan tells what is wrong with it
+	}
+	switch int64(st.Type) { //nolint:unconvert // it is narrower on some architectures
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
+		unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.CODA_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC:
+		return errors.New("the inbox lies on a network or FUSE file system, which gives no events for what others do")
 	}
 	return nil
 }

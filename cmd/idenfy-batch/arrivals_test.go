@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -54,6 +55,7 @@ type upload struct {
 	size   int64  // of its files together
 	manner manner
 	again  bool // the second try of a resumed one
+	halted bool // slowed down by signals
 }
 
 // target is where it is to arrive.
@@ -460,7 +462,20 @@ func (u *upload) command(ctx context.Context, name string, args ...string) error
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.CombinedOutput()
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var halts sync.WaitGroup
+	over, end := context.WithCancel(ctx)
+	if u.halted {
+		halts.Go(func() { halt(over, cmd.Process.Pid) })
+	}
+	err := cmd.Wait()
+	end()
+	halts.Wait()
+	out := output.String()
 	if ctx.Err() != nil {
 		return errKilled
 	}
@@ -468,6 +483,23 @@ func (u *upload) command(ctx context.Context, name string, args ...string) error
 		return fmt.Errorf("%s: %w: %s", name, err, out)
 	}
 	return nil
+}
+
+// halt stops a group of processes for a pause again and again.
+func halt(ctx context.Context, group int) {
+	for ctx.Err() == nil {
+		for _, wait := range []struct {
+			signal syscall.Signal
+			d      time.Duration
+		}{{syscall.SIGCONT, 300 * time.Millisecond}, {syscall.SIGSTOP, labPause}} {
+			_ = syscall.Kill(-group, wait.signal) // it may have ended
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait.d):
+			}
+		}
+	}
+	_ = syscall.Kill(-group, syscall.SIGCONT) // it may have ended
 }
 
 // through runs f with the address of a relay to server, which slows down or
@@ -607,6 +639,7 @@ func ftp(u *upload) error {
 	ctx, kill := context.WithCancel(context.Background())
 	defer kill()
 	rate := ""
+	u.halted = u.pauses()
 	if u.manner != whole && !u.again {
 		rate = "set net:limit-total-rate 0:150000; set net:limit-total-max 20000; "
 	}
@@ -654,7 +687,7 @@ func clients() []client {
 		{name: "rsync --partial", needs: []string{"rsync", "sshd"}, send: rsync("-a", "--partial")},
 		{name: "lftp mirror -R", needs: []string{"lftp", "sshd"}, send: lftpSFTP},
 		{name: "smbclient mput", needs: []string{"smbclient", "smbd"}, send: smb},
-		{name: "FTP to vsftpd", needs: []string{"lftp", "vsftpd"}, send: ftp, only: []manner{whole, resumed, abandoned}},
+		{name: "FTP to vsftpd", needs: []string{"lftp", "vsftpd"}, send: ftp},
 		{name: "like WinSCP", send: simulated(imagesFirst, winSCP)},
 		{name: "a scanner that keeps files open, images first", send: simulated(imagesFirst, plain)},
 		{name: "a scanner that keeps files open, meta.yaml first", send: simulated(metaFirst, plain)},

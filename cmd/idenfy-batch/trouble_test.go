@@ -38,7 +38,7 @@ var tiny = sample.FacePNG()
 // Folders as SFTP users leave them: what the daemon's user may not read or move
 // stays, status names the mend, and once it is mended the folder goes on by
 // itself.
-func TestPermissions(t *testing.T) {
+func TestLabPermissions(t *testing.T) {
 	needsLab(t)
 	const daemonUser, uploader, group = 65534, 4001, 4000
 	l := newLab(t, "completeness: {settle: 200ms, rescan: 500ms}")
@@ -156,7 +156,7 @@ func newTroubleLab(t *testing.T, more ...string) *lab {
 
 // The kernel's queue overflows while the daemon is not looking: a rescan takes
 // the events' place at once, though the next is an hour off.
-func TestEventOverflow(t *testing.T) {
+func TestLabEventOverflow(t *testing.T) {
 	l := newTroubleLab(t, "completeness: {settle: 200ms, rescan: 1h}")
 	sysctl(t, "max_queued_events", "16")
 	l.start()
@@ -176,7 +176,7 @@ func TestEventOverflow(t *testing.T) {
 
 // No watch is left for most folders, and then no instance at all: rescans find
 // them, and log and metric say so.
-func TestWatchesExhausted(t *testing.T) {
+func TestLabWatchesExhausted(t *testing.T) {
 	for _, c := range []struct{ sysctl, value, mode string }{
 		{"max_user_watches", "4", "partial"},
 		{"max_user_instances", "0", "rescans"},
@@ -205,7 +205,7 @@ func TestWatchesExhausted(t *testing.T) {
 }
 
 // The inbox is moved away, and another put in its place.
-func TestInboxReplacedUnderTheDaemon(t *testing.T) {
+func TestLabInboxReplaced(t *testing.T) {
 	l := newTroubleLab(t, "completeness: {settle: 200ms, rescan: 500ms}")
 	l.start()
 	l.put("before", small("before"))
@@ -219,7 +219,7 @@ func TestInboxReplacedUnderTheDaemon(t *testing.T) {
 }
 
 // Twenty thousand folders at once: none is missed.
-func TestBurst(t *testing.T) {
+func TestLabBurst(t *testing.T) {
 	l := newTroubleLab(t, "completeness: {settle: 1s, rescan: 5s}")
 	n := 20_000
 	l.start()
@@ -245,7 +245,7 @@ func TestBurst(t *testing.T) {
 // Uploaders with intent, all at once, while good folders come in: none is
 // submitted wrongly, none stops the others, and nothing from outside a folder
 // gets into a request.
-func TestHostileDrops(t *testing.T) {
+func TestLabHostileDrops(t *testing.T) {
 	l := newTroubleLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
 	secret := sample.Pad(face, 50_000, 99)
 	outside := filepath.Join(t.TempDir(), "secret.jpg")
@@ -309,7 +309,7 @@ func TestHostileDrops(t *testing.T) {
 	attack(func(i int) error { return os.Rename(in(fmt.Sprint("name", i)), in(fmt.Sprint("name", i+1))) })
 	// A file grows for ever, up to what the test may use.
 	must(t, sample.Write(in("grows"), files("grows")))
-	attack(func(i int) error {
+	attack(func(int) error {
 		time.Sleep(time.Millisecond)
 		f, err := os.OpenFile(in("grows", "FACE.jpg"), os.O_WRONLY|os.O_APPEND, 0)
 		if err != nil {
