@@ -71,7 +71,7 @@ func (s *Inotify) Watch(name string) error {
 func remote(dir string) error {
 	var st unix.Statfs_t
 	_ = unix.Statfs(dir, &st) // the scan tells what is wrong with it
-	switch int64(st.Type) { //nolint:unconvert // it is narrower on some architectures
+	switch int64(st.Type) {   //nolint:unconvert // it is narrower on some architectures
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
 		unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.CODA_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC:
 		return errors.New("the inbox lies on a network or FUSE file system, which gives no events for what others do")
