@@ -211,8 +211,10 @@ const heartbeat = 5 * time.Second
 func (b *Batch) wait(now time.Time) time.Duration {
 	wait := heartbeat
 	if b.paused() {
-		if !b.pause.probing {
-			wait = min(wait, max(b.pause.until.Sub(now), 0))
+		// Once that is over, what there is to wait for is a folder to probe
+		// with, or a place for it.
+		if until := b.pause.until.Sub(now); !b.pause.probing && until > 0 {
+			wait = min(wait, until)
 		}
 		return wait
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type notes struct {
 	mu    sync.Mutex
 	list  []string
 	ended chan string // "folder outcome place"
+	turns atomic.Int64
 }
 
 func (n *notes) add(format string, args ...any) {
@@ -76,7 +78,7 @@ func (n *notes) Released(folder, _, why string)           { n.add("released %s: 
 func (n *notes) Attempted(f, _ string, a sidecar.Attempt) { n.add("attempt %s %d %s", f, a.N, a.State) }
 func (n *notes) Paused(reason string, _ time.Duration)    { n.add("paused %s", reason) }
 func (n *notes) Resumed()                                 { n.add("resumed") }
-func (n *notes) Progress(int, int)                        {}
+func (n *notes) Progress(int, int)                        { n.turns.Add(1) }
 func (n *notes) Ended(r *sidecar.Result, p spool.Place, name string) {
 	n.add("ended %s %s", r.Folder, r.Outcome)
 	n.ended <- fmt.Sprintf("%s %s %s/%s", r.Folder, r.Outcome, p, name)
@@ -472,6 +474,30 @@ func (b *bench) inWork() string {
 		b.t.Fatalf("in work: %v", names)
 	}
 	return names[0]
+}
+
+// A pause without a folder to probe with costs nothing, and ends with the next.
+func TestPauseWithNothingToDo(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no", Latency: 20 * time.Millisecond})
+	b.send("taken")
+	b.until("paused")
+	for range 100 { // somebody takes it away between two probes
+		if names, err := b.spool.List(spool.Work); err == nil && len(names) == 1 {
+			_ = os.RemoveAll(filepath.Join(b.spool.Path(spool.Work), names[0])) // a probe may be writing in it
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	before := b.ev.turns.Load()
+	time.Sleep(500 * time.Millisecond)
+	if turns := b.ev.turns.Load() - before; turns > 20 {
+		t.Errorf("%d turns within half a second of waiting", turns)
+	}
+	b.api.Always(nil)
+	b.send("next")
+	b.want("next accepted done/next")
+	b.until("resumed")
 }
 
 func TestRetryAfterIsHonoured(t *testing.T) {

@@ -72,6 +72,9 @@ func (f *folder) notClaimed(j job, err error) end {
 	return e
 }
 
+// SpoolFault begins the reason of a pause that is the disk's.
+const SpoolFault = "the spool: "
+
 // spoolRetry is how long a folder waits that met a fault of the disk. Should
 // the fault be its own, it is not to hold the others up all the time.
 const spoolRetry = 30 * time.Second
@@ -79,7 +82,7 @@ const spoolRetry = 30 * time.Second
 // spoolFault ends a step because of the disk: nothing is lost, and it is tried
 // again.
 func (f *folder) spoolFault(err error) end {
-	return end{work: f.work, due: time.Now().Add(spoolRetry), res: f.res, health: fault, reason: "the spool: " + err.Error()}
+	return end{work: f.work, due: time.Now().Add(spoolRetry), res: f.res, health: fault, reason: SpoolFault + err.Error()}
 }
 
 func (f *folder) run(ctx context.Context, j job) end {

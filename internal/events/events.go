@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
 
+	"idenfy-batch/batch"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -135,7 +137,15 @@ func (r *Recorder) Stopped(inWork int) {
 }
 
 // Reloaded tells that a new configuration is in force.
-func (r *Recorder) Reloaded() { r.log.Info("configuration reloaded") }
+func (r *Recorder) Reloaded() {
+	r.log.Info("configuration reloaded")
+	r.unpause() // the new configuration may have mended it; the next attempt tells
+}
+
+func (r *Recorder) unpause() {
+	r.paused.Reset()
+	r.update(func(s *State) { s.Paused, s.PausedSince = "", time.Time{} })
+}
 
 // ReloadRefused tells that the new configuration is bad, and the old one stays.
 func (r *Recorder) ReloadRefused(err error) {
@@ -211,8 +221,12 @@ func (r *Recorder) Ended(res *sidecar.Result, place spool.Place, name string) {
 func (r *Recorder) Paused(reason string, wait time.Duration) {
 	r.log.WithFields(logrus.Fields{"reason": reason, "next_try": wait.Round(time.Millisecond).String()}).
 		Error("submission is paused; folders are kept, and it goes on by itself")
+	kind := "service"
+	if strings.HasPrefix(reason, batch.SpoolFault) {
+		kind = "spool"
+	}
 	r.paused.Reset()
-	r.paused.WithLabelValues("service_or_disk").Set(1)
+	r.paused.WithLabelValues(kind).Set(1)
 	r.update(func(s *State) {
 		if s.Paused == "" {
 			s.PausedSince = time.Now()
@@ -224,8 +238,7 @@ func (r *Recorder) Paused(reason string, wait time.Duration) {
 // Resumed implements batch.Events.
 func (r *Recorder) Resumed() {
 	r.log.Info("submission goes on")
-	r.paused.Reset()
-	r.update(func(s *State) { s.Paused, s.PausedSince = "", time.Time{} })
+	r.unpause()
 }
 
 // Progress implements batch.Events.

@@ -81,7 +81,7 @@ func TestHandler(t *testing.T) {
 	r := events.New(log, "1.0", nil)
 	r.Ended(&sidecar.Result{Outcome: sidecar.Accepted}, spool.Done, "x")
 	r.Rescanned(3, time.Minute, time.Millisecond)
-	r.Paused("disk", time.Second)
+	r.Paused("the spool: disk", time.Second)
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
@@ -91,7 +91,7 @@ func TestHandler(t *testing.T) {
 	for _, want := range []string{
 		`idenfy_batch_folders_ended_total{outcome="accepted"} 1`, `idenfy_batch_folders_ended_total{outcome="unknown"} 0`,
 		`idenfy_batch_folders{place="inbox"} 3`, "idenfy_batch_inbox_oldest_seconds 60", "idenfy_batch_rescans_total 1",
-		`idenfy_batch_paused{reason="service_or_disk"} 1`, `idenfy_batch_build_info{version="1.0"} 1`,
+		`idenfy_batch_paused{reason="spool"} 1`, `idenfy_batch_build_info{version="1.0"} 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not among the metrics", want)
@@ -100,7 +100,7 @@ func TestHandler(t *testing.T) {
 	if code != http.StatusOK {
 		t.Errorf("metrics: %d", code)
 	}
-	if code, text := get("/healthz"); code != http.StatusOK || !strings.Contains(text, `"paused":"disk"`) {
+	if code, text := get("/healthz"); code != http.StatusOK || !strings.Contains(text, `"paused":"the spool: disk"`) {
 		t.Errorf("healthz: %d %s", code, text)
 	}
 }
