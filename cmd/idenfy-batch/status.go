@@ -145,9 +145,10 @@ func readStatus(cfg *config.Config) spoolStatus {
 func readPlace(paths spool.Paths, p spool.Place) placeStatus {
 	st := placeStatus{Place: p, Path: paths[p]}
 	names, err := paths.List(p)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		st.Error = "not there yet; the first start of the daemon makes it"
+	} else if err != nil {
 		st.Error = err.Error()
-		return st
 	}
 	for _, name := range names {
 		if p == spool.Inbox && drop.Junk(name) {

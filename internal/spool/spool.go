@@ -122,10 +122,14 @@ func (s *Spool) SamePaths(paths Paths) bool {
 // daemon runs, which has tried them itself.
 func Check(paths Paths) error {
 	var errs []error
+	missing := false
 	for _, p := range Places() {
 		info, err := os.Stat(paths[p])
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%s does not exist; start the daemon once, as the user that it is to run as, or make the directory", paths[p])
+			missing, err = true, nil // the first start makes it
+			if parent := filepath.Dir(paths[p]); unix.Access(parent, unix.W_OK|unix.X_OK) != nil {
+				err = fmt.Errorf("%s does not exist, and this user can't make it in %s; make it, owned by the user that runs the daemon (install -d -o USER), and run this as that user", paths[p], parent)
+			}
 		} else if err == nil && !info.IsDir() {
 			err = fmt.Errorf("%s is not a directory; move the file away or correct the configuration", paths[p])
 		}
@@ -133,7 +137,7 @@ func Check(paths Paths) error {
 			errs = append(errs, fmt.Errorf("%s: %w", p, err))
 		}
 	}
-	if len(errs) > 0 {
+	if len(errs) > 0 || missing {
 		return errors.Join(errs...)
 	}
 	locked, err := Locked(paths)
