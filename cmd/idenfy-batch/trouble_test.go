@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/spool"
 )
@@ -216,6 +218,40 @@ func TestLabInboxReplaced(t *testing.T) {
 	l.put("after", small("after"))
 	l.until("after", func() bool { return l.place("after") == spool.Done })
 	must(t, l.stop())
+}
+
+// The spool is unmounted under the daemon, and comes back.
+func TestLabUnmounted(t *testing.T) {
+	l := newTroubleLab(t, "completeness: {settle: 200ms, rescan: 500ms}")
+	disk := t.TempDir() // keeps the file system while it is away
+	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"))
+	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
+	mount := func() { t.Helper(); must(t, unix.Mount(disk, l.root, "", unix.MS_BIND, "")) }
+	mount()
+	l.inboxReady()
+	l.start()
+	l.put("before", small("before"))
+	l.until("before", func() bool { return l.place("before") == spool.Done })
+	half := small("half")
+	face := half["FACE.png"]
+	half["FACE.png"] = face[:100]
+	l.put("half", half)
+
+	must(t, unix.Unmount(l.root, unix.MNT_DETACH))
+	must(t, os.RemoveAll(filepath.Join(l.root, "inbox"))) // what the mount had covered
+	l.until("told", func() bool { return strings.Contains(l.logged(), "the inbox can't be read") })
+	mount()
+	l.until("told again", func() bool { return strings.Contains(l.logged(), "the inbox can be read again") })
+	must(t, os.WriteFile(l.path("inbox", "half", "FACE.png"), face, 0o600))
+	l.put("after", small("after"))
+	for _, name := range []string{"half", "after"} {
+		l.until(name, func() bool { return l.place(name) == spool.Done })
+	}
+	must(t, l.stop())
+	must(t, unix.Unmount(l.root, unix.MNT_DETACH))
+	if r := l.api.Report(); r.Processed != 3 || r.Requests != 3 {
+		t.Errorf("the API saw %+v", r)
+	}
 }
 
 // Twenty thousand folders at once: none is missed.
