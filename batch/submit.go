@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -94,19 +92,14 @@ func lockDir(dir *os.Root) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.SyscallConn()
+	err = spool.TryLock(d)
+	if errors.Is(err, spool.ErrLocked) {
+		err = &RefusedError{"another idenfy-batch is submitting it"}
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.Close())
 	}
-	var lockErr error
-	if err := conn.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
-		return nil, err
-	}
-	if lockErr != nil {
-		_ = d.Close() // it was read only
-		return nil, &RefusedError{"another idenfy-batch is submitting it"}
-	}
-	return func() { _ = d.Close() }, nil
+	return func() { _ = d.Close() }, nil // it was read only
 }
 
 // silent is for a submission whose caller tells what happened.

@@ -78,11 +78,10 @@ type Seen struct {
 	Began     time.Time         `json:"began"`     // when the head of the first request was there
 	ScanRef   string            `json:"scan_ref"`
 
-	inFlight  int
-	answered  bool   // the answer of processing was written out
-	forgiven  int    // requests that may still come, see Forgive
-	status    string // of the session
-	bodyBytes int64
+	inFlight int
+	answered bool   // the answer of processing was written out
+	forgiven int    // requests that may still come, see Forgive
+	status   string // of the session
 }
 
 // Report is the count.
@@ -321,7 +320,7 @@ func (s *Sandbox) process(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, "JSON_ERROR", "Request body is not valid JSON")
 		return
 	}
-	step := s.begin(req.Token, began, int64(buf.Len()))
+	step := s.begin(req.Token, began)
 	defer s.end(req.Token)
 	s.treat(w, r, step, &req)
 }
@@ -335,12 +334,11 @@ type request struct {
 }
 
 // begin notes a whole request and returns how to treat it.
-func (s *Sandbox) begin(token string, began time.Time, size int64) Step {
+func (s *Sandbox) begin(token string, began time.Time) Step {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.seen(token)
 	t.Requests++
-	t.bodyBytes = size
 	if t.Began.IsZero() {
 		t.Began = began
 	}

@@ -180,14 +180,20 @@ func takeLock(work string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("work: %w; the daemon needs to own it (chown)", err)
 	}
-	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = fmt.Errorf("%s: %w", work, ErrLocked)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := TryLock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", work, err), f.Close())
 	}
 	return f, nil
+}
+
+// TryLock takes the kernel's lock on an open directory, without waiting:
+// ErrLocked when another process has it. It is held until dir is closed.
+func TryLock(dir *os.File) error {
+	err := flock(dir, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrLocked
+	}
+	return err
 }
 
 func flock(f *os.File, how int) error {
