@@ -57,7 +57,7 @@ func (f *folder) changed(why string, before []sidecar.Attempt) end {
 
 // attempt makes one attempt. It is entered with f.rep fresh.
 func (f *folder) attempt(ctx context.Context, probe bool) end {
-	if last := f.res.LastAttempt(); last != nil && last.State == sidecar.NoAnswer && f.rep.Meta.ScanRef != "" {
+	if last := f.res.LastAttempt(); last != nil && last.State == sidecar.NoAnswer {
 		if e, over := f.settle(ctx); over {
 			return e
 		}
@@ -141,7 +141,7 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 	if err == nil {
 		a.State = sidecar.Answered
 		f.b.ev.Attempted(f.name, f.id, *a)
-		return f.healthy(f.decide(sidecar.Accepted))
+		return f.decide(sidecar.Accepted).well()
 	}
 	var apiErr *idenfy.Error
 	if !errors.As(err, &apiErr) {
@@ -165,7 +165,7 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 			return f.taken(ctx)
 		}
 		f.apiReason(apiErr)
-		return f.healthy(f.decide(sidecar.Rejected))
+		return f.decide(sidecar.Rejected).well()
 	case idenfy.Withheld:
 		if errors.Is(err, drop.ErrChanged) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			f.because("withheld", "attempt %d was broken off before its last byte, so it can't have been processed", a.N)
@@ -175,28 +175,16 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 		if stopping {
 			return f.decided()
 		}
-		return f.faulty(f.decided(), apiErr)
+		return f.decided().met(fault, apiErr)
 	}
 	if !probe && f.b.cfg.Retry.over(f.res, time.Now()) {
 		return f.giveUp(apiErr)
 	}
 	e := f.decided()
-	if e.health == nothing && !stopping {
-		e.health, e.reason, e.retry = trouble, apiErr.Brief(), apiErr.RetryAfter
+	if stopping {
+		return e
 	}
-	return e
-}
-
-func (f *folder) healthy(e end) end {
-	e.health = max(e.health, healthy)
-	return e
-}
-
-func (f *folder) faulty(e end, err *idenfy.Error) end {
-	if e.health == nothing {
-		e.health, e.reason, e.retry = fault, err.Brief(), err.RetryAfter
-	}
-	return e
+	return e.met(trouble, apiErr)
 }
 
 func (f *folder) apiReason(err *idenfy.Error) {
@@ -209,34 +197,30 @@ func (f *folder) apiReason(err *idenfy.Error) {
 
 func (f *folder) giveUp(last *idenfy.Error) end {
 	f.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(f.res.Attempts), f.b.cfg.Retry.GiveUpAfter, last)
-	var e end
+	outcome := sidecar.GaveUp
 	if anyAttempt(f.res.Attempts, noAnswer) {
 		f.because("may_have_been_accepted", "attempts without an answer may have been processed; look the session up in the iDenfy dashboard, then decide")
-		e = f.decide(sidecar.Unknown)
-	} else {
-		e = f.decide(sidecar.GaveUp)
+		outcome = sidecar.Unknown
 	}
-	if e.health == nothing {
-		e.health, e.reason = trouble, last.Brief()
-	}
-	return e
+	return f.decide(outcome).met(trouble, last)
 }
 
 // taken ends a folder whose token was refused after an attempt without a clear
 // answer: that attempt was taken, or the token expired meanwhile.
 func (f *folder) taken(ctx context.Context) end {
-	if f.rep.Meta.ScanRef != "" {
-		if e, over := f.settle(ctx); over {
-			return e
-		}
+	if e, over := f.settle(ctx); over {
+		return e
 	}
 	f.because("may_have_been_accepted", "an attempt got no clear answer, and now the token is refused: either that attempt was taken, or the token expired; look the session up in the iDenfy dashboard, then decide. With scanRef in meta.yaml the daemon finds out by itself")
-	return f.healthy(f.decide(sidecar.Unknown))
+	return f.decide(sidecar.Unknown).well()
 }
 
 // settle asks once for the session's state after an attempt without a clear
 // answer. over tells that the folder is not to be sent again now.
 func (f *folder) settle(ctx context.Context) (e end, over bool) {
+	if f.rep.Meta.ScanRef == "" {
+		return end{}, false
+	}
 	if err := f.b.rate.Wait(ctx); err != nil {
 		return end{work: f.work, due: time.Now()}, true
 	}
@@ -246,17 +230,17 @@ func (f *folder) settle(ctx context.Context) (e end, over bool) {
 		case ctx.Err() != nil:
 			return f.decided(), true
 		case apiErr.Class == idenfy.ServiceFault, apiErr.Class == idenfy.NotSent:
-			return f.faulty(f.decided(), apiErr), true
+			return f.decided().met(fault, apiErr), true
 		}
 		return end{}, false // the token decides; asking again would be polling
 	}
 	switch state {
 	case idenfy.WasTaken:
 		f.because("settled_by_status", "no clear answer came, but the session's status is %s, so the documents were taken", word)
-		return f.healthy(f.decide(sidecar.Accepted)), true
+		return f.decide(sidecar.Accepted).well(), true
 	case idenfy.TokenExpired:
 		f.because("token_expired", "no clear answer came, and the session's status is %s: the documents were not taken and the token expired; drop the folder again with a new token", word)
-		return f.healthy(f.decide(sidecar.Rejected)), true
+		return f.decide(sidecar.Rejected).well(), true
 	default:
 		return end{}, false
 	}

@@ -48,8 +48,9 @@ type Events interface {
 	Attempted(folder, id string, a sidecar.Attempt)
 	// Ended tells that a folder lies in its final place under name.
 	Ended(res *sidecar.Result, place spool.Place, name string)
-	// Paused tells that submission waits for the service or the disk.
-	Paused(reason string, wait time.Duration)
+	// Paused tells that submission waits for the service, or, with spool, for
+	// the disk.
+	Paused(spool bool, reason string, wait time.Duration)
 	// Resumed tells the end of that.
 	Resumed()
 	// Progress tells that the batch is alive; work says what it has to do.
@@ -108,8 +109,29 @@ type end struct {
 	due    time.Time       // then
 	res    *sidecar.Result // not written yet
 	health health
+	spool  bool          // the fault is the disk's
 	reason string        // of a fault
 	retry  time.Duration // as the service asked
+}
+
+// of notes whose end it is.
+func (e end) of(j job, folder string) end {
+	e.job, e.folder = j, folder
+	return e
+}
+
+// well notes that the service answered as it should, and met that it did not,
+// unless the disk has failed as well: that comes first.
+func (e end) well() end {
+	e.health = max(e.health, healthy)
+	return e
+}
+
+func (e end) met(h health, err *idenfy.Error) end {
+	if e.health == nothing {
+		e.health, e.reason, e.retry = h, err.Brief(), err.RetryAfter
+	}
+	return e
 }
 
 // health is what a job says of the service.
@@ -318,5 +340,5 @@ func (b *Batch) hold(e end, reason string) {
 	wait := time.Duration(rand.Int64N(int64(b.cfg.Retry.ceiling(b.pause.n)) + 1))
 	wait = max(wait, e.retry)
 	b.pause.reason, b.pause.until = reason, time.Now().Add(wait)
-	b.ev.Paused(reason, wait)
+	b.ev.Paused(e.spool, reason, wait)
 }

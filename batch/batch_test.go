@@ -71,14 +71,14 @@ func (n *notes) count(prefix string) (c int) {
 	return c
 }
 
-func (n *notes) Recovered(folders int)                    { n.add("recovered %d", folders) }
-func (n *notes) Claimed(folder, _ string)                 { n.add("claimed %s", folder) }
-func (n *notes) ClaimFailed(folder string, _ error)       { n.add("claim failed %s", folder) }
-func (n *notes) Released(folder, _, why string)           { n.add("released %s: %s", folder, why) }
-func (n *notes) Attempted(f, _ string, a sidecar.Attempt) { n.add("attempt %s %d %s", f, a.N, a.State) }
-func (n *notes) Paused(reason string, _ time.Duration)    { n.add("paused %s", reason) }
-func (n *notes) Resumed()                                 { n.add("resumed") }
-func (n *notes) Progress(int, int)                        { n.turns.Add(1) }
+func (n *notes) Recovered(folders int)                         { n.add("recovered %d", folders) }
+func (n *notes) Claimed(folder, _ string)                      { n.add("claimed %s", folder) }
+func (n *notes) ClaimFailed(folder string, _ error)            { n.add("claim failed %s", folder) }
+func (n *notes) Released(folder, _, why string)                { n.add("released %s: %s", folder, why) }
+func (n *notes) Attempted(f, _ string, a sidecar.Attempt)      { n.add("attempt %s %d %s", f, a.N, a.State) }
+func (n *notes) Paused(_ bool, reason string, _ time.Duration) { n.add("paused %s", reason) }
+func (n *notes) Resumed()                                      { n.add("resumed") }
+func (n *notes) Progress(int, int)                             { n.turns.Add(1) }
 func (n *notes) Ended(r *sidecar.Result, p spool.Place, name string) {
 	n.add("ended %s %s", r.Folder, r.Outcome)
 	n.ended <- fmt.Sprintf("%s %s %s/%s", r.Folder, r.Outcome, p, name)

@@ -46,34 +46,29 @@ func (b *Batch) step(ctx context.Context, j job) end {
 	if j.arrival != nil {
 		f.name, f.id = j.arrival.Name, spool.NewID()
 		var err error
-		f.work, err = b.spool.Claim(f.name, f.id)
-		if err != nil {
-			return f.notClaimed(j, err)
+		if f.work, err = b.spool.Claim(f.name, f.id); err != nil {
+			return f.notClaimed(err).of(j, f.name)
 		}
 		b.ev.Claimed(f.name, f.id)
 	} else {
 		f.name, f.id, _ = spool.Split(f.work)
 	}
-	e := f.run(ctx, j)
-	e.job, e.folder = j, f.name
-	return e
+	return f.run(ctx, j).of(j, f.name)
 }
 
-func (f *folder) notClaimed(j job, err error) end {
-	e := end{job: j, folder: f.name}
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // the uploader took it away
-	case errors.Is(err, fs.ErrPermission):
-		f.b.ev.ClaimFailed(f.name, err)
-	default:
-		f.b.ev.ClaimFailed(f.name, err)
-		e.health, e.reason = fault, "the spool: "+err.Error()
+// notClaimed ends a step of a folder that stays in the inbox, where the watcher
+// offers it again.
+func (f *folder) notClaimed(err error) end {
+	if errors.Is(err, fs.ErrNotExist) { // the uploader took it away
+		return end{}
 	}
-	return e
+	f.b.ev.ClaimFailed(f.name, err)
+	if errors.Is(err, fs.ErrPermission) {
+		return end{}
+	}
+	f.work = ""
+	return f.spoolFault(err)
 }
-
-// SpoolFault begins the reason of a pause that is the disk's.
-const SpoolFault = "the spool: "
 
 // spoolRetry is how long a folder waits that met a fault of the disk. Should
 // the fault be its own, it is not to hold the others up all the time.
@@ -82,7 +77,7 @@ const spoolRetry = 30 * time.Second
 // spoolFault ends a step because of the disk: nothing is lost, and it is tried
 // again.
 func (f *folder) spoolFault(err error) end {
-	return end{work: f.work, due: time.Now().Add(spoolRetry), res: f.res, health: fault, reason: SpoolFault + err.Error()}
+	return end{work: f.work, due: time.Now().Add(spoolRetry), res: f.res, health: fault, spool: true, reason: "the spool: " + err.Error()}
 }
 
 func (f *folder) run(ctx context.Context, j job) end {
@@ -136,32 +131,33 @@ func (f *folder) readOwn() (bool, error) {
 	}
 }
 
-// begin looks at a freshly claimed folder again and, if it is as the watcher
-// saw it, ends it or makes the first attempt.
+// begin looks at a folder again and, if it is as the watcher saw it, ends it or
+// makes the first attempt. Without an arrival, from Submit, it is as it is.
 func (f *folder) begin(ctx context.Context, a *drop.Arrival) end {
 	if why, err := f.inspect(); err != nil {
 		return f.release(err.Error())
 	} else if why != "" {
 		return f.release(why)
 	}
-	if f.list.Content != a.Content {
+	if a != nil && f.list.Content != a.Content {
 		return f.release("it changed before the claim")
+	}
+	if a != nil && !a.Expired && len(f.rep.Invalid) == 0 && len(f.rep.Waits) > 0 {
+		return f.release("it is not complete: " + f.rep.Waits[0].Code)
+	}
+	// From here on result.json is ours: what lies there is kept as evidence.
+	if err := sidecar.Rotate(f.dir); err != nil {
+		return f.spoolFault(err)
 	}
 	f.res = f.newResult(a)
 	switch {
 	case len(f.rep.Invalid) > 0:
 		return f.refuse(sidecar.Invalid, append(f.rep.Invalid, f.rep.Waits...))
-	case len(f.rep.Waits) > 0 && a.Expired:
-		return f.refuse(sidecar.Incomplete, f.rep.Waits)
 	case len(f.rep.Waits) > 0:
-		return f.release("it is not complete: " + f.rep.Waits[0].Code)
+		return f.refuse(sidecar.Incomplete, f.rep.Waits)
+	default:
+		return f.attempt(ctx, false)
 	}
-	// Before the first attempt, so that no result.json but ours is in the way.
-	if err := sidecar.Rotate(f.dir); err != nil {
-		f.res = nil
-		return f.spoolFault(err)
-	}
-	return f.attempt(ctx, false)
 }
 
 // inspect lists and checks the folder. why tells that somebody is writing.
@@ -221,10 +217,6 @@ func uploader(dir drop.Entry) sidecar.Uploader {
 
 // refuse ends a folder of which nothing was sent.
 func (f *folder) refuse(o sidecar.Outcome, reasons []meta.Reason) end {
-	if err := sidecar.Rotate(f.dir); err != nil {
-		f.res = nil
-		return f.spoolFault(err)
-	}
 	for _, r := range reasons {
 		f.res.Reasons = append(f.res.Reasons, sidecar.Reason{Code: r.Code, Message: r.Message, Source: sidecar.FromPreflight, Field: meta.Show(r.Field)})
 	}

@@ -49,7 +49,7 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	}
 	var e end
 	if f.res == nil {
-		e = f.first(ctx)
+		e = f.begin(ctx, nil)
 	} else if e = f.resume(ctx, true); e.health == nothing && !f.res.Outcome.Final() {
 		e = f.resume(ctx, true) // the first only noted the crash
 	}
@@ -61,29 +61,6 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	default:
 		return f.res, nil
 	}
-}
-
-// first begins a folder that stays where it is.
-func (f *folder) first(ctx context.Context) end {
-	why, err := f.inspect()
-	if err != nil {
-		return f.spoolFault(err)
-	}
-	f.res = f.newResult(nil)
-	switch {
-	case why != "":
-		f.res = nil
-		return end{health: fault, reason: why}
-	case len(f.rep.Invalid) > 0:
-		return f.refuse(sidecar.Invalid, append(f.rep.Invalid, f.rep.Waits...))
-	case len(f.rep.Waits) > 0:
-		return f.refuse(sidecar.Incomplete, f.rep.Waits)
-	}
-	if err := sidecar.Rotate(f.dir); err != nil {
-		f.res = nil
-		return f.spoolFault(err)
-	}
-	return f.attempt(ctx, true)
 }
 
 // lockDir keeps two from submitting one folder at once.

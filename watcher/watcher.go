@@ -452,7 +452,7 @@ func (w *watcher) look(e *entry) {
 		return // the scan that opens it looks at all
 	}
 	begin := time.Now()
-	if e.state == offered && begin.Before(e.due) && e.due != (time.Time{}) {
+	if e.state == offered && begin.Before(e.due) {
 		// Being claimed. All there is to see is whether it is gone.
 		if _, err := w.inbox.Lstat(e.name); errors.Is(err, fs.ErrNotExist) {
 			w.forget(e)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -165,11 +164,7 @@ func (r *runner) generation(ctx context.Context, s *service, ev reporter, rec *e
 			return
 		}
 	})
-	var handler http.Handler
-	if s.metrics != nil {
-		handler = rec.Handler()
-	}
-	left, err = s.run(genCtx, ev, handler)
+	left, err = s.run(genCtx, ev, rec.Handler())
 	end()
 	reloads.Wait()
 	if ctx.Err() != nil {

@@ -221,34 +221,40 @@ func Busy(root *os.Root, l Listing) string {
 	return ""
 }
 
-func openForWriting(f *os.File) (busy bool) {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = conn.Control(func(fd uintptr) { // fails only when f is closed
+func openForWriting(f *os.File) bool {
+	err := control(f, func(fd uintptr) error {
 		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
 		if err == nil {
 			_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) // closing f does it as well
 		}
-		busy = errors.Is(err, unix.EAGAIN)
+		return err
 	})
-	return busy
+	return errors.Is(err, unix.EAGAIN)
+}
+
+// control calls a system call on f's descriptor.
+func control(f *os.File, call func(fd uintptr) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var callErr error
+	if err := conn.Control(func(fd uintptr) { callErr = call(fd) }); err != nil {
+		return err
+	}
+	return callErr
 }
 
 // Holes reports whether parts of f were never written: a client has set the
 // size first and fills the file in later. File systems without holes tell
 // that there are none.
 func Holes(f *os.File, size int64) bool {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return false
-	}
 	var hole int64
-	var seekErr error
-	if err := conn.Control(func(fd uintptr) {
-		hole, seekErr = unix.Seek(int(fd), 0, unix.SEEK_HOLE)
-	}); err != nil || seekErr != nil {
+	err := control(f, func(fd uintptr) (err error) {
+		hole, err = unix.Seek(int(fd), 0, unix.SEEK_HOLE)
+		return err
+	})
+	if err != nil {
 		return false
 	}
 	_, err = f.Seek(0, io.SeekStart)
@@ -271,18 +277,15 @@ func Movable(parent *os.Root, name string) error {
 		return err
 	}
 	defer d.Close()
-	conn, err := d.SyscallConn()
-	if err != nil {
-		return err
-	}
-	controlErr := conn.Control(func(fd uintptr) {
+	return control(d, func(fd uintptr) error {
 		if unix.Faccessat(int(fd), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
-			err = ErrParent
-		} else if unix.Faccessat(int(fd), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
-			err = ErrFolder
+			return ErrParent
 		}
+		if unix.Faccessat(int(fd), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
+			return ErrFolder
+		}
+		return nil
 	})
-	return errors.Join(controlErr, err)
 }
 
 // Arrival is a folder in the inbox that is ready to be taken.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
 
-	"idenfy-batch/batch"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -218,11 +216,11 @@ func (r *Recorder) Ended(res *sidecar.Result, place spool.Place, name string) {
 }
 
 // Paused implements batch.Events.
-func (r *Recorder) Paused(reason string, wait time.Duration) {
+func (r *Recorder) Paused(disk bool, reason string, wait time.Duration) {
 	r.log.WithFields(logrus.Fields{"reason": reason, "next_try": wait.Round(time.Millisecond).String()}).
 		Error("submission is paused; folders are kept, and it goes on by itself")
 	kind := "service"
-	if strings.HasPrefix(reason, batch.SpoolFault) {
+	if disk {
 		kind = "spool"
 	}
 	r.paused.Reset()

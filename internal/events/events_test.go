@@ -47,7 +47,7 @@ func TestLines(t *testing.T) {
 		{func() { r.Released("a\nb", "ID", "why") }, map[string]any{"folder": `"a\nb"`, "why": "why"}},
 		{func() { r.ClaimFailed("x", errors.New("no")) }, map[string]any{"error": "no", "level": "warning"}},
 		{func() { r.FolderWaits("x", time.Hour, []meta.Reason{{Code: "truncated", Message: private}}) }, map[string]any{"age": "1h0m0s"}},
-		{func() { r.Paused("service fault", time.Second) }, map[string]any{"reason": "service fault", "level": "error"}},
+		{func() { r.Paused(false, "service fault", time.Second) }, map[string]any{"reason": "service fault", "level": "error"}},
 		{func() { r.Resumed() }, map[string]any{"level": "info"}},
 		{func() { r.WatchMode(watcher.Partial, errors.New("no watch")) }, map[string]any{"mode": "partial", "error": "no watch", "level": "warning"}},
 		{func() { r.WatchMode(watcher.ByEvents, nil) }, map[string]any{"mode": "events", "level": "info"}},
@@ -81,7 +81,7 @@ func TestHandler(t *testing.T) {
 	r := events.New(log, "1.0", nil)
 	r.Ended(&sidecar.Result{Outcome: sidecar.Accepted}, spool.Done, "x")
 	r.Rescanned(3, time.Minute, time.Millisecond)
-	r.Paused("the spool: disk", time.Second)
+	r.Paused(true, "the spool: disk", time.Second)
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))

@@ -84,6 +84,8 @@ func parse(data []byte) (*yaml.Node, *Fault) {
 	return nil, syntaxFault(err)
 }
 
+const noAlias = "anchors and aliases (& and *) are not supported; write the value out, in quotes if it begins with such a character"
+
 // syntaxFault takes the line out of the parser's message, and whatever of the
 // text it quotes.
 func syntaxFault(err error) *Fault {
@@ -97,7 +99,7 @@ func syntaxFault(err error) *Fault {
 		}
 	}
 	if strings.HasPrefix(msg, "unknown anchor") {
-		f.Code, msg = Alias, "anchors and aliases (& and *) are not supported; write the value out, in quotes if it begins with such a character"
+		f.Code, msg = Alias, noAlias
 	}
 	f.Message = "not valid YAML: " + msg
 	return f
@@ -154,7 +156,7 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value) {
 func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 	switch {
 	case n.Anchor != "" || n.Kind == yaml.AliasNode:
-		d.fault(Alias, path, n, "%s: anchors and aliases (& and *) are not supported; write the value out, in quotes if it begins with such a character", path)
+		d.fault(Alias, path, n, "%s: %s", path, noAlias)
 		return
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
 		return
