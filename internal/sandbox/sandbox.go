@@ -289,11 +289,16 @@ func (s *Sandbox) process(w http.ResponseWriter, r *http.Request) {
 	s.report.MostAtOnce = max(s.report.MostAtOnce, s.report.InFlight)
 	always := s.always
 	s.mu.Unlock()
-	defer func() {
+	var t *Seen // once the token is known
+	over := sync.OnceFunc(func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.report.InFlight--
-		s.mu.Unlock()
-	}()
+		if t != nil {
+			t.inFlight--
+		}
+	})
+	defer over()
 	// The token is known only when the body was read, but a fault may be due
 	// before that; only a fault for all can be.
 	if always != nil && s.early(w, r, *always) {
@@ -320,9 +325,9 @@ func (s *Sandbox) process(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, "JSON_ERROR", "Request body is not valid JSON")
 		return
 	}
-	step := s.begin(req.Token, began)
-	defer s.end(req.Token)
-	s.treat(w, r, step, &req)
+	var step Step
+	step, t = s.begin(req.Token, began)
+	s.treat(w, r, step, &req, over)
 }
 
 type request struct {
@@ -333,8 +338,8 @@ type request struct {
 	Images       map[string]string `json:"images"`
 }
 
-// begin notes a whole request and returns how to treat it.
-func (s *Sandbox) begin(token string, began time.Time) Step {
+// begin notes a whole request and returns how to treat it, and its token.
+func (s *Sandbox) begin(token string, began time.Time) (Step, *Seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.seen(token)
@@ -343,7 +348,7 @@ func (s *Sandbox) begin(token string, began time.Time) Step {
 		t.Began = began
 	}
 	t.inFlight++
-	if t.inFlight > 1 {
+	if t.inFlight > 1 && t.forgiven == 0 { // what a killed client had sent may still be under way
 		s.violation(token, "two requests at once")
 	}
 	if t.Processed > 0 {
@@ -356,20 +361,14 @@ func (s *Sandbox) begin(token string, began time.Time) Step {
 	switch script := s.scripts[token]; {
 	case len(script) > 0:
 		s.scripts[token] = script[1:]
-		return script[0]
+		return script[0], t
 	case s.decide != nil:
-		return s.decide(token, t.Requests)
+		return s.decide(token, t.Requests), t
 	case s.always != nil:
-		return *s.always
+		return *s.always, t
 	default:
-		return Step{}
+		return Step{}, t
 	}
-}
-
-func (s *Sandbox) end(token string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seen(token).inFlight--
 }
 
 // early handles faults that come before the body was read.
@@ -391,7 +390,14 @@ func (s *Sandbox) early(w http.ResponseWriter, r *http.Request, step Step) bool 
 	return true
 }
 
-func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *request) {
+// processes reports whether the request is looked at at all.
+func (s Step) processes() bool {
+	return s.Status == 0 && slices.Contains([]Fault{"", LoseAnswer, HalfAnswer, StallAnswer}, s.Fault)
+}
+
+// treat answers a whole request, or fails to. It calls over before the client
+// can see anything: that may be quick with its next request.
+func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *request, over func()) {
 	select {
 	case <-time.After(step.Latency):
 	case <-s.closed:
@@ -399,6 +405,14 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 	if step.Fault != "" {
 		s.count(string(step.Fault))
 	}
+	var e *errorBody
+	if step.processes() {
+		var sums map[string]string
+		if sums, e = s.validate(req); e == nil {
+			e = s.use(req.Token, sums)
+		}
+	}
+	over()
 	switch step.Fault {
 	case ResetBeforeBody, ResetInBody, StallInBody:
 		// Scripted for one token, which was known only behind its body: what
@@ -431,10 +445,6 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 		}
 		s.write(w, step.Status, step.Identifier, step.Message)
 		return
-	}
-	sums, e := s.validate(req)
-	if e == nil {
-		e = s.use(req.Token, sums)
 	}
 	if e != nil {
 		s.fail(w, http.StatusBadRequest, e.Identifier, e.Message)
