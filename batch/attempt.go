@@ -57,16 +57,21 @@ func (f *folder) changed(why string, before []sidecar.Attempt) end {
 
 // attempt makes one attempt. It is entered with f.rep fresh.
 func (f *folder) attempt(ctx context.Context, probe bool) end {
-	if last := f.res.LastAttempt(); last != nil && last.State == sidecar.NoAnswer {
-		if e, over := f.settle(ctx); over {
-			return e
+	if e, over := f.guard(ctx); over {
+		return e
+	}
+	if last := f.res.LastAttempt(); last != nil {
+		switch {
+		case last.State == sidecar.Answered && last.Identifier == idenfy.TokenNotValid:
+			return f.taken(ctx) // the token was refused, and could not be settled
+		case last.State == sidecar.NoAnswer:
+			if e, over := f.settle(ctx); over {
+				return e
+			}
 		}
 	}
 	if err := f.b.rate.Wait(ctx); err != nil { // the daemon stops
-		if len(f.res.Attempts) == 0 {
-			return f.release("the daemon stops")
-		}
-		return end{work: f.work, due: time.Now()}
+		return f.stopped()
 	}
 	req, files, err := f.request()
 	defer closeAll(files)
@@ -83,7 +88,10 @@ func (f *folder) attempt(ctx context.Context, probe bool) end {
 		N: len(f.res.Attempts) + 1, Started: sidecar.Time{Time: started}, State: sidecar.Sending,
 	})
 	if err := sidecar.Write(f.dir, f.res); err != nil {
-		f.res = nil // what is on the disk decides
+		// Should it be on the disk all the same, a crash takes it for an
+		// attempt that was begun. While this process lives it knows better.
+		a := f.res.LastAttempt()
+		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the intent could not be recorded"
 		return f.spoolFault(err)
 	}
 	answer, err := f.b.api.Process(ctx, req)
@@ -177,7 +185,7 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 		}
 		return f.decided().met(fault, apiErr)
 	}
-	if !probe && f.b.cfg.Retry.over(f.res, time.Now()) {
+	if !probe && f.b.cfg.Retry.over(f.res) {
 		return f.giveUp(apiErr)
 	}
 	e := f.decided()

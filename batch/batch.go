@@ -30,6 +30,7 @@ type Config struct {
 	Grace       time.Duration // how long a stop waits for submissions in flight
 	Limits      meta.Limits
 	Daemon      sidecar.Daemon // goes into each result
+	DiskRetry   time.Duration  // how long a folder waits that met a fault of the disk; 0: 30 s
 	Once        bool           // end when intake was closed and nothing is in flight, or when paused
 }
 
@@ -65,6 +66,8 @@ type Batch struct {
 	rate  *rate.Limiter
 	ev    Events
 
+	tokens *tokens // nil without a spool
+
 	// Below: of the goroutine in Run only.
 	parked   []parked
 	inFlight int
@@ -75,7 +78,11 @@ type Batch struct {
 // New returns a batch that works on the spool. limiter is asked once for each
 // request.
 func New(cfg Config, s *spool.Spool, api *idenfy.Client, limiter *rate.Limiter, ev Events) *Batch {
-	return &Batch{cfg: cfg, spool: s, api: api, rate: limiter, ev: ev}
+	b := &Batch{cfg: cfg, spool: s, api: api, rate: limiter, ev: ev}
+	if s != nil {
+		b.tokens = newTokens(s)
+	}
+	return b
 }
 
 // parked is a folder in work that waits for its next attempt.
@@ -84,6 +91,8 @@ type parked struct {
 	due   time.Time
 	res   *sidecar.Result // decided, and could not be written yet
 	fresh bool            // found at the start, and not looked at yet
+
+	behind string // the folder in work with the same token that it waits for
 }
 
 // pause holds submission back while the service, or the disk, is at fault.
@@ -108,6 +117,7 @@ type end struct {
 	work   string          // name in work, when it is to go on later
 	due    time.Time       // then
 	res    *sidecar.Result // not written yet
+	behind string          // the folder in work with the same token that it waits for
 	health health
 	spool  bool          // the fault is the disk's
 	reason string        // of a fault
@@ -166,8 +176,12 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var group errgroup.Group
-	group.SetLimit(b.cfg.Concurrency)
+	group.SetLimit(b.cfg.Concurrency + 1)
 	ends := make(chan end, b.cfg.Concurrency)
+	group.Go(func() error {
+		_ = b.tokens.read(hard) // a step that needs it tries again, and tells
+		return nil
+	})
 	start := func(j job) {
 		b.inFlight++
 		group.Go(func() error { // never waits: inFlight is below the limit
@@ -217,6 +231,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 	for b.inFlight > 0 {
 		b.ended(<-ends)
 	}
+	cut()
 	return Left{InWork: len(b.parked), Paused: b.pause.reason}, group.Wait()
 }
 
@@ -242,7 +257,9 @@ func (b *Batch) wait(now time.Time) time.Duration {
 	}
 	if b.inFlight < b.cfg.Concurrency {
 		for i := range b.parked {
-			wait = min(wait, max(b.parked[i].due.Sub(now), 0))
+			if b.free(&b.parked[i]) {
+				wait = min(wait, max(b.parked[i].due.Sub(now), 0))
+			}
 		}
 	}
 	return wait
@@ -258,14 +275,17 @@ func (b *Batch) mayStart(now time.Time) bool {
 	return b.inFlight < b.cfg.Concurrency
 }
 
+// free reports whether a parked folder waits for no other one.
+func (b *Batch) free(p *parked) bool { return p.behind == "" || !b.tokens.owns(p.behind) }
+
 // open returns intake while new folders may be taken: after those that were
 // found in work.
 func (b *Batch) open(intake <-chan drop.Arrival, now time.Time) <-chan drop.Arrival {
-	if !b.mayStart(now) || b.paused() && len(b.parked) > 0 {
+	if !b.mayStart(now) {
 		return nil
 	}
 	for i := range b.parked {
-		if b.parked[i].fresh {
+		if b.parked[i].fresh || b.paused() && b.free(&b.parked[i]) {
 			return nil
 		}
 	}
@@ -275,14 +295,17 @@ func (b *Batch) open(intake <-chan drop.Arrival, now time.Time) <-chan drop.Arri
 // nextParked takes the folder out of parked that is to go on now. A probe is
 // any that is parked: it waits for nothing else.
 func (b *Batch) nextParked(now time.Time) (job, bool) {
-	if !b.mayStart(now) || len(b.parked) == 0 {
+	if !b.mayStart(now) {
 		return job{}, false
 	}
-	first := 0
+	first := -1
 	for i := range b.parked {
-		if b.parked[i].due.Before(b.parked[first].due) {
+		if b.free(&b.parked[i]) && (first < 0 || b.parked[i].due.Before(b.parked[first].due)) {
 			first = i
 		}
+	}
+	if first < 0 {
+		return job{}, false
 	}
 	p := b.parked[first]
 	if p.due.After(now) && !b.paused() {
@@ -306,7 +329,7 @@ func (b *Batch) ended(e end) {
 		b.pause.probing = false
 	}
 	if e.work != "" {
-		b.parked = append(b.parked, parked{work: e.work, due: e.due, res: e.res})
+		b.parked = append(b.parked, parked{work: e.work, due: e.due, res: e.res, behind: e.behind})
 	}
 	switch e.health {
 	case healthy:

@@ -91,17 +91,24 @@ func anyAttempt(attempts []sidecar.Attempt, such func(*sidecar.Attempt) bool) bo
 // given up, whatever the time: an outage, or a daemon that was off, is none.
 const minCharged = 4
 
-// over reports whether the folder is to be given up.
-func (r Retry) over(res *sidecar.Result, now time.Time) bool {
+// over reports whether the folder is to be given up: GiveUpAfter has passed
+// while it was being tried. No gap between two attempts counts for more than
+// twice Max, so neither an outage, nor a daemon that was off, nor a clock that
+// was set forward uses the time up.
+func (r Retry) over(res *sidecar.Result) bool {
 	n := 0
-	var first time.Time
+	var spent time.Duration
+	var last time.Time
 	for i := range res.Attempts {
-		if a := &res.Attempts[i]; charged(a) {
-			if n == 0 {
-				first = a.Started.Time
-			}
-			n++
+		a := &res.Attempts[i]
+		if !charged(a) {
+			continue
 		}
+		if n++; n > 1 {
+			spent += min(max(a.Started.Sub(last), 0), 2*r.Max)
+		}
+		last = a.Finished.Time
+		spent += time.Duration(a.DurationMS) * time.Millisecond
 	}
-	return r.GiveUpAfter > 0 && n >= minCharged && now.Sub(first) >= r.GiveUpAfter
+	return r.GiveUpAfter > 0 && n >= minCharged && spent >= r.GiveUpAfter
 }

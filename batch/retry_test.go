@@ -92,22 +92,44 @@ func TestDueWithClocksThatJump(t *testing.T) {
 }
 
 func TestOver(t *testing.T) {
-	r := Retry{GiveUpAfter: time.Hour}
+	r := Retry{GiveUpAfter: time.Hour, Max: 10 * time.Minute}
 	no := sidecar.NoAnswer
-	old := &sidecar.Result{Attempts: attempts(no, no, no, no)}
-	if r.over(old, time.Now()) || !r.over(old, time.Now().Add(2*time.Hour)) {
-		t.Error("four failures")
+	// every spreads n failures evenly.
+	every := func(gap time.Duration, n int) *sidecar.Result {
+		res := &sidecar.Result{}
+		for i := range n {
+			at := sidecar.Time{Time: time.Now().Add(time.Duration(i) * gap)}
+			res.Attempts = append(res.Attempts, sidecar.Attempt{N: i + 1, Started: at, Finished: at, State: no})
+		}
+		return res
+	}
+	old := every(time.Hour, 4)
+	for name, c := range map[string]struct {
+		res  *sidecar.Result
+		over bool
+	}{
+		"four at once":        {every(0, 4), false},
+		"an hour of failures": {every(10*time.Minute, 7), true},
+		"almost":              {every(10*time.Minute, 6), false},
+		"three long outages count for 20 min each":   {old, true},
+		"two, or a clock set forward twice, for 40":  {every(1000*time.Hour, 3), false},
+		"a clock that was set back uses no time up":  {every(-time.Hour, 10), false},
+		"a clock that jumps for each of the attempt": {every(1000*time.Hour, 4), true},
+	} {
+		if r.over(c.res) != c.over {
+			t.Errorf("%s: want %v", name, c.over)
+		}
 	}
 	for _, res := range []*sidecar.Result{
 		{Attempts: attempts(no, no, no)},
 		{Attempts: attempts(sidecar.NotSent, sidecar.NotSent, sidecar.Answered, sidecar.NotSent, sidecar.NotSent)},
 		{},
 	} {
-		if r.over(res, time.Now().Add(1000*time.Hour)) {
+		if r.over(res) {
 			t.Errorf("given up after %v", states(res.Attempts))
 		}
 	}
-	if (Retry{}).over(old, time.Now().Add(1000*time.Hour)) {
+	if (Retry{}).over(old) {
 		t.Error("given up without a limit")
 	}
 }

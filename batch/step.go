@@ -1,17 +1,20 @@
 package batch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -53,7 +56,20 @@ func (b *Batch) step(ctx context.Context, j job) end {
 	} else {
 		f.name, f.id, _ = spool.Split(f.work)
 	}
-	return f.run(ctx, j).of(j, f.name)
+	claimed := f.work
+	e := f.run(ctx, j)
+	if e.work == "" {
+		b.tokens.leave(claimed)
+	}
+	return e.of(j, f.name)
+}
+
+// settled notes that a folder lies in its final place.
+func (f *folder) settled(to spool.Place, name string) {
+	if m, err := meta.Read(f.dir); err == nil && (to == spool.Done || to == spool.Hold) {
+		f.b.tokens.settle(m.AuthToken)
+	}
+	f.b.ev.Ended(f.res, to, name)
 }
 
 // notClaimed ends a step of a folder that stays in the inbox, where the watcher
@@ -63,21 +79,22 @@ func (f *folder) notClaimed(err error) end {
 		return end{}
 	}
 	f.b.ev.ClaimFailed(f.name, err)
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) && f.work == "" {
 		return end{}
 	}
-	f.work = ""
-	return f.spoolFault(err)
+	return f.spoolFault(err) // should it lie in work, it goes back from there
 }
 
 // spoolRetry is how long a folder waits that met a fault of the disk. Should
 // the fault be its own, it is not to hold the others up all the time.
+//
+// Config.DiskRetry replaces it.
 const spoolRetry = 30 * time.Second
 
 // spoolFault ends a step because of the disk: nothing is lost, and it is tried
 // again.
 func (f *folder) spoolFault(err error) end {
-	return end{work: f.work, due: time.Now().Add(spoolRetry), res: f.res, health: fault, spool: true, reason: "the spool: " + err.Error()}
+	return end{work: f.work, due: time.Now().Add(cmp.Or(f.b.cfg.DiskRetry, spoolRetry)), res: f.res, health: fault, spool: true, reason: "the spool: " + err.Error()}
 }
 
 func (f *folder) run(ctx context.Context, j job) end {
@@ -145,19 +162,121 @@ func (f *folder) begin(ctx context.Context, a *drop.Arrival) end {
 	if a != nil && !a.Expired && len(f.rep.Invalid) == 0 && len(f.rep.Waits) > 0 {
 		return f.release("it is not complete: " + f.rep.Waits[0].Code)
 	}
+	if err := f.keep(); err != nil {
+		e := f.release("what was uploaded could not be brought to the disk")
+		e.health, e.spool, e.reason = fault, true, "the spool: "+err.Error()
+		return e
+	}
 	// From here on result.json is ours: what lies there is kept as evidence.
+	before, err := sidecar.Read(f.dir)
+	if err != nil { // then it says nothing
+		before = &sidecar.Result{}
+	}
 	if err := sidecar.Rotate(f.dir); err != nil {
 		return f.spoolFault(err)
 	}
 	f.res = f.newResult(a)
+	f.res.Decisions = before.Decisions
 	switch {
 	case len(f.rep.Invalid) > 0:
 		return f.refuse(sidecar.Invalid, append(f.rep.Invalid, f.rep.Waits...))
 	case len(f.rep.Waits) > 0:
 		return f.refuse(sidecar.Incomplete, f.rep.Waits)
-	default:
-		return f.attempt(ctx, false)
 	}
+	if o := f.sentBefore(before); o != "" {
+		return f.decide(o)
+	}
+	return f.attempt(ctx, false)
+}
+
+// keep brings what was uploaded to the disk. Uploading programs don't, so a
+// power cut within half a minute would leave empty images behind a record
+// which says that they were sent. The names are synced with result.json.
+func (f *folder) keep() error {
+	for _, e := range f.list.Entries {
+		if !e.Regular() {
+			continue
+		}
+		file, err := drop.OpenFile(f.dir, e)
+		if errors.Is(err, drop.ErrChanged) || errors.Is(err, fs.ErrPermission) {
+			continue // an image is looked at again; what travels along may be anybody's
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(durable.Keep(file), file.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sentBefore holds a folder that came with a result against it, and returns
+// the outcome of one that was, or may have been, accepted with the same token
+// and that no person decided to send again: "" when it may be sent. The result
+// is evidence, which can stop a folder and never speed it up.
+func (f *folder) sentBefore(before *sidecar.Result) sidecar.Outcome {
+	if before.Request.TokenHint != f.res.Request.TokenHint || before.Again() {
+		return ""
+	}
+	switch {
+	case before.Outcome == sidecar.Accepted:
+		f.because("sent_before", "it came with the result of an earlier submission (%s), which was accepted; nothing was sent now. If a second one is meant, use a new token, or idenfy-batch requeue --force", before.ID)
+		return sidecar.Invalid
+	case before.Outcome == sidecar.Unknown, before.Outcome == sidecar.Pending && anyAttempt(before.Attempts, maybeProcessed):
+		f.because("may_have_been_accepted", "it came with the result of an earlier submission (%s), which may have been accepted; nothing was sent now. Look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve", before.ID)
+		return sidecar.Unknown
+	default:
+		return ""
+	}
+}
+
+// waitsForToken is the code of the reason that a folder waits in work because
+// another one with its token is not decided.
+const waitsForToken = "token_in_use"
+
+// guard keeps a folder from being sent while another one with the same token
+// is undecided, and ends it when that was accepted. over tells that the folder
+// is not to be sent now.
+func (f *folder) guard(ctx context.Context) (e end, over bool) {
+	if f.stays {
+		return end{}, false
+	}
+	place, name, err := f.b.tokens.settled(ctx, f.rep.Meta.AuthToken)
+	switch {
+	case ctx.Err() != nil:
+		return f.stopped(), true
+	case err != nil:
+		return f.spoolFault(err), true
+	}
+	owner := f.b.tokens.take(f.rep.Meta.AuthToken, f.work)
+	if anyAttempt(f.res.Attempts, maybeProcessed) && owner == "" {
+		return end{}, false // it was sent itself; the others wait for it
+	}
+	f.res.Reasons = slices.DeleteFunc(f.res.Reasons, func(r sidecar.Reason) bool { return r.Code == waitsForToken })
+	switch {
+	case owner != "":
+		other, _, _ := spool.Split(owner)
+		f.because(waitsForToken, "another folder with this authToken, %s, is being submitted; this one waits until that is decided", meta.Show(other))
+		e := f.decided()
+		e.behind = owner
+		return e, true
+	case place == spool.Hold:
+		f.because("token_undecided", "another folder with this authToken, hold/%s, may have been accepted; nothing of this one was sent. Decide that one with idenfy-batch resolve; then this one can be requeued", meta.Show(name))
+		return f.decide(sidecar.Invalid), true
+	case place == spool.Done:
+		f.because("token_used", "another folder with this authToken, done/%s, was accepted; nothing of this one was sent. If a second submission is meant, drop it with a new token", meta.Show(name))
+		return f.decide(sidecar.Invalid), true
+	}
+	return end{}, false
+}
+
+// stopped ends a step because the daemon stops.
+func (f *folder) stopped() end {
+	if len(f.res.Attempts) == 0 && len(f.res.Reasons) == 0 {
+		return f.release("the daemon stops")
+	}
+	return end{work: f.work, due: time.Now()}
 }
 
 // inspect lists and checks the folder. why tells that somebody is writing.
@@ -233,11 +352,14 @@ func (f *folder) release(why string) end {
 	if errors.Is(err, fs.ErrNotExist) {
 		return end{}
 	}
+	if name != "" {
+		f.b.ev.Released(name, f.id, why)
+		f.work = ""
+	}
+	f.res = nil
 	if err != nil {
-		f.res = nil
 		return f.spoolFault(err)
 	}
-	f.b.ev.Released(name, f.id, why)
 	return end{}
 }
 
@@ -284,13 +406,13 @@ func (f *folder) move() end {
 	to := place(f.res.Outcome)
 	name, _, _ := spool.Split(f.work)
 	name, err := f.b.spool.Finish(f.work, to, name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		e := f.spoolFault(err)
-		e.res = nil // it is written
-		return e
+	if name != "" {
+		f.settled(to, name)
+		f.work = ""
 	}
-	if err == nil {
-		f.b.ev.Ended(f.res, to, name)
+	f.res = nil // it is written
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f.spoolFault(err)
 	}
 	return end{}
 }

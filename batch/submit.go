@@ -25,7 +25,10 @@ func (e *RefusedError) Error() string { return e.Why }
 // been accepted is a *RefusedError, one that waits is gone on with, and one
 // that was refused before anything was taken begins anew.
 func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar.Result, error) {
-	unlock, err := lockDir(dir)
+	unlock, err := spool.LockFolder(dir)
+	if errors.Is(err, spool.ErrLocked) {
+		return nil, &RefusedError{"another idenfy-batch is submitting it"}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -61,22 +64,6 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	default:
 		return f.res, nil
 	}
-}
-
-// lockDir keeps two from submitting one folder at once.
-func lockDir(dir *os.Root) (unlock func(), err error) {
-	d, err := dir.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	err = spool.TryLock(d)
-	if errors.Is(err, spool.ErrLocked) {
-		err = &RefusedError{"another idenfy-batch is submitting it"}
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return func() { _ = d.Close() }, nil // it was read only
 }
 
 // silent is for a submission whose caller tells what happened.

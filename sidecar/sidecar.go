@@ -11,15 +11,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/durable"
 )
 
@@ -137,6 +135,35 @@ type Daemon struct {
 	Host    string `json:"host"`
 }
 
+// Action is what a person decided.
+type Action string
+
+// The actions.
+const (
+	Requeued  Action = "requeued" // a folder that had ended goes to the inbox again
+	Confirmed Action = "accepted" // a held folder: iDenfy took the documents
+	Denied    Action = "rejected" // a held folder: iDenfy did not take them
+	Resubmit  Action = "resubmit" // a held folder: not taken, and to be sent again
+)
+
+// Decision is what a person decided about a folder that had ended.
+type Decision struct {
+	At      Time    `json:"at"`
+	Action  Action  `json:"action"`
+	By      Person  `json:"by"`
+	Forced  bool    `json:"forced"`            // though it might be a second submission
+	Comment string  `json:"comment,omitempty"` // the person's
+	Result  string  `json:"result"`            // id of the submission that it is about
+	Outcome Outcome `json:"outcome"`           // that it had ended with
+}
+
+// Person is who ran a command.
+type Person struct {
+	UID  uint32 `json:"uid"`
+	User string `json:"user,omitempty"` // where the host knows one
+	Sudo string `json:"sudo,omitempty"` // who became that user by sudo(8)
+}
+
 // Result is the content of result.json.
 type Result struct {
 	Schema     string    `json:"schema"`
@@ -150,6 +177,18 @@ type Result struct {
 	ExtraFiles []string  `json:"extra_files"` // files that travelled along and were not sent
 	Uploader   Uploader  `json:"uploader"`
 	Daemon     Daemon    `json:"daemon"`
+
+	Decisions []Decision `json:"decisions,omitempty"` // of people, the oldest first
+}
+
+// Again reports whether a person decided, after this result, that the folder
+// is to be sent again.
+func (r *Result) Again() bool {
+	if len(r.Decisions) == 0 {
+		return false
+	}
+	last := &r.Decisions[len(r.Decisions)-1]
+	return last.Result == r.ID && (last.Action == Requeued || last.Action == Resubmit)
 }
 
 // LastAttempt returns the newest attempt, or nil before the first.
@@ -220,19 +259,10 @@ var ErrNotOurs = errors.New("result.json is not one of idenfy-batch")
 // Read returns the result.json in dir. A missing one is fs.ErrNotExist, one
 // of another kind or schema ErrNotOurs.
 func Read(dir *os.Root) (*Result, error) {
-	info, err := dir.Lstat(Name)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxSize {
+	data, err := drop.ReadFile(dir, Name, maxSize)
+	if errors.Is(err, drop.ErrNotPlain) {
 		return nil, ErrNotOurs
 	}
-	f, err := dir.OpenFile(Name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0) // a FIFO put in its place just then must not hang the daemon
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSize))
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
 	"idenfy-batch/watcher"
 )
 
@@ -86,11 +88,22 @@ type waitStatus struct {
 	WaitsFor []string `json:"waits_for"`
 }
 
+// openStatus is what status says of one folder that is being submitted, or
+// waits for a person.
+type openStatus struct {
+	Folder   string   `json:"folder"`
+	Attempts int      `json:"attempts"`
+	Last     string   `json:"last,omitempty"` // how the last attempt ended
+	Reasons  []string `json:"reasons"`
+}
+
 // spoolStatus is all that status says.
 type spoolStatus struct {
 	Daemon  *events.State `json:"daemon"` // null: none runs
 	Places  []placeStatus `json:"places"`
 	Waiting []waitStatus  `json:"inbox"`
+	Work    []openStatus  `json:"work"`
+	Hold    []openStatus  `json:"hold"`
 	Error   string        `json:"error,omitempty"`
 }
 
@@ -99,15 +112,16 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show how many folders are where, and what those in the inbox wait for",
 		Long: `Status shows for each directory of the spool how many folders it holds and how
-long the oldest has been there, what each folder in the inbox waits for, and
-whether submission is paused and why. It works with and without a running
+long the oldest has been there, what each folder in the inbox and in work waits
+for, which ones a person has to decide about, and whether submission is paused
+and why. It works with and without a running
 daemon, and changes nothing.`,
 		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
 		Args:    cobra.NoArgs,
 	}
 	load := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "print JSON")
-	all := c.Flags().Bool("all", false, "show every folder in the inbox, not only the first twenty")
+	all := c.Flags().Bool("all", false, "show every folder, not only the first twenty of each place")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := load()
 		if err != nil {
@@ -139,7 +153,56 @@ func readStatus(cfg *config.Config) spoolStatus {
 		s.Places = append(s.Places, readPlace(paths, p))
 	}
 	s.Waiting = readInbox(cfg, paths[spool.Inbox])
+	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
 	return s
+}
+
+// readOpen reads what is recorded about the folders in a place.
+func readOpen(paths spool.Paths, p spool.Place) []openStatus {
+	open := []openStatus{}
+	names, err := paths.List(p)
+	if err != nil {
+		return open // said with the place
+	}
+	slices.Sort(names)
+	parent, err := os.OpenRoot(paths[p])
+	if err != nil {
+		return open
+	}
+	defer parent.Close()
+	for _, name := range names {
+		own := name
+		if p == spool.Work {
+			own, _, _ = spool.Split(name)
+		}
+		st := openStatus{Folder: meta.Show(own), Reasons: []string{}}
+		if dir, err := drop.Open(parent, name); err == nil {
+			if res, err := sidecar.Read(dir); err == nil {
+				st.Attempts = len(res.Attempts)
+				st.Last = lastAttempt(res)
+				for _, r := range res.Reasons {
+					st.Reasons = append(st.Reasons, r.Message)
+				}
+			}
+			_ = dir.Close() // it was read only
+		}
+		open = append(open, st)
+	}
+	return open
+}
+
+func lastAttempt(res *sidecar.Result) string {
+	a := res.LastAttempt()
+	switch {
+	case a == nil:
+		return ""
+	case a.State == sidecar.Sending:
+		return fmt.Sprintf("attempt %d is under way", a.N)
+	case a.State == sidecar.Answered:
+		return strings.TrimSpace(fmt.Sprintf("attempt %d was answered with %d %s", a.N, a.HTTPStatus, a.Identifier))
+	default:
+		return fmt.Sprintf("attempt %d: %s", a.N, a.Message)
+	}
 }
 
 func readPlace(paths spool.Paths, p spool.Place) placeStatus {
@@ -288,6 +351,8 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		}
 	}
 	_ = table.Flush() // as with any print, a closed standard output is the reader's affair
+	printOpen(out, "in work:", s.Work, all)
+	printOpen(out, "on hold, for you to decide (idenfy-batch help resolve):", s.Hold, all)
 	if len(s.Waiting) == 0 {
 		return
 	}
@@ -303,6 +368,26 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		}
 		for _, reason := range w.WaitsFor {
 			fmt.Fprintf(out, "      waits: %s\n", reason)
+		}
+	}
+}
+
+func printOpen(out io.Writer, title string, list []openStatus, all bool) {
+	if len(list) == 0 {
+		return
+	}
+	fmt.Fprintln(out, "\n"+title)
+	for i, o := range list {
+		if i == shown && !all {
+			fmt.Fprintf(out, "  and %d more; --all shows them\n", len(list)-shown)
+			return
+		}
+		fmt.Fprintf(out, "  %s\n", o.Folder)
+		if o.Last != "" {
+			fmt.Fprintf(out, "      %s\n", meta.Show(o.Last))
+		}
+		for _, reason := range o.Reasons {
+			fmt.Fprintf(out, "      %s\n", reason)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -76,6 +77,10 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 		return false
 	}
 	defer root.Close()
+	if place, other := inSpool(ctx, cfg.Spool(), root); place != "" {
+		fmt.Fprintf(out, "✗ %s: a folder with the same authToken, %s/%s, is in the daemon's spool; it is not sent beside it\n", shown, place, meta.Show(other))
+		return false
+	}
 	if isTerminal(out) {
 		fmt.Fprintf(out, "… %s: submitting\r", shown)
 	}
@@ -97,4 +102,19 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 		}
 	}
 	return false
+}
+
+// inSpool finds a folder with the same token that the daemon is to submit, or
+// has submitted. What this user can't read is not looked at.
+func inSpool(ctx context.Context, paths spool.Paths, root *os.Root) (spool.Place, string) {
+	m, err := meta.Read(root)
+	if err != nil {
+		return "", "" // it will be refused for that
+	}
+	for _, p := range []spool.Place{spool.Inbox, spool.Work, spool.Hold, spool.Done} {
+		if name, err := batch.FindToken(ctx, paths[p], m.AuthToken); err == nil && name != "" {
+			return p, name
+		}
+	}
+	return "", ""
 }

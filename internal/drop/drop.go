@@ -182,6 +182,28 @@ func OpenFile(root *os.Root, e Entry) (*os.File, error) {
 	return f, nil
 }
 
+// ErrNotPlain says that a name is not one of a regular file of a sensible size.
+var ErrNotPlain = errors.New("not a regular file, or too large")
+
+// ReadFile reads the regular file name of at most limit bytes. It never waits,
+// and never follows a link: a FIFO or a link put in its place just then can't
+// hang or mislead the daemon.
+func ReadFile(root *os.Root, name string, limit int64) ([]byte, error) {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, ErrNotPlain
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
 // Unchanged returns ErrChanged unless f is still as it was listed.
 func Unchanged(f *os.File, e Entry) error {
 	info, err := f.Stat()

@@ -1,6 +1,6 @@
-// Package durable owns the three file-system changes that survive a power
-// cut: replacing a small file, renaming without replacing, and making a
-// directory.
+// Package durable owns the file-system changes that survive a power cut:
+// replacing a small file, keeping what somebody else wrote, renaming without
+// replacing, and making a directory.
 //
 // POSIX promises that data is on the disk only after fsync(2) of the file, and
 // that a name is on the disk only after fsync(2) of the directory that holds
@@ -47,43 +47,76 @@ func IsTemp(name string) bool {
 // The file's mode is perm whatever the umask is.
 func WriteFile(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
 	temp := tempPrefix + name + tempSuffix
+	at := dir.Name() + "/" + name
 	// Made anew and exclusively, so that nobody who can write in the folder
 	// can hold the file open, or have put a link in its place.
-	if err := dir.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := step(OpRemove, at, func() error { return dir.Remove(temp) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	var f *os.File
+	err = step(OpCreate, at, func() (err error) {
+		f, err = dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+		return err
+	})
+	if f != nil {
+		if err == nil {
+			err = fill(f, at, data, perm)
+		}
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil {
+		err = step(OpRename, at, func() error { return dir.Rename(temp, name) })
+	}
 	if err != nil {
+		if gone := dir.Remove(temp); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
 		return err
-	}
-	if err := writeSync(f, data, perm); err != nil {
-		return errors.Join(err, dir.Remove(temp))
-	}
-	if err := dir.Rename(temp, name); err != nil {
-		return errors.Join(err, dir.Remove(temp))
 	}
 	d, err := dir.Open(".")
 	if err != nil {
 		return err
 	}
-	return syncClose(d)
+	return errors.Join(syncDir(d), d.Close())
 }
 
-func writeSync(f *os.File, data []byte, perm fs.FileMode) error {
-	_, err := f.Write(data)
+// fill writes and syncs a new file.
+func fill(f *os.File, at string, data []byte, perm fs.FileMode) error {
+	err := step(OpWrite, at, func() error {
+		_, err := f.Write(data)
+		return err
+	})
 	if err == nil {
-		err = f.Chmod(perm)
+		err = step(OpChmod, at, func() error { return f.Chmod(perm) })
 	}
 	if err == nil {
-		return syncClose(f)
+		err = step(OpSync, at, f.Sync)
 	}
-	return errors.Join(err, f.Close())
+	return err
 }
 
-func syncClose(f *os.File) error {
-	err := f.Sync()
-	return errors.Join(err, f.Close())
+// Keep makes durable what somebody else wrote to f: an upload's data are in
+// memory only until its writer, or the kernel some half a minute later, brings
+// them to the disk. It suffices that f is open for reading.
+//
+// The file's name is not made durable by that, see fsync(2): the directory has
+// to be synced as well, as WriteFile does with its own.
+//
+// After an error the kernel takes what it could not write for written. It is
+// made to forget that, so that the next reader meets what is on the disk
+// (posix_fadvise(2), POSIX_FADV_DONTNEED).
+func Keep(f *os.File) error {
+	err := step(OpSync, f.Name(), f.Sync)
+	if err != nil {
+		if conn, connErr := f.SyscallConn(); connErr == nil {
+			_ = conn.Control(func(fd uintptr) { _ = unix.Fadvise(int(fd), 0, 0, unix.FADV_DONTNEED) }) // as much as can be done
+		}
+	}
+	return err
 }
+
+func syncDir(d *os.File) error { return step(OpSyncDir, d.Name(), d.Sync) }
 
 // Rename moves oldName in the directory from to newName in the directory to,
 // and syncs both. It never replaces anything: a taken newName is fs.ErrExist
@@ -94,18 +127,27 @@ func syncClose(f *os.File) error {
 // When the rename was done but a sync failed the error is a *SyncError: the
 // new name is visible and may not survive a power cut.
 func Rename(from *os.File, oldName string, to *os.File, newName string) error {
-	if err := renameNoReplace(from, oldName, to, newName); err != nil {
+	moved := false
+	err := step(OpMove, from.Name()+"/"+oldName, func() error {
+		err := renameNoReplace(from, oldName, to, newName)
+		moved = err == nil
+		return err
+	})
+	switch {
+	case err != nil && moved:
+		return &SyncError{Err: err}
+	case err != nil:
 		return &os.LinkError{Op: "renameat2", Old: from.Name() + "/" + oldName, New: to.Name() + "/" + newName, Err: err}
 	}
 	// The new parent first: should the second sync fail, a folder under two
 	// names is possible to mend, one under none is not.
-	if err := to.Sync(); err != nil {
+	if err := syncDir(to); err != nil {
 		return &SyncError{Err: err}
 	}
 	if from == to {
 		return nil
 	}
-	if err := from.Sync(); err != nil {
+	if err := syncDir(from); err != nil {
 		return &SyncError{Err: err}
 	}
 	return nil
@@ -153,7 +195,7 @@ func Mkdir(parent, name string, perm fs.FileMode) error {
 		if err != nil {
 			return err
 		}
-		if err := syncClose(d); err != nil {
+		if err := errors.Join(syncDir(d), d.Close()); err != nil {
 			return &SyncError{Err: err}
 		}
 	}

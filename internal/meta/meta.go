@@ -4,11 +4,14 @@ package meta
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
 
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/strictyaml"
 )
 
@@ -196,4 +199,17 @@ func (c *checker) hashes(m *Meta) {
 			c.add("bad_value", key, "%s is of an image that images does not name", key)
 		}
 	}
+}
+
+// Read returns the meta.yaml in dir. Only its token is sure to be valid.
+func Read(dir *os.Root) (*Meta, error) {
+	data, err := drop.ReadFile(dir, Name, maxSize)
+	if err != nil {
+		return nil, err
+	}
+	m, _ := Parse(data)
+	if !tokenForm.MatchString(m.AuthToken) {
+		return nil, errors.New(Name + " has no valid authToken")
+	}
+	return m, nil
 }

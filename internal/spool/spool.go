@@ -196,6 +196,19 @@ func TryLock(dir *os.File) error {
 	return err
 }
 
+// LockFolder keeps two from deciding about one folder, or submitting it, at
+// once: ErrLocked when another process is at it.
+func LockFolder(dir *os.Root) (unlock func(), err error) {
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	if err := TryLock(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil // it was read only
+}
+
 func flock(f *os.File, how int) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -242,7 +255,7 @@ func (s *Spool) Probe() error {
 		if at == to {
 			continue // the way there failed, and is in errs
 		}
-		if err := s.move(at, name, to, name); err != nil {
+		if _, err := s.move(at, name, to, name); err != nil {
 			if to == Work {
 				return errors.Join(append(errs, s.explainMove(at, to, err))...)
 			}
@@ -296,30 +309,43 @@ func (s *Spool) sweepProbes() error {
 	return nil
 }
 
-func (s *Spool) move(from Place, oldName string, to Place, newName string) error {
+// move moves a folder. When that was done but is not durable, it is taken
+// back, so that the whole of it can be tried again: a second sync would prove
+// nothing. there tells that the folder is at its target all the same, with or
+// without an error: it could not even be taken back.
+func (s *Spool) move(from Place, oldName string, to Place, newName string) (there bool, err error) {
 	f, err := os.Open(s.paths[from])
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	t, err := os.Open(s.paths[to])
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer t.Close()
-	return durable.Rename(f, oldName, t, newName)
+	err = durable.Rename(f, oldName, t, newName)
+	if !notDurable(err) {
+		return err == nil, err
+	}
+	back := durable.Rename(t, newName, f, oldName)
+	return back != nil && !notDurable(back), errors.Join(err, back)
+}
+
+func notDurable(err error) bool {
+	_, ok := errors.AsType[*durable.SyncError](err)
+	return ok
 }
 
 // Claim moves the folder name from the inbox to work, and returns its name
-// there, which ends with id. When the move was made but is not durable, it is
-// taken back, so that an error always means that the folder is not claimed
-// (or, when even the way back failed, that it lies in work with nothing
-// recorded, which the next start releases).
+// there, which ends with id. With an error the folder is still in the inbox,
+// and the name is empty; or it has got a name, and lies in work, but may not
+// survive a power cut there.
 func (s *Spool) Claim(name, id string) (string, error) {
 	workName := fit(name, "."+id)
-	err := s.move(Inbox, name, Work, workName)
-	if syncErr := (*durable.SyncError)(nil); errors.As(err, &syncErr) {
-		return "", errors.Join(err, s.move(Work, workName, Inbox, name))
+	there, err := s.move(Inbox, name, Work, workName)
+	if !there {
+		return "", err
 	}
 	return workName, err
 }
@@ -339,33 +365,49 @@ func Split(workName string) (name, id string, ok bool) {
 }
 
 // Release moves a claimed folder back to the inbox, and returns its name
-// there: its own, or one with a suffix when that is taken by now.
+// there: its own, or one with a suffix when that is taken by now. With an
+// error it is still in work, and the name is empty; or it has got a name, and
+// the move may not survive a power cut.
 func (s *Spool) Release(workName string) (string, error) {
 	name, _, _ := Split(workName)
-	return s.moveFree(workName, Inbox, name)
+	return s.moveFree(Work, workName, Inbox, name)
 }
 
 // Finish moves a claimed folder to its final place under the name that it was
 // dropped with, and returns the name that it has there: with a suffix
-// (case-7.2) when that one is taken.
+// (case-7.2) when that one is taken. Errors are as those of Release.
 func (s *Spool) Finish(workName string, to Place, name string) (string, error) {
 	if !to.Final() {
 		return "", fmt.Errorf("spool: %s is not a final place", to)
 	}
-	return s.moveFree(workName, to, name)
+	return s.moveFree(Work, workName, to, name)
 }
 
-func (s *Spool) moveFree(workName string, to Place, name string) (string, error) {
+// moveFree moves a folder to the first free name.
+func (s *Spool) moveFree(from Place, oldName string, to Place, name string) (string, error) {
 	for n := 1; ; n++ {
 		target := fit(name, "")
 		if n > 1 {
 			target = fit(name, "."+strconv.Itoa(n))
 		}
-		err := s.move(Work, workName, to, target)
-		if !errors.Is(err, fs.ErrExist) {
+		there, err := s.move(from, oldName, to, target)
+		switch {
+		case there:
 			return target, err
+		case !errors.Is(err, fs.ErrExist):
+			return "", err
 		}
 	}
+}
+
+// Revise moves a folder out of a final place, as a person decided: back to the
+// inbox, or to another final place. The daemon looks at neither, so it may run
+// meanwhile. Errors are as those of Release.
+func (paths Paths) Revise(from Place, name string, to Place) (string, error) {
+	if !from.Final() || to == Work {
+		return "", fmt.Errorf("spool: no decision moves a folder from %s to %s", from, to)
+	}
+	return (&Spool{paths: paths}).moveFree(from, name, to, name)
 }
 
 // List returns the names of the folders in p that are not hidden, in no

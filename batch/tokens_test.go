@@ -1,0 +1,131 @@
+package batch_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// putAs makes a whole folder with the token of another one.
+func (b *bench) putAs(name, other string) {
+	b.t.Helper()
+	must(b.t, sample.Write(filepath.Join(b.spool.Path(spool.Inbox), name), map[string][]byte{
+		"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte(text(other)),
+	}))
+}
+
+// again moves a folder from a final place to the inbox, as mv does.
+func (b *bench) again(p spool.Place, name string) {
+	b.t.Helper()
+	must(b.t, os.Rename(filepath.Join(b.spool.Path(p), name), filepath.Join(b.spool.Path(spool.Inbox), name)))
+	b.in <- b.arrival(name)
+}
+
+// A copy waits while the first is undecided, and what happens to it then
+// depends on how that ended.
+func TestSameToken(t *testing.T) {
+	for end, c := range map[string]struct {
+		steps []sandbox.Step
+		first string
+		copy  string
+		code  string
+	}{
+		"accepted": {[]sandbox.Step{{Status: 503}, {Latency: 50 * time.Millisecond}}, "first accepted done/first", "copy invalid failed/copy", "token_used"},
+		"rejected": {[]sandbox.Step{{Status: 503}, {Status: 400, Identifier: "BAD_VALUE", Message: "no"}}, "first rejected failed/first", "copy accepted done/copy", ""},
+		"unknown":  {[]sandbox.Step{{Fault: sandbox.LoseAnswer}}, "first unknown hold/first", "copy invalid failed/copy", "token_undecided"},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(end+map[bool]string{true: ", after a restart"}[restart], func(t *testing.T) {
+				b := newBench(t)
+				b.cfg.Retry.First, b.cfg.Retry.Max = 300*time.Millisecond, 300*time.Millisecond
+				b.start()
+				b.api.Script(token("first"), c.steps...)
+				b.send("first")
+				b.until("attempt first 1")
+				b.putAs("copy", "first")
+				b.in <- b.arrival("copy")
+				b.until("claimed copy")
+				if restart {
+					b.end()
+					b.start()
+					// Released, or still waiting in work.
+					if _, err := os.Stat(filepath.Join(b.spool.Path(spool.Inbox), "copy")); err == nil {
+						b.in <- b.arrival("copy")
+					}
+				}
+				b.want(c.first)
+				b.want(c.copy)
+				place := spool.Place(strings.Split(strings.Fields(c.copy)[2], "/")[0])
+				if r := b.result(place, "copy"); c.code != "" && !slices.Equal(codes(r), []string{c.code}) {
+					t.Errorf("reasons %v", r.Reasons)
+				}
+				if n := b.api.Token(token("first")).Processed; n > 1 {
+					t.Errorf("%d times processed", n)
+				}
+			})
+		}
+	}
+}
+
+// A folder's own earlier result stops it where it would be sent twice.
+func TestSentBefore(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.send("a")
+	b.want("a accepted done/a")
+	b.again(spool.Done, "a")
+	b.want("a invalid failed/a")
+	if r := b.result(spool.Failed, "a"); !slices.Equal(codes(r), []string{"sent_before"}) {
+		t.Errorf("reasons %v", r.Reasons)
+	}
+	// Another try meets an invalid result, and the token is refused by the API:
+	// that is one more request, and nothing twice.
+	b.api.Script(token("h"), sandbox.Step{Fault: sandbox.LoseAnswer})
+	b.send("h")
+	b.want("h unknown hold/h")
+	b.again(spool.Hold, "h")
+	b.want("h unknown hold/h")
+	if r := b.result(spool.Hold, "h"); !slices.Equal(codes(r), []string{"may_have_been_accepted"}) || len(r.Attempts) != 0 {
+		t.Errorf("reasons %v, %d attempts", r.Reasons, len(r.Attempts))
+	}
+	if n := b.api.Token(token("h")).Requests; n != 2 { // the repeat after the lost answer
+		t.Errorf("%d requests", n)
+	}
+	// A rejected one may come again.
+	b.api.Script(token("r"), sandbox.Step{Status: 400, Identifier: "BAD_VALUE", Message: "no"})
+	b.send("r")
+	b.want("r rejected failed/r")
+	b.again(spool.Failed, "r")
+	b.want("r accepted done/r")
+	if _, err := os.Stat(filepath.Join(b.spool.Path(spool.Done), "r", "result.1.json")); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a person decided is carried on, and lets an accepted folder be sent.
+func TestDecidedAgain(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.send("a")
+	b.want("a accepted done/a")
+	dir, err := os.OpenRoot(filepath.Join(b.spool.Path(spool.Done), "a"))
+	must(t, err)
+	defer dir.Close()
+	r := b.result(spool.Done, "a")
+	r.Decisions = []sidecar.Decision{{At: sidecar.Now(), Action: sidecar.Requeued, Forced: true, Result: r.ID, Outcome: r.Outcome}}
+	must(t, sidecar.Write(dir, r))
+	b.api.Forgive(token("a"))
+	b.again(spool.Done, "a")
+	b.want("a rejected failed/a") // the API takes a token once
+	if again := b.result(spool.Failed, "a"); len(again.Decisions) != 1 || again.Decisions[0].Result != r.ID || again.Again() {
+		t.Errorf("decisions %+v", again.Decisions)
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"os/user"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"idenfy-batch/internal/decision"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+func newRequeue() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "requeue NAME...",
+		Short: "Move failed folders back to the inbox",
+		Long: `Requeue moves folders from failed back to the inbox, where they are judged and
+submitted like new ones, and records in result.json who did it and when. The old
+result stays in the folder as result.1.json.
+
+What was accepted is refused, unless --force is given: the same documents would
+be sent a second time. What is in hold is for idenfy-batch resolve. It works with
+and without a running daemon.`,
+		Example: "  idenfy-batch requeue case-7\n  idenfy-batch requeue -m 'new photo of the back' case-7 case-9",
+		Args:    cobra.MinimumNArgs(1),
+	}
+	decide := decideFlags(c, spool.Failed)
+	c.RunE = func(_ *cobra.Command, names []string) error { return decide(names, sidecar.Requeued) }
+	return c
+}
+
+func newResolve() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "resolve NAME... {--accepted | --rejected | --resubmit}",
+		Short: "Say how held folders ended",
+		Long: `Resolve ends folders in hold, of which the daemon can't tell whether they were
+accepted. Look the session up in the iDenfy dashboard, by the token_hint and the
+time of the attempt in result.json, then say what you found:
+
+  --accepted   the documents were taken: the folder goes to done
+  --rejected   they were not, and shall not be sent: it goes to failed
+  --resubmit   they were not, and the token is unused: it goes to the inbox
+
+With scanRef in meta.yaml the service is asked once, and what contradicts its
+answer is refused. --resubmit without that proof needs --force. Who decided what
+and when is recorded in result.json.`,
+		Example: "  idenfy-batch resolve case-7 --accepted -m 'seen in the dashboard'",
+		Args:    cobra.MinimumNArgs(1),
+	}
+	accepted := c.Flags().Bool("accepted", false, "iDenfy took the documents")
+	rejected := c.Flags().Bool("rejected", false, "iDenfy did not take them")
+	resubmit := c.Flags().Bool("resubmit", false, "iDenfy did not take them, send them again")
+	c.MarkFlagsMutuallyExclusive("accepted", "rejected", "resubmit")
+	c.MarkFlagsOneRequired("accepted", "rejected", "resubmit")
+	decide := decideFlags(c, spool.Hold)
+	c.RunE = func(_ *cobra.Command, names []string) error {
+		switch {
+		case *accepted:
+			return decide(names, sidecar.Confirmed)
+		case *rejected:
+			return decide(names, sidecar.Denied)
+		case *resubmit:
+			return decide(names, sidecar.Resubmit)
+		}
+		return errors.New("say --accepted, --rejected or --resubmit") // =false was given
+	}
+	return c
+}
+
+// decideFlags adds what both commands take, and returns what makes a decision
+// about each of some folders. place is where their names are found.
+func decideFlags(c *cobra.Command, place spool.Place) func(names []string, action sidecar.Action) error {
+	load := configFlag(c)
+	force := c.Flags().Bool("force", false, "though it might be a second submission; recorded")
+	comment := c.Flags().StringP("comment", "m", "", "why, for the record; no personal data")
+	c.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		cfg, err := load()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names, _ := cfg.Spool().List(place) // without it there is nothing to complete
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+	return func(names []string, action sidecar.Action) error {
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		d := decision.Decision{Action: action, By: person(), Force: *force, Comment: *comment}
+		desk := decision.Desk{Paths: cfg.Spool()}
+		if client, err := newClient(&cfg); err == nil { // without credentials nobody can be asked
+			defer client.Close()
+			desk.Status = client.Status
+		}
+		if err := becomeDaemon(cfg.Spool()); err != nil {
+			return failed(err)
+		}
+		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		good := true
+		for _, name := range names {
+			place, newName, err := desk.Make(ctx, name, d)
+			if newName != "" {
+				fmt.Fprintf(c.OutOrStdout(), "✓ %s: now in %s/%s\n", meta.Show(name), place, meta.Show(newName))
+			}
+			if err != nil {
+				good = false
+				fmt.Fprintf(c.OutOrStdout(), "✗ %s: %v\n", meta.Show(name), err)
+			}
+		}
+		if !good {
+			return &exitError{code: exitFailed}
+		}
+		return nil
+	}
+}
+
+// person is who runs this command.
+func person() sidecar.Person {
+	p := sidecar.Person{UID: uint32(os.Getuid()), Sudo: os.Getenv("SUDO_USER")}
+	if u, err := user.Current(); err == nil {
+		p.User = u.Username
+	}
+	return p
+}
+
+// becomeDaemon makes root the daemon's user, the owner of work, so that what is
+// written stays the daemon's to read and to move.
+func becomeDaemon(paths spool.Paths) error {
+	info, err := os.Stat(paths[spool.Work])
+	if err != nil {
+		return fmt.Errorf("work: %w; start the daemon once, or correct root in the configuration", err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || st.Uid == 0 {
+		return nil
+	}
+	groups := []int{int(st.Gid)}
+	if u, err := user.LookupId(strconv.FormatUint(uint64(st.Uid), 10)); err == nil {
+		ids, _ := u.GroupIds() // then the directory's group has to do
+		for _, id := range ids {
+			if gid, err := strconv.Atoi(id); err == nil {
+				groups = append(groups, gid)
+			}
+		}
+	}
+	err = errors.Join(syscall.Setgroups(groups), syscall.Setgid(int(st.Gid)), syscall.Setuid(int(st.Uid)))
+	if err != nil {
+		return fmt.Errorf("becoming the daemon's user: %w", err)
+	}
+	return nil
+}
