@@ -14,8 +14,11 @@ import (
 	"idenfy-batch/sidecar"
 )
 
-// resume goes on with a folder that has had attempts.
-func (f *folder) resume(ctx context.Context, probe bool) end {
+// resume goes on with a folder that has had attempts. due tells that the next
+// one is due: it is known for a folder that was parked until then, by a clock
+// that nobody sets. What was found at the start is held against the recorded
+// time, once.
+func (f *folder) resume(ctx context.Context, due, probe bool) end {
 	if last := f.res.LastAttempt(); last != nil && last.State == sidecar.Sending {
 		last.State, last.Finished = sidecar.NoAnswer, sidecar.Now()
 		last.Message = "the daemon ended while it was sending"
@@ -25,8 +28,8 @@ func (f *folder) resume(ctx context.Context, probe bool) end {
 	}
 	// A probe goes on at once: the pause was longer than the delay, or this
 	// folder is the only one to try.
-	if due := f.b.cfg.Retry.due(f.res, time.Now()); !probe && due.After(time.Now()) {
-		return end{work: f.work, due: due}
+	if at := f.b.cfg.Retry.due(f.res, time.Now()); !due && !probe && at.After(time.Now()) {
+		return end{work: f.work, due: at}
 	}
 	why, err := f.inspect()
 	switch {

@@ -93,6 +93,7 @@ type parked struct {
 	fresh bool            // found at the start, and not looked at yet
 
 	behind string // the folder in work with the same token that it waits for
+	spool  bool   // it met a fault of the disk
 }
 
 // pause holds submission back while the service, or the disk, is at fault.
@@ -329,13 +330,18 @@ func (b *Batch) ended(e end) {
 		b.pause.probing = false
 	}
 	if e.work != "" {
-		b.parked = append(b.parked, parked{work: e.work, due: e.due, res: e.res, behind: e.behind})
+		b.parked = append(b.parked, parked{work: e.work, due: e.due, res: e.res, behind: e.behind, spool: e.spool})
 	}
 	switch e.health {
 	case healthy:
 		b.row = b.row[:0]
 		if b.paused() {
 			b.pause = pause{}
+			for i := range b.parked {
+				if b.parked[i].spool { // the disk is well again
+					b.parked[i].due = time.Now()
+				}
+			}
 			b.ev.Resumed()
 		}
 	case fault:

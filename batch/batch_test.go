@@ -99,6 +99,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
+	useDisks()
 	paths := spool.Paths{}
 	root := t.TempDir()
 	for _, p := range spool.Places() {
@@ -134,10 +135,15 @@ func (b *bench) start() {
 }
 
 func (b *bench) startAt(url string) {
+	b.startWith(idenfy.Options{BaseURL: url, Timeout: 400 * time.Millisecond})
+}
+
+func (b *bench) startWith(o idenfy.Options) {
 	b.ev = &notes{ended: make(chan string, 100)}
 	b.in = make(chan drop.Arrival)
 	b.done = make(chan batch.Left, 1)
-	client := idenfy.New(idenfy.Options{BaseURL: url, Key: "k", Secret: "s", Timeout: 400 * time.Millisecond, Conns: 3})
+	o.Key, o.Secret, o.Conns = "k", "s", 3
+	client := idenfy.New(o)
 	ctx, stop := context.WithCancel(b.t.Context())
 	b.stop = stop
 	go func() {
@@ -402,68 +408,6 @@ func TestUnanswered(t *testing.T) {
 	b.api.Script(token("stranger"), sandbox.Step{Fault: sandbox.LoseAnswer})
 	b.send("stranger", "scanRef: not-of-this-account")
 	b.want("stranger unknown hold/stranger")
-}
-
-func TestPause(t *testing.T) {
-	for name, step := range map[string]sandbox.Step{
-		"401":        {Status: 401, Identifier: "UNAUTHORIZED", Message: "no"},
-		"contract":   {Status: 400, Identifier: "PARTNER_CONTRACT_ERROR", Message: "no"},
-		"HTML":       {Status: 404, Body: "<html>", ContentType: "text/html"},
-		"500 on all": {Status: 500, Identifier: "INTERNAL_ERROR", Message: "no"},
-		"reset":      {Fault: sandbox.ResetBeforeBody},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
-			b.start()
-			b.api.Always(&step)
-			for n := range 3 {
-				b.send(fmt.Sprintf("case%d", n))
-			}
-			b.until("paused")
-			for range 8 { // probes
-				n := b.ev.count("paused")
-				for end := time.Now().Add(10 * time.Second); b.ev.count("paused") == n; time.Sleep(time.Millisecond) {
-					if time.Now().After(end) {
-						t.Fatal("no probe")
-					}
-				}
-			}
-			if b.ev.has("ended") {
-				t.Errorf("something ended: %v", b.ev.list)
-			}
-			b.api.Always(nil)
-			for range 3 {
-				if end := <-b.ev.ended; !strings.Contains(end, "accepted") {
-					t.Error(end)
-				}
-			}
-			b.until("resumed")
-			if r := b.api.Report(); r.Processed != 3 {
-				t.Errorf("%+v", r)
-			}
-		})
-	}
-}
-
-func TestPauseWhenUnreachable(t *testing.T) {
-	b := newBench(t)
-	b.startAt("http://127.0.0.1:1")
-	b.send("case")
-	b.until("paused")
-	left := b.end()
-	if left.InWork != 1 || !strings.Contains(left.Paused, "refused") {
-		t.Errorf("left %+v", left)
-	}
-	r := b.result(spool.Work, b.inWork())
-	if len(r.Attempts) == 0 || r.Attempts[0].State != sidecar.NotSent || r.Outcome != sidecar.Pending {
-		t.Errorf("result %+v", r)
-	}
-	b.start() // and the service is there
-	b.want("case accepted done/case")
-	// What was never sent is no reason to doubt a refusal of the token.
-	if b.api.Token(token("case")).Requests != 1 {
-		t.Error("sent twice")
-	}
 }
 
 func (b *bench) inWork() string {

@@ -128,7 +128,7 @@ func (f *folder) run(ctx context.Context, j job) end {
 	case f.res.Outcome.Final():
 		return f.move()
 	default:
-		return f.resume(ctx, j.probe)
+		return f.resume(ctx, !j.parked.fresh, j.probe)
 	}
 }
 

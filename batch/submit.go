@@ -53,8 +53,8 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	var e end
 	if f.res == nil {
 		e = f.begin(ctx, nil)
-	} else if e = f.resume(ctx, true); e.health == nothing && !f.res.Outcome.Final() {
-		e = f.resume(ctx, true) // the first only noted the crash
+	} else if e = f.resume(ctx, true, true); e.health == nothing && !f.res.Outcome.Final() {
+		e = f.resume(ctx, true, true) // the first only noted the crash
 	}
 	switch {
 	case f.res == nil || e.health == fault:

@@ -43,7 +43,7 @@ import (
 
 func main() {
 	quick := flag.Bool("quick", false, "smaller numbers")
-	only := flag.String("run", "throughput,memory,waiting,latency,idle", "what to measure")
+	only := flag.String("run", "throughput,syncs,memory,waiting,latency,idle", "what to measure")
 	flag.Parse()
 	b := &bench{quick: *quick}
 	if err := b.run(strings.Split(*only, ",")); err != nil {
@@ -70,14 +70,11 @@ func (b *bench) run(parts []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	b.bin = filepath.Join(b.dir, "idenfy-batch")
-	build := exec.Command("go", "build", "-o", b.bin, "./cmd/idenfy-batch")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
+	if b.bin, err = b.build("idenfy-batch"); err != nil {
 		return err
 	}
 	measures := map[string]func() error{
-		"throughput": b.throughput, "memory": b.memory, "waiting": b.waiting, "latency": b.latency, "idle": b.idle,
+		"throughput": b.throughput, "syncs": b.syncs, "memory": b.memory, "waiting": b.waiting, "latency": b.latency, "idle": b.idle,
 	}
 	for _, part := range parts {
 		measure, ok := measures[part]
@@ -89,6 +86,14 @@ func (b *bench) run(parts []string) (err error) {
 		}
 	}
 	return nil
+}
+
+// build builds the program.
+func (b *bench) build(name string, args ...string) (string, error) {
+	path := filepath.Join(b.dir, name)
+	build := exec.Command("go", slices.Concat([]string{"build", "-o", path}, args, []string{"./cmd/idenfy-batch"})...)
+	build.Stderr = os.Stderr
+	return path, build.Run()
 }
 
 // daemon is the program at work on a spool.
@@ -314,6 +319,61 @@ func (b *bench) throughput() error {
 	fmt.Printf("  %-46s %8.1f folders/s\n  %-46s %8.1f folders/s\n  %-46s %8.2f (of %d pairs: %.2f)\n",
 		"floor: read, encode, post", median(floors), "daemon, from its start to the last in done", median(daemons), "ratio daemon to floor", median(ratios), len(ratios), ratios)
 	return b.verified(root, n)
+}
+
+// syncs: the daemon beside itself with every sync left out. Once with uploads
+// that are on the disk already, as after settle on a quiet machine, and once
+// with uploads that are in memory only.
+func (b *bench) syncs() error {
+	n := b.pick(1000, 100)
+	faulty, err := b.build("idenfy-batch-faults", "-tags", "faults")
+	if err != nil {
+		return err
+	}
+	url, stop, err := serve(&sink{})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	real := b.bin
+	defer func() { b.bin = real }()
+	b.bin = faulty
+	for _, onDisk := range []bool{true, false} {
+		kind := map[bool]string{true: "on the disk already", false: "in memory only"}[onDisk]
+		fmt.Printf("syncs: %d folders of three images of %d bytes, %d at once, uploads %s\n", n, imageSize, inFlight, kind)
+		var ratios []float64
+		rates := map[string][]float64{}
+		for pair := range b.pick(3, 1) {
+			took := map[string]time.Duration{}
+			for _, faults := range []string{"nosync", ""} {
+				root, err := b.spool(fmt.Sprintf("syncs-%v-%d-%s", onDisk, pair, faults))
+				if err != nil {
+					return err
+				}
+				unix.Sync() // what ran before is nobody's time
+				if err := fill(root, n, imageSize, map[string][]byte{".ready": nil}); err != nil {
+					return err
+				}
+				if onDisk {
+					unix.Sync()
+				}
+				if err := os.Setenv("IDENFY_BATCH_FAULTS", faults); err != nil {
+					return err
+				}
+				if took[faults], err = b.drain(root, url, n); err != nil {
+					return err
+				}
+				rates[faults] = append(rates[faults], float64(n)/took[faults].Seconds())
+				if err := os.RemoveAll(root); err != nil {
+					return err
+				}
+			}
+			ratios = append(ratios, took["nosync"].Seconds()/took[""].Seconds())
+		}
+		fmt.Printf("  %-46s %8.1f folders/s\n  %-46s %8.1f folders/s\n  %-46s %8.2f (of %d pairs: %.2f)\n",
+			"without syncs", median(rates["nosync"]), "as it is", median(rates[""]), "ratio", median(ratios), len(ratios), ratios)
+	}
+	return os.Unsetenv("IDENFY_BATCH_FAULTS")
 }
 
 // drain has the daemon empty the inbox, and returns how long that took.

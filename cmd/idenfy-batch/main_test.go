@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,30 +34,36 @@ type tidy struct{ *testing.M }
 
 func (m tidy) Run() int {
 	defer func() {
-		if programDir != "" {
-			_ = os.RemoveAll(programDir) // in the temporary folder
+		for _, dir := range programDirs {
+			_ = os.RemoveAll(dir) // in the temporary folder
 		}
 	}()
 	return m.M.Run()
 }
 
-var programDir string
+var programDirs []string
 
 // program builds the real program, once: tests that run it as a process of its
-// own, and kill it, should meet what users run.
-var program = sync.OnceValues(func() (string, error) {
+// own, and kill it, should meet what users run. faulty is the one that can be
+// told to leave syncs out.
+var (
+	program = sync.OnceValues(func() (string, error) { return build() })
+	faulty  = sync.OnceValues(func() (string, error) { return build("-tags", "faults") })
+)
+
+func build(args ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "idenfy-batch-test-")
 	if err != nil {
 		return "", err
 	}
-	programDir = dir
+	programDirs = append(programDirs, dir)
 	path := filepath.Join(dir, "idenfy-batch")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", slices.Concat([]string{"build", "-o", path}, args, []string{"."})...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return path, nil
-})
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -82,6 +89,7 @@ type lab struct {
 	begun  int // where the log of the process begins
 
 	credential *syscall.Credential // to run as; nil: as the test
+	faults     string              // what the program is to leave out, see faults.go
 	metrics    string              // address, where it listens
 	patience   time.Duration       // of until; 0: a minute
 }
@@ -89,7 +97,13 @@ type lab struct {
 // newLab prepares one; more are further lines of its configuration.
 func newLab(t testing.TB, more ...string) *lab {
 	t.Helper()
-	l := &lab{t: t, root: t.TempDir(), api: sandbox.New(sandbox.Options{Key: "key", Secret: "very-secret"})}
+	return newLabIn(t, t.TempDir(), more...)
+}
+
+// newLabIn prepares one whose spool is below root.
+func newLabIn(t testing.TB, root string, more ...string) *lab {
+	t.Helper()
+	l := &lab{t: t, root: root, api: sandbox.New(sandbox.Options{Key: "key", Secret: "very-secret"})}
 	url, stop, err := l.api.Start()
 	must(t, err)
 	t.Cleanup(stop)
@@ -129,9 +143,12 @@ func (l *lab) logged() string {
 func (l *lab) command(args ...string) *exec.Cmd {
 	l.t.Helper()
 	path, err := program()
+	if l.faults != "" {
+		path, err = faulty()
+	}
 	must(l.t, err)
 	cmd := exec.Command(path, append(args, "--config", l.config)...)
-	cmd.Env = append(os.Environ(), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
+	cmd.Env = append(os.Environ(), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret", "IDENFY_BATCH_FAULTS="+l.faults)
 	if l.credential != nil {
 		must(l.t, os.Chmod(filepath.Dir(path), 0o755))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.credential}

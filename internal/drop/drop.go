@@ -300,11 +300,15 @@ func Movable(parent *os.Root, name string) error {
 	}
 	defer d.Close()
 	return control(d, func(fd uintptr) error {
-		if unix.Faccessat(int(fd), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
-			return ErrParent
-		}
-		if unix.Faccessat(int(fd), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
-			return ErrFolder
+		for _, at := range []struct {
+			path string
+			err  error
+		}{{".", ErrParent}, {name, ErrFolder}} {
+			// A disk that can't be written at all is no question of rights: the
+			// move will say it.
+			if err := unix.Faccessat(int(fd), at.path, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil && !errors.Is(err, unix.EROFS) {
+				return at.err
+			}
 		}
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
 
@@ -91,7 +92,8 @@ func New(log *logrus.Logger, version string, publish func(State)) *Recorder {
 	}
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
-	r.registry.MustRegister(r.outcomes, r.attempts, r.duration, r.folders, r.oldest, r.paused, r.rescans, r.rescan, r.overflows, r.mode, r.released, r.overdue, info)
+	r.registry.MustRegister(r.outcomes, r.attempts, r.duration, r.folders, r.oldest, r.paused, r.rescans, r.rescan, r.overflows, r.mode, r.released, r.overdue, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, o := range []sidecar.Outcome{sidecar.Accepted, sidecar.Rejected, sidecar.Invalid, sidecar.Incomplete, sidecar.GaveUp, sidecar.Unknown} {
 		r.outcomes.WithLabelValues(string(o))
 	}

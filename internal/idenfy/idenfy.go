@@ -40,6 +40,9 @@ type Options struct {
 	RootCAs   *x509.CertPool // nil: the system's
 	UserAgent string
 	Conns     int // idle connections kept for reuse
+
+	// Dial makes a connection; nil: net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Client calls the API. It is safe for concurrent use.
@@ -52,11 +55,13 @@ type Client struct {
 // speaks it; HTTPS_PROXY and NO_PROXY are honoured; redirects are not
 // followed, since they would carry a person's data to another place.
 func New(o Options) *Client {
-	dialer := &net.Dialer{Timeout: o.Timeout, KeepAlive: 30 * time.Second}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: o.Timeout, KeepAlive: 30 * time.Second}).DialContext
+	}
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
+			c, err := o.Dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}

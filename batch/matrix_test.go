@@ -1,0 +1,288 @@
+package batch_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/durable"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// disks holds the plan for each spool that is under test, by its root.
+var disks sync.Map
+
+var useDisks = sync.OnceFunc(func() {
+	durable.Inject(func(op durable.Op, path string, do func() error) error {
+		var p *plan
+		disks.Range(func(root, v any) bool {
+			if strings.HasPrefix(path, root.(string)) {
+				p = v.(*plan)
+			}
+			return p == nil
+		})
+		if p == nil {
+			return do()
+		}
+		return p.step(op, path, do)
+	})
+})
+
+// plan says which step of the disk fails, and how.
+type plan struct {
+	n       int64 // counted from 1; 0: none
+	applied bool  // it is done, and fails all the same
+	crash   bool  // the process ends there: no later step is done
+
+	calls  atomic.Int64
+	dead   atomic.Bool
+	failed atomic.Value // the step that did, as text
+}
+
+var errInjected = fmt.Errorf("injected: %w", syscall.EIO)
+
+func (p *plan) step(op durable.Op, path string, do func() error) error {
+	if p.dead.Load() {
+		return errInjected
+	}
+	if p.calls.Add(1) != p.n {
+		return do()
+	}
+	p.failed.Store(fmt.Sprintf("%s %s", op, filepath.Base(path)))
+	if p.crash {
+		p.dead.Store(true)
+	}
+	err := errInjected
+	if p.applied {
+		err = errors.Join(do(), err)
+	}
+	return err
+}
+
+// life is what a folder meets but for the fault.
+type life struct {
+	name  string
+	meta  []string       // more lines of meta.yaml
+	steps []sandbox.Step // how its requests are treated
+	prior bool           // it comes with the result of an earlier life
+	end   string         // "outcome place" without a fault
+	risky bool           // a crash while it is sent may end in hold: nobody can ask
+}
+
+const ref = "328c6766-934e-11ed-bb9b-025ad99a18e7"
+
+var lives = []life{
+	{name: "accepted", end: "accepted done", risky: true},
+	{name: "accepted, with scanRef", meta: []string{"scanRef: " + ref}, end: "accepted done"},
+	{name: "rejected", steps: []sandbox.Step{{Status: 400, Identifier: "BAD_VALUE", Message: "no"}, {Status: 400, Identifier: "BAD_VALUE", Message: "no"}}, end: "rejected failed"},
+	{name: "invalid", meta: []string{"colour: red"}, end: "invalid failed"},
+	{name: "on the second attempt", steps: []sandbox.Step{{Status: 503}}, end: "accepted done", risky: true},
+	{name: "the answer is lost", meta: []string{"scanRef: " + ref}, steps: []sandbox.Step{{Fault: sandbox.LoseAnswer}}, end: "accepted done"},
+	{name: "the answer is lost, nobody to ask", steps: []sandbox.Step{{Fault: sandbox.LoseAnswer}}, end: "unknown hold", risky: true},
+	{name: "requeued", prior: true, end: "accepted done", risky: true},
+}
+
+// run lets one folder live with one fault, and returns what failed.
+func (l life) run(t *testing.T, p *plan) (failed string) {
+	t.Helper()
+	b := newBench(t)
+	b.cfg.DiskRetry = 2 * time.Millisecond
+	b.cfg.Retry.First, b.cfg.Retry.Max = 2*time.Millisecond, 5*time.Millisecond
+	b.cfg.Grace = 0
+	root := filepath.Dir(b.spool.Path(spool.Inbox)) + "/"
+	const name = "case"
+	if len(l.meta) > 0 && strings.HasPrefix(l.meta[0], "scanRef") {
+		b.api.Issue(token(name), ref)
+	}
+	b.api.Script(token(name), l.steps...)
+	b.put(name, l.meta...)
+	if l.prior {
+		dir, err := os.OpenRoot(filepath.Join(b.spool.Path(spool.Inbox), name))
+		must(t, err)
+		must(t, sidecar.Write(dir, &sidecar.Result{ID: spool.NewID(), Folder: name, Outcome: sidecar.Rejected}))
+		must(t, dir.Close())
+	}
+	disks.Store(root, p)
+	defer disks.Delete(root)
+	b.start()
+	ended := func() bool { return b.ev.has("ended") }
+	b.offer(name, func() bool { return p.dead.Load() || ended() })
+	if p.dead.Load() {
+		b.end()
+		place := b.whole(name) // at the instant of the crash
+		b.forgive()
+		p.dead.Store(false)
+		b.start()
+		b.offer(name, func() bool { return place.Final() || ended() })
+	}
+	b.end()
+	place := b.whole(name)
+	failed, _ = p.failed.Load().(string)
+	what := fmt.Sprintf("%s; fails: step %d, %s, applied %v, crash %v", l.name, p.n, failed, p.applied, p.crash)
+	r := b.result(place, name)
+	end := fmt.Sprintf("%s %s", r.Outcome, place)
+	if end != l.end && (!p.crash || !l.risky || end != "unknown hold") {
+		t.Errorf("%s: ended %s, want %s; reasons %v, attempts %v, reports %v", what, end, l.end, codes(r), states(r), b.ev.list)
+	}
+	if n := b.api.Token(token(name)).Processed; n > 1 || (r.Outcome == sidecar.Accepted) && n != 1 {
+		t.Errorf("%s: %s, and %d times processed", what, r.Outcome, n)
+	}
+	if n := b.ev.count("ended"); !p.crash && n != 1 {
+		t.Errorf("%s: %d ends were told", what, n)
+	}
+	return failed
+}
+
+// offer hands the folder on whenever it lies in the inbox, as the watcher does,
+// until cond holds.
+func (b *bench) offer(name string, cond func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !cond(); {
+		if time.Now().After(end) {
+			b.t.Fatalf("%s doesn't get there; reports: %v", name, b.ev.list)
+		}
+		if _, err := os.Stat(filepath.Join(b.spool.Path(spool.Inbox), name)); err != nil {
+			time.Sleep(200 * time.Microsecond)
+			continue
+		}
+		if a, ok := b.tryArrival(name); ok {
+			select {
+			case b.in <- a:
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+}
+
+func (b *bench) tryArrival(name string) (a drop.Arrival, ok bool) {
+	parent, err := os.OpenRoot(b.spool.Path(spool.Inbox))
+	must(b.t, err)
+	defer parent.Close()
+	root, err := drop.Open(parent, name)
+	if err != nil {
+		return a, false
+	}
+	defer root.Close()
+	l, err := meta.List(root, limits)
+	return drop.Arrival{Name: name, Content: l.Content, FirstSeen: time.Now(), Complete: time.Now()}, err == nil
+}
+
+// final returns the final place that the folder lies in, if it does.
+func (b *bench) final(name string) spool.Place {
+	for _, p := range []spool.Place{spool.Done, spool.Failed, spool.Hold} {
+		if _, err := os.Stat(filepath.Join(b.spool.Path(p), name)); err == nil {
+			return p
+		}
+	}
+	return ""
+}
+
+// whole returns the one place of the folder, and fails the test when it is in
+// none or two, when a file of it is not as it was, or when its result says
+// something that its place does not.
+func (b *bench) whole(name string) (place spool.Place) {
+	b.t.Helper()
+	var dir string
+	for _, p := range spool.Places() {
+		names, err := b.spool.List(p)
+		must(b.t, err)
+		for _, n := range names {
+			if place != "" {
+				b.t.Fatalf("in %s, and in %s as %s", place, p, n)
+			}
+			place, dir = p, filepath.Join(b.spool.Path(p), n)
+		}
+	}
+	if place == "" {
+		b.t.Fatal("the folder is lost")
+	}
+	for file, want := range map[string][]byte{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face} {
+		if got, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !bytes.Equal(got, want) {
+			b.t.Fatalf("%s in %s is not whole: %v", file, place, err)
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	must(b.t, err)
+	defer root.Close()
+	r, err := sidecar.Read(root)
+	switch {
+	case err != nil && place.Final():
+		b.t.Fatalf("in %s without a result: %v", place, err)
+	case err == nil && place.Final() != r.Outcome.Final() && place != spool.Work && r.Outcome == sidecar.Pending:
+		b.t.Fatalf("%s in %s", r.Outcome, place)
+	}
+	return place
+}
+
+// forgive allows one more request with a token whose journal says that an
+// attempt was under way at the crash.
+func (b *bench) forgive() {
+	b.t.Helper()
+	names, err := b.spool.List(spool.Work)
+	must(b.t, err)
+	for _, work := range names {
+		dir, err := os.OpenRoot(filepath.Join(b.spool.Path(spool.Work), work))
+		must(b.t, err)
+		if r, err := sidecar.Read(dir); err == nil && r.LastAttempt() != nil && r.LastAttempt().State == sidecar.Sending {
+			b.api.Forgive(token(r.Folder))
+		}
+		must(b.t, dir.Close())
+	}
+}
+
+// Each step of the disk in each life fails, once without having been done and
+// once after it was, and the process lives on, or ends there and starts anew.
+func TestMatrix(t *testing.T) {
+	var faults atomic.Int64
+	steps := &sync.Map{}
+	t.Run("lives", func(t *testing.T) {
+		for _, l := range lives {
+			t.Run(l.name, func(t *testing.T) {
+				t.Parallel()
+				clean := &plan{}
+				l.run(t, clean)
+				n := clean.calls.Load()
+				if n < 10 {
+					t.Fatalf("only %d steps are seen", n)
+				}
+				for i := range n {
+					for _, applied := range []bool{false, true} {
+						for _, crash := range []bool{false, true} {
+							if testing.Short() && (i+n)%7 != 0 {
+								continue
+							}
+							p := &plan{n: i + 1, applied: applied, crash: crash}
+							t.Run(fmt.Sprintf("%d,%v,%v", i+1, applied, crash), func(t *testing.T) {
+								if failed := l.run(t, p); failed != "" {
+									op, _, _ := strings.Cut(failed, " ")
+									steps.Store(op, true)
+									faults.Add(1)
+								}
+							})
+						}
+					}
+				}
+			})
+		}
+	})
+	var met []string
+	steps.Range(func(op, _ any) bool { met = append(met, op.(string)); return true })
+	slices.Sort(met)
+	if want := []string{"fchmod", "fsync", "openat", "renameat", "renameat2", "unlinkat", "write"}; !slices.Equal(met, want) {
+		t.Errorf("failed were %v, want %v", met, want)
+	}
+	t.Logf("fault matrix: %d faults in %d lives, 0 lost, 0 twice", faults.Load(), len(lives))
+}
