@@ -122,14 +122,14 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	b.offer(name, func() bool { return p.dead.Load() || ended() })
 	if p.dead.Load() {
 		b.end()
-		place := b.whole(name) // at the instant of the crash
+		place := b.whole() // at the instant of the crash
 		b.forgive()
 		p.dead.Store(false)
 		b.start()
 		b.offer(name, func() bool { return place.Final() || ended() })
 	}
 	b.end()
-	place := b.whole(name)
+	place := b.whole()
 	failed, _ = p.failed.Load().(string)
 	what := fmt.Sprintf("%s; fails: step %d, %s, applied %v, crash %v", l.name, p.n, failed, p.applied, p.crash)
 	r := b.result(place, name)
@@ -180,20 +180,10 @@ func (b *bench) tryArrival(name string) (a drop.Arrival, ok bool) {
 	return drop.Arrival{Name: name, Content: l.Content, FirstSeen: time.Now(), Complete: time.Now()}, err == nil
 }
 
-// final returns the final place that the folder lies in, if it does.
-func (b *bench) final(name string) spool.Place {
-	for _, p := range []spool.Place{spool.Done, spool.Failed, spool.Hold} {
-		if _, err := os.Stat(filepath.Join(b.spool.Path(p), name)); err == nil {
-			return p
-		}
-	}
-	return ""
-}
-
-// whole returns the one place of the folder, and fails the test when it is in
+// whole returns the one place of the only folder, and fails the test when it is in
 // none or two, when a file of it is not as it was, or when its result says
 // something that its place does not.
-func (b *bench) whole(name string) (place spool.Place) {
+func (b *bench) whole() (place spool.Place) {
 	b.t.Helper()
 	var dir string
 	for _, p := range spool.Places() {

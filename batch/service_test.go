@@ -177,7 +177,7 @@ func TestPhases(t *testing.T) {
 						if crash {
 							p.dead.Store(true)
 							b.end()
-							b.whole("case")
+							b.whole()
 							b.forgive()
 							for b.api.Report().InFlight > 0 && phase.step.Fault != sandbox.StallInBody { // what was on its way meets the fault as well
 								time.Sleep(100 * time.Microsecond)

@@ -335,8 +335,8 @@ func (b *bench) syncs() error {
 		return err
 	}
 	defer stop()
-	real := b.bin
-	defer func() { b.bin = real }()
+	usual := b.bin
+	defer func() { b.bin = usual }()
 	b.bin = faulty
 	for _, onDisk := range []bool{true, false} {
 		kind := map[bool]string{true: "on the disk already", false: "in memory only"}[onDisk]

@@ -183,7 +183,7 @@ func TestLabOutOfMemory(t *testing.T) {
 	var exit *exec.ExitError
 	select {
 	case err := <-l.exited:
-		if !errors.As(err, &exit) || exit.ProcessState.String() != "signal: killed" {
+		if !errors.As(err, &exit) || exit.String() != "signal: killed" {
 			t.Fatalf("it ended with %v", err)
 		}
 	case <-time.After(30 * time.Second):

@@ -199,3 +199,17 @@ func TestLabLyingSync(t *testing.T) {
 		t.Logf("disk that fails at fsync only: %d of %d folders were sent, all that were are whole, 0 lost, 0 twice", sent, n)
 	}
 }
+
+// A full disk at the start is no fault of the configuration: systemd is to try
+// again.
+func TestLabFullAtStart(t *testing.T) {
+	needsLab(t)
+	l := newLabIn(t, tmpfs(t, "size=1m"))
+	fill(t, l.path("ballast"))
+	if code, out := l.output("run"); code != exitFailed || !strings.Contains(out, "no space left") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	must(t, os.Remove(l.path("ballast")))
+	l.start()
+	must(t, l.stop())
+}

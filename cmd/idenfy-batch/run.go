@@ -69,7 +69,7 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	s.spool, err = spool.Open(cfg.Spool())
-	if errors.Is(err, spool.ErrLocked) {
+	if errors.Is(err, spool.ErrLocked) || spool.Passing(err) {
 		return failed(err)
 	}
 	if err != nil {

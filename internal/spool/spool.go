@@ -101,6 +101,18 @@ func Open(paths Paths) (*Spool, error) {
 	return s, nil
 }
 
+// Passing reports whether an error of Open is one of the disk that may pass by
+// itself, or that a person mends without a word to the daemon: full, failing,
+// out of descriptors. All others take a change of configuration or of rights.
+func Passing(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // Close gives the lock back.
 func (s *Spool) Close() error { return s.lock.Close() }
 
