@@ -428,8 +428,8 @@ func preallocates(p *pacer, path string, data []byte) error {
 	return p.write(path, os.O_WRONLY, data)
 }
 
-// maps writes through a mapping, the pages in any order.
-func maps(p *pacer, path string, data []byte) (err error) {
+// mapped writes through a mapping, the pages in any order.
+func mapped(p *pacer, path string, data []byte) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err != nil {
 		return err
@@ -693,7 +693,7 @@ func clients() []client {
 		{name: "a scanner that keeps files open, meta.yaml first", send: simulated(metaFirst, plain)},
 		{name: "a scanner that reopens and appends", send: simulated(metaFirst, appends)},
 		{name: "a writer that sets the size first", send: simulated(metaFirst, preallocates)},
-		{name: "a writer by mmap", send: simulated(metaFirst, maps)},
+		{name: "a writer by mmap", send: simulated(metaFirst, mapped)},
 		{name: "a writer of old times", send: simulated(metaFirst, oldTimes)},
 		{name: "cp -a", needs: []string{"strace"}, send: local("cp", "-a")},
 		{name: "mv from elsewhere", needs: []string{"strace"}, send: local("mv"), only: []manner{whole, slow, abandoned}},

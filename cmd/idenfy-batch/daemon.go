@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 	"golang.org/x/time/rate"
 
@@ -129,12 +135,50 @@ func newLogger(cfg config.Log, w io.Writer) *logrus.Logger {
 		level = logrus.InfoLevel // config has checked it
 	}
 	log.SetLevel(level)
-	if cfg.Format == "text" || cfg.Format == "auto" && isTerminal(w) {
+	inJournal, err := journal.StderrIsJournalStream()
+	switch {
+	case cfg.Format == "auto" && err == nil && inJournal && w == os.Stderr:
+		log.SetOutput(io.Discard)
+		log.AddHook(journalHook{})
+	case cfg.Format == "text" || cfg.Format == "auto" && isTerminal(w):
 		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: time.TimeOnly})
-	} else {
+	default:
 		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
 	}
 	return log
+}
+
+// journalHook sends each line to systemd's journal, with its level as the
+// priority and its fields as fields, so that journalctl can filter by them:
+// IDENFY_FOLDER=case-7 (systemd.journal-fields(7)).
+type journalHook struct{}
+
+func (journalHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (journalHook) Fire(e *logrus.Entry) error {
+	priority := journal.PriInfo
+	switch e.Level {
+	case logrus.DebugLevel, logrus.TraceLevel:
+		priority = journal.PriDebug
+	case logrus.WarnLevel:
+		priority = journal.PriWarning
+	case logrus.ErrorLevel:
+		priority = journal.PriErr
+	case logrus.FatalLevel, logrus.PanicLevel:
+		priority = journal.PriCrit
+	}
+	var line strings.Builder
+	line.WriteString(e.Message)
+	fields := map[string]string{"SYSLOG_IDENTIFIER": "idenfy-batch"}
+	for _, k := range slices.Sorted(maps.Keys(e.Data)) {
+		v := fmt.Sprint(e.Data[k])
+		fields["IDENFY_"+strings.ToUpper(k)] = v
+		if strings.ContainsAny(v, " \t\"") {
+			v = strconv.Quote(v)
+		}
+		fmt.Fprintf(&line, " %s=%s", k, v)
+	}
+	return journal.Send(line.String(), priority, fields)
 }
 
 func isTerminal(w io.Writer) bool {
@@ -146,6 +190,36 @@ func isTerminal(w io.Writer) bool {
 func notify(log *logrus.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.WithError(err).Warn("systemd could not be told")
+	}
+}
+
+// reloading is what systemd is told before a reload (sd_notify(3)).
+func reloading() string {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return daemon.SdNotifyReloading
+	}
+	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000)
+}
+
+// tellStatus keeps the line that systemctl status shows up to date, until ctx
+// ends.
+func tellStatus(ctx context.Context, log *logrus.Logger, rec *events.Recorder) {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for told := ""; ; {
+		if s := rec.Summary(); s != told {
+			told = s
+			notify(log, "STATUS="+s)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }
 

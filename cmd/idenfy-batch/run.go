@@ -53,6 +53,7 @@ type runner struct {
 	load        func() (config.Config, error)
 	once        bool
 	out, errOut io.Writer
+	log         *logrus.Logger
 }
 
 func (r *runner) run(ctx context.Context) error {
@@ -81,8 +82,15 @@ func (r *runner) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	log := newLogger(cfg.Log, r.errOut)
+	r.log = log
 	state := stateFile{path: statePath(cfg.Spool()), log: log}
-	rec := events.New(log, versionText(), state.write)
+	ready := sync.OnceFunc(func() { notify(log, daemon.SdNotifyReady) })
+	rec := events.New(log, versionText(), func(s events.State) {
+		state.write(s)
+		if s.Mode != "" { // the inbox is being watched
+			ready()
+		}
+	})
 	defer state.remove()
 	var ev reporter = rec
 	if r.once && isTerminal(r.out) {
@@ -91,11 +99,11 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	go stopOn(ends, stop, rec, time.Duration(cfg.ShutdownGrace)) // lives as long as the process
 	rec.Started(versionText(), cfg.Root, s.client.Endpoint())
-	notify(log, daemon.SdNotifyReady)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer stop()
 	helpers.Go(func() { feedWatchdog(ctx, log, rec) })
+	helpers.Go(func() { tellStatus(ctx, log, rec) })
 	for {
 		next, left, err := r.generation(ctx, s, ev, rec, hup)
 		if err != nil {
@@ -105,7 +113,6 @@ func (r *runner) run(ctx context.Context) error {
 			s, cfg = next, next.cfg
 			log.SetLevel(newLogger(cfg.Log, r.errOut).GetLevel())
 			rec.Reloaded()
-			notify(log, daemon.SdNotifyReady)
 			continue
 		}
 		rec.Stopped(left.InWork)
@@ -154,7 +161,9 @@ func (r *runner) generation(ctx context.Context, s *service, ev reporter, rec *e
 				return
 			case <-hup:
 			}
+			notify(r.log, reloading())
 			candidate, err := r.reload(s)
+			notify(r.log, daemon.SdNotifyReady) // systemctl reload ends; what came of it is in the log
 			if err != nil {
 				rec.ReloadRefused(err)
 				continue

@@ -6,6 +6,7 @@ package events
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"sync"
@@ -30,7 +31,6 @@ type State struct {
 	Paused      string    `json:"paused"`                 // why; empty: it isn't
 	PausedSince time.Time `json:"paused_since,omitzero"`  //
 	Mode        string    `json:"watch_mode"`             // see watcher.Mode
-	InFlight    int       `json:"submissions_in_flight"`  //
 	Updated     time.Time `json:"updated"`                // last change of what stands here
 	ModeReason  string    `json:"watch_reason,omitempty"` //
 }
@@ -54,9 +54,25 @@ type Recorder struct {
 	released  prometheus.Counter
 	overdue   prometheus.Counter
 
+	inbox, inFlight, waiting atomic.Int64
+	accepted, failed, held   atomic.Int64
+
 	mu      sync.Mutex
 	state   State
 	publish func(State)
+}
+
+// Summary is the daemon's state in one line: how many folders are where now,
+// what became of those since its start, and whether submission is paused.
+func (r *Recorder) Summary() string {
+	s := fmt.Sprintf("%d in the inbox, %d being submitted, %d waiting for another try; since the start %d accepted, %d failed, %d held",
+		r.inbox.Load(), r.inFlight.Load(), r.waiting.Load(), r.accepted.Load(), r.failed.Load(), r.held.Load())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state.Paused != "" {
+		s = "PAUSED (" + meta.Show(r.state.Paused) + "); " + s
+	}
+	return s
 }
 
 // New returns a recorder that writes to log. publish is called with each
@@ -197,6 +213,14 @@ func (r *Recorder) Attempted(folder, id string, a sidecar.Attempt) {
 // Ended implements batch.Events.
 func (r *Recorder) Ended(res *sidecar.Result, place spool.Place, name string) {
 	r.outcomes.WithLabelValues(string(res.Outcome)).Inc()
+	switch place {
+	case spool.Done:
+		r.accepted.Add(1)
+	case spool.Hold:
+		r.held.Add(1)
+	default:
+		r.failed.Add(1)
+	}
 	e := r.folder(res.Folder, res.ID).WithFields(logrus.Fields{
 		"outcome": string(res.Outcome), "attempts": len(res.Attempts), "place": string(place) + "/" + meta.Show(name),
 	})
@@ -244,6 +268,8 @@ func (r *Recorder) Resumed() {
 // Progress implements batch.Events.
 func (r *Recorder) Progress(inFlight, parked int) {
 	r.alive.Store(time.Now().UnixNano())
+	r.inFlight.Store(int64(inFlight))
+	r.waiting.Store(int64(parked))
 	r.folders.WithLabelValues(string(spool.Work)).Set(float64(inFlight + parked))
 }
 
@@ -290,6 +316,7 @@ func (r *Recorder) EventsLost(err error) {
 func (r *Recorder) Rescanned(folders int, oldest, took time.Duration) {
 	r.rescans.Inc()
 	r.rescan.Observe(took.Seconds())
+	r.inbox.Store(int64(folders))
 	r.folders.WithLabelValues(string(spool.Inbox)).Set(float64(folders))
 	r.oldest.Set(oldest.Seconds())
 }

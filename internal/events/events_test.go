@@ -100,6 +100,9 @@ func TestHandler(t *testing.T) {
 	if code != http.StatusOK {
 		t.Errorf("metrics: %d", code)
 	}
+	if s := r.Summary(); s != "PAUSED (the spool: disk); 3 in the inbox, 0 being submitted, 0 waiting for another try; since the start 1 accepted, 0 failed, 0 held" {
+		t.Error(s)
+	}
 	if code, text := get("/healthz"); code != http.StatusOK || !strings.Contains(text, `"paused":"the spool: disk"`) {
 		t.Errorf("healthz: %d %s", code, text)
 	}
