@@ -135,7 +135,7 @@ func TestArrivals(t *testing.T) {
 // inLab says that the machine has what the lab tests need, and the time.
 var inLab = os.Getenv("IDENFY_BATCH_LAB") != ""
 
-var update = flag.Bool("update", false, "write the table in docs/completeness.md")
+var update = flag.Bool("update", false, "write what is made of the code: the table in docs/completeness.md, the man pages")
 
 // writeTable puts the table between its marks in the documentation.
 func writeTable(t *testing.T, table *arrivalTable) {

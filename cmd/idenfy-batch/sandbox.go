@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os/signal"
@@ -41,11 +42,23 @@ was processed and answered.`,
 	c.Flags().StringVar(&o.Secret, "secret", "", "API secret to demand (default: any is taken)")
 	c.Flags().BoolVar(&o.Strict, "strict", false, "know only tokens that its own token call issued")
 	c.Flags().BoolVar(&o.ImageLimit, "image-limit", false, "enforce the 6 MB an image of newer documentation")
+	cert := c.Flags().String("tls-cert", "", "certificate `file` (PEM), to speak https")
+	key := c.Flags().String("tls-key", "", "its key `file` (PEM)")
+	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		l, err := net.Listen("tcp", *listen)
 		if err != nil {
 			return failed(err)
 		}
+		if *cert != "" {
+			pair, err := tls.LoadX509KeyPair(*cert, *key)
+			if err != nil {
+				return failed(err)
+			}
+			l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+		}
+		scheme := map[bool]string{true: "https", false: "http"}[*cert != ""]
+		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr())
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		return serveSandbox(ctx, c, sandbox.New(o), l)
@@ -54,7 +67,6 @@ was processed and answered.`,
 }
 
 func serveSandbox(ctx context.Context, c *cobra.Command, s *sandbox.Sandbox, l net.Listener) error {
-	fmt.Fprintf(c.OutOrStdout(), "http://%s\n", l.Addr())
 	if err := s.Serve(ctx, l); err != nil {
 		return failed(err)
 	}

@@ -47,11 +47,17 @@ type Config struct {
 
 // Paths are the directories of the spool.
 type Paths struct {
-	Inbox  string `yaml:"inbox"`
-	Work   string `yaml:"work"`
-	Done   string `yaml:"done"`
+	// Inbox is where folders are dropped; empty: below Root.
+	Inbox string `yaml:"inbox"`
+	// Work is where folders are being submitted, or wait for another try;
+	// empty: below Root.
+	Work string `yaml:"work"`
+	// Done is where accepted folders go; empty: below Root.
+	Done string `yaml:"done"`
+	// Failed is where folders go that were not accepted; empty: below Root.
 	Failed string `yaml:"failed"`
-	Hold   string `yaml:"hold"`
+	// Hold is where folders wait for a person to decide; empty: below Root.
+	Hold string `yaml:"hold"`
 }
 
 // API is the service.
@@ -330,7 +336,11 @@ func credential(what, file, name, env, option string) (string, error) {
 	}
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		// systemd keeps its credentials from others by other means than modes.
-		v, err := secretFile(what, filepath.Join(dir, name), false)
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+			return "", fmt.Errorf("the %s is missing: the systemd credential %s is empty; put it into the file that LoadCredential=%s: of the service names (see systemctl cat), and start the service again", what, name, name)
+		}
+		v, err := secretFile(what, path, false)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return v, err
 		}

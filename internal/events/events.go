@@ -113,6 +113,9 @@ func New(log *logrus.Logger, version string, publish func(State)) *Recorder {
 	for _, o := range []sidecar.Outcome{sidecar.Accepted, sidecar.Rejected, sidecar.Invalid, sidecar.Incomplete, sidecar.GaveUp, sidecar.Unknown} {
 		r.outcomes.WithLabelValues(string(o))
 	}
+	for _, s := range []sidecar.State{sidecar.Answered, sidecar.NoAnswer, sidecar.NotSent} {
+		r.attempts.WithLabelValues(string(s)) // from 0 on, so that a rise is seen
+	}
 	r.Progress(0, 0)
 	return r
 }

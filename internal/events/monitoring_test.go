@@ -1,0 +1,66 @@
+package events_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+	"idenfy-batch/watcher"
+)
+
+// Every metric in the alert rules and in the dashboard exists, and each one
+// that exists is shown in the dashboard.
+func TestMonitoring(t *testing.T) {
+	log := logrus.New()
+	log.SetOutput(&bytes.Buffer{})
+	r := events.New(log, "1.0", nil)
+	r.Rescanned(1, time.Minute, time.Second)
+	r.Paused(true, "x", time.Second)
+	r.WatchMode(watcher.ByEvents, nil)
+	r.Attempted("x", "y", sidecar.Attempt{State: sidecar.Answered})
+	r.Ended(&sidecar.Result{Outcome: sidecar.Accepted}, spool.Done, "x")
+	r.EventsLost(errors.New("x"))
+	w := httptest.NewRecorder()
+	r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	exists := map[string]bool{}
+	for line := range strings.Lines(w.Body.String()) {
+		if name := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" {\n", r) }); line[0] != '#' {
+			exists[name[0]] = true
+		}
+	}
+	name := regexp.MustCompile(`\b(idenfy_batch|process|go)_\w+`)
+	shown := map[string]bool{}
+	for _, path := range []string{"alerts.yaml", "dashboard.json"} {
+		data, err := os.ReadFile("../../docs/monitoring/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path == "dashboard.json" && !json.Valid(data) {
+			t.Error("dashboard.json is no JSON")
+		}
+		for _, m := range name.FindAllString(string(data), -1) {
+			if !exists[m] {
+				t.Errorf("%s: there is no metric %s", path, m)
+			}
+			shown[m] = true
+		}
+	}
+	for m := range exists {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(m, "_bucket"), "_sum"), "_count")
+		if strings.HasPrefix(m, "idenfy_batch_") && !shown[m] && !shown[base+"_bucket"] && !shown[base+"_sum"] {
+			t.Errorf("%s is neither in the dashboard nor in an alert", m)
+		}
+	}
+}
