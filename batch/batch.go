@@ -29,9 +29,10 @@ type Config struct {
 	Retry       Retry
 	Grace       time.Duration // how long a stop waits for submissions in flight
 	Limits      meta.Limits
-	Daemon      sidecar.Daemon // goes into each result
-	DiskRetry   time.Duration  // how long a folder waits that met a fault of the disk; 0: 30 s
-	Once        bool           // end when intake was closed and nothing is in flight, or when paused
+	Daemon      sidecar.Daemon             // goes into each result
+	DiskRetry   time.Duration              // how long a folder waits that met a fault of the disk; 0: 30 s
+	Unwritten   map[string]*sidecar.Result // of the Left of a Batch before this one
+	Once        bool                       // end when intake was closed and nothing is in flight, or when paused
 }
 
 // Events is what the batch reports. Methods are called from several
@@ -169,7 +170,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		b.parked = append(b.parked, parked{work: name, fresh: true})
+		b.parked = append(b.parked, parked{work: name, fresh: true, res: b.cfg.Unwritten[name]})
 	}
 	b.ev.Recovered(len(names))
 
@@ -233,13 +234,27 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 		b.ended(<-ends)
 	}
 	cut()
-	return Left{InWork: len(b.parked), Paused: b.pause.reason}, group.Wait()
+	left := Left{InWork: len(b.parked), Paused: b.pause.reason}
+	for _, p := range b.parked {
+		if p.res != nil {
+			if left.Unwritten == nil {
+				left.Unwritten = map[string]*sidecar.Result{}
+			}
+			left.Unwritten[p.work] = p.res
+		}
+	}
+	return left, group.Wait()
 }
 
 // Left is what Run leaves undone.
 type Left struct {
 	InWork int    // folders in work, for the next start
 	Paused string // why submission is paused; empty: it isn't
+
+	// What is known of folders in work, by their names there, and could not be
+	// written: a Batch that takes over within this process is to have it, see
+	// Config.
+	Unwritten map[string]*sidecar.Result
 }
 
 // heartbeat is how often Progress is told when nothing else happens.

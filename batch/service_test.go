@@ -18,7 +18,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"idenfy-batch/batch"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/sandbox"
@@ -319,7 +318,7 @@ func TestOutage(t *testing.T) {
 					t.Errorf("%+v", r)
 				}
 				left := b.end()
-				if left != (batch.Left{}) {
+				if left.InWork != 0 || left.Paused != "" {
 					t.Errorf("left %+v", left)
 				}
 				stop()

@@ -47,6 +47,7 @@ type service struct {
 	limiter *rate.Limiter
 	metrics net.Listener // nil: off
 	once    bool
+	before  batch.Left // of the service that this one takes over from
 }
 
 func limits(cfg *config.Config) meta.Limits {
@@ -119,7 +120,9 @@ func (s *service) run(ctx context.Context, ev reporter, metrics http.Handler) (b
 		})
 		defer end()
 	}
-	left, err := batch.New(batchConfig(&s.cfg, s.once), s.spool, s.client, s.limiter, ev).Run(ctx, arrivals)
+	cfg := batchConfig(&s.cfg, s.once)
+	cfg.Unwritten = s.before.Unwritten
+	left, err := batch.New(cfg, s.spool, s.client, s.limiter, ev).Run(ctx, arrivals)
 	stop()
 	err = errors.Join(err, group.Wait())
 	s.client.Close()

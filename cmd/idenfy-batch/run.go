@@ -179,6 +179,9 @@ func (r *runner) generation(ctx context.Context, s *service, ev reporter, rec *e
 	if ctx.Err() != nil {
 		next = nil
 	}
+	if next != nil {
+		next.before = left
+	}
 	return next, left, err
 }
 

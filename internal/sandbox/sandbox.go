@@ -80,7 +80,7 @@ type Seen struct {
 
 	inFlight int
 	answered bool   // the answer of processing was written out
-	forgiven int    // requests that may still come, see Forgive
+	forgiven int    // answers that may still be needed, see Forgive
 	status   string // of the session
 }
 
@@ -175,8 +175,9 @@ func (s *Sandbox) Decide(f func(token string, n int) Step) {
 	s.decide = f
 }
 
-// Forgive allows one more request with the token though it was processed and
-// answered: the client was killed before it could have read the answer.
+// Forgive allows further requests with the token though it was processed and
+// answered, until one of them is answered as it should be: the client was
+// killed before it could have read the answer.
 func (s *Sandbox) Forgive(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -356,7 +357,6 @@ func (s *Sandbox) begin(token string, began time.Time) (Step, *Seen) {
 		if t.answered && t.forgiven == 0 {
 			s.violation(token, "sent again after it was processed and answered")
 		}
-		t.forgiven = max(t.forgiven-1, 0)
 	}
 	switch script := s.scripts[token]; {
 	case len(script) > 0:
@@ -447,6 +447,10 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 		return
 	}
 	if e != nil {
+		s.mu.Lock()
+		t := s.seen(req.Token)
+		t.forgiven = max(t.forgiven-1, 0)
+		s.mu.Unlock()
 		s.fail(w, http.StatusBadRequest, e.Identifier, e.Message)
 		return
 	}
