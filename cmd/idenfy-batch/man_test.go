@@ -208,10 +208,10 @@ func configPage(t *testing.T) string {
 			}
 			text := f.Doc.Text()
 			value := fmt.Sprint(v.Field(i).Interface())
-			if d, ok := v.Field(i).Interface().(config.Duration); ok {
+			if d, ok := reflect.TypeAssert[config.Duration](v.Field(i)); ok {
 				value = short(time.Duration(d))
 			}
-			if s, ok := v.Field(i).Interface().(config.Size); ok && s != 0 {
+			if s, ok := reflect.TypeAssert[config.Size](v.Field(i)); ok && s != 0 {
 				value = fmt.Sprintf("%dMB", s/1_000_000)
 			}
 			if value == "" {
@@ -227,8 +227,7 @@ func configPage(t *testing.T) string {
 }
 
 func collect(t reflect.Type, keys map[string]string) {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		keys[f.Name] = f.Tag.Get("yaml")
 		if f.Type.Kind() == reflect.Struct {
 			collect(f.Type, keys)

@@ -337,7 +337,7 @@ func credential(what, file, name, env, option string) (string, error) {
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		// systemd keeps its credentials from others by other means than modes.
 		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		if info, err := os.Stat(path); err == nil && info.Size() <= 1 { // the unit's own, in place of a missing file
 			return "", fmt.Errorf("the %s is missing: the systemd credential %s is empty; put it into the file that LoadCredential=%s: of the service names (see systemctl cat), and start the service again", what, name, name)
 		}
 		v, err := secretFile(what, path, false)
