@@ -50,6 +50,7 @@ type plan struct {
 	calls  atomic.Int64
 	dead   atomic.Bool
 	failed atomic.Value // the step that did, as text
+	kept   sync.Map     // files of which a sync went well, by name
 }
 
 var errInjected = fmt.Errorf("injected: %w", syscall.EIO)
@@ -59,7 +60,11 @@ func (p *plan) step(op durable.Op, path string, do func() error) error {
 		return errInjected
 	}
 	if p.calls.Add(1) != p.n {
-		return do()
+		err := do()
+		if op == durable.OpSync && err == nil {
+			p.kept.Store(filepath.Base(path), true)
+		}
+		return err
 	}
 	p.failed.Store(fmt.Sprintf("%s %s", op, filepath.Base(path)))
 	if p.crash {
@@ -139,6 +144,11 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	}
 	if n := b.api.Token(token(name)).Processed; n > 1 || (r.Outcome == sidecar.Accepted) && n != 1 {
 		t.Errorf("%s: %s, and %d times processed", what, r.Outcome, n)
+	}
+	for _, file := range []string{"FRONT.jpg", "BACK.jpg", "FACE.jpg", "meta.yaml"} {
+		if _, kept := p.kept.Load(file); !kept && b.api.Token(token(name)).Requests > 0 {
+			t.Errorf("%s: %s was sent, and is not on the disk", what, file)
+		}
 	}
 	if n := b.ev.count("ended"); !p.crash && n != 1 {
 		t.Errorf("%s: %d ends were told", what, n)
