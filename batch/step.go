@@ -220,8 +220,8 @@ func (f *folder) sentBefore(before *sidecar.Result) sidecar.Outcome {
 		return ""
 	}
 	switch {
-	case before.Outcome == sidecar.Accepted:
-		f.because("sent_before", "it came with the result of an earlier submission (%s), which was accepted; nothing was sent now. If a second one is meant, use a new token, or idenfy-batch requeue --force", before.ID)
+	case before.WasAccepted():
+		f.because(sidecar.SentBefore, "it came with the result of an earlier submission (%s), which was accepted; nothing was sent now. If a second one is meant, use a new token, or idenfy-batch requeue --force", before.ID)
 		return sidecar.Invalid
 	case before.Outcome == sidecar.Unknown, before.Outcome == sidecar.Pending && anyAttempt(before.Attempts, maybeProcessed):
 		f.because("may_have_been_accepted", "it came with the result of an earlier submission (%s), which may have been accepted; nothing was sent now. Look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve", before.ID)

@@ -86,8 +86,11 @@ func TestSentBefore(t *testing.T) {
 	if r := b.result(spool.Failed, "a"); !slices.Equal(codes(r), []string{"sent_before"}) {
 		t.Errorf("reasons %v", r.Reasons)
 	}
-	// Another try meets an invalid result, and the token is refused by the API:
-	// that is one more request, and nothing twice.
+	b.again(spool.Failed, "a") // nor by trying once more
+	b.want("a invalid failed/a")
+	if n := b.api.Token(token("a")).Requests; n != 1 {
+		t.Errorf("%d requests", n)
+	}
 	b.api.Script(token("h"), sandbox.Step{Fault: sandbox.LoseAnswer})
 	b.send("h")
 	b.want("h unknown hold/h")

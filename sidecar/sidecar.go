@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -179,6 +180,16 @@ type Result struct {
 	Daemon     Daemon    `json:"daemon"`
 
 	Decisions []Decision `json:"decisions,omitempty"` // of people, the oldest first
+}
+
+// SentBefore is the code of the reason that a folder was stopped because it
+// came with the result of an accepted submission.
+const SentBefore = "sent_before"
+
+// WasAccepted reports whether the folder was accepted, in this submission or,
+// as far as its evidence tells, in one before.
+func (r *Result) WasAccepted() bool {
+	return r.Outcome == Accepted || slices.ContainsFunc(r.Reasons, func(reason Reason) bool { return reason.Code == SentBefore })
 }
 
 // Again reports whether a person decided, after this result, that the folder

@@ -154,8 +154,8 @@ func (d *Desk) allowed(ctx context.Context, dir *os.Root, from spool.Place, name
 	switch {
 	case dec.Action == sidecar.Requeued && from == spool.Hold:
 		return refuse("it is held because it may have been accepted. Look the session up in the iDenfy dashboard, then: idenfy-batch resolve %s --accepted, --rejected or --resubmit", name)
-	case dec.Action == sidecar.Requeued && !dec.Force && res.Outcome == sidecar.Accepted:
-		return refuse("it was accepted on %s; the same token is not accepted twice, and a person's data would be sent a second time. %s", res.Times.Finished.Format("2006-01-02 15:04"), force)
+	case dec.Action == sidecar.Requeued && !dec.Force && res.WasAccepted():
+		return refuse("it was accepted before (%s, %s); the same token is not accepted twice, and a person's data would be sent a second time. %s", res.ID, res.Times.Finished.Format("2006-01-02 15:04"), force)
 	case dec.Action == sidecar.Requeued && !dec.Force && (res.Outcome == sidecar.Unknown || !res.Outcome.Final()):
 		return refuse("its %s says %s, so it may have been accepted. %s", sidecar.Name, res.Outcome, force)
 	case dec.Action == sidecar.Requeued || dec.Force:

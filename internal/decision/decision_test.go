@@ -35,7 +35,7 @@ func TestAllowed(t *testing.T) {
 	}{
 		{"failed", "rejected", "", "requeued", "inbox", "", "inbox"},
 		{"failed", "gave_up", "", "requeued", "inbox", "", "inbox"},
-		{"failed", "accepted", "", "requeued", "", "it was accepted", "inbox"},
+		{"failed", "accepted", "", "requeued", "", "it was accepted before", "inbox"},
 		{"failed", "unknown", "", "requeued", "", "may have been accepted", "inbox"},
 		{"done", "accepted", "", "requeued", "", "it was accepted", "inbox"},
 		{"hold", "unknown", "", "requeued", "", "idenfy-batch resolve case", ""},
