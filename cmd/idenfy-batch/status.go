@@ -92,6 +92,7 @@ type waitStatus struct {
 // waits for a person.
 type openStatus struct {
 	Folder   string   `json:"folder"`
+	Token    string   `json:"token_hint"` // enough to find the session in the dashboard
 	Attempts int      `json:"attempts"`
 	Last     string   `json:"last,omitempty"` // how the last attempt ended
 	Reasons  []string `json:"reasons"`
@@ -179,7 +180,7 @@ func readOpen(paths spool.Paths, p spool.Place) []openStatus {
 		st := openStatus{Folder: meta.Show(own), Reasons: []string{}}
 		if dir, err := drop.Open(parent, name); err == nil {
 			if res, err := sidecar.Read(dir); err == nil {
-				st.Attempts = len(res.Attempts)
+				st.Token, st.Attempts = res.Request.TokenHint, len(res.Attempts)
 				st.Last = lastAttempt(res)
 				for _, r := range res.Reasons {
 					st.Reasons = append(st.Reasons, r.Message)
@@ -198,11 +199,11 @@ func lastAttempt(res *sidecar.Result) string {
 	case a == nil:
 		return ""
 	case a.State == sidecar.Sending:
-		return fmt.Sprintf("attempt %d is under way", a.N)
+		return fmt.Sprintf("attempt %d, since %s, is under way", a.N, a.Started.Local().Format(time.DateTime))
 	case a.State == sidecar.Answered:
-		return strings.TrimSpace(fmt.Sprintf("attempt %d was answered with %d %s", a.N, a.HTTPStatus, a.Identifier))
+		return strings.TrimSpace(fmt.Sprintf("attempt %d, at %s, was answered with %d %s", a.N, a.Started.Local().Format(time.DateTime), a.HTTPStatus, a.Identifier))
 	default:
-		return fmt.Sprintf("attempt %d: %s", a.N, a.Message)
+		return fmt.Sprintf("attempt %d, at %s: %s", a.N, a.Started.Local().Format(time.DateTime), a.Message)
 	}
 }
 
@@ -383,7 +384,7 @@ func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 			fmt.Fprintf(out, "  and %d more; --all shows them\n", len(list)-shown)
 			return
 		}
-		fmt.Fprintf(out, "  %s\n", o.Folder)
+		fmt.Fprintf(out, "  %s (token %s)\n", o.Folder, cmp.Or(o.Token, "not read yet"))
 		if o.Last != "" {
 			fmt.Fprintf(out, "      %s\n", meta.Show(o.Last))
 		}
