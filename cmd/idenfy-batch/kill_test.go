@@ -107,7 +107,11 @@ func (l *lab) forgive() {
 		r, err := sidecar.Read(root)
 		must(l.t, root.Close())
 		if err == nil && r.Outcome == sidecar.Pending && r.LastAttempt() != nil && r.LastAttempt().State == sidecar.Sending {
-			l.api.Forgive(token(r.Folder))
+			tok := l.tokens[r.Folder]
+			if tok == "" {
+				tok = token(r.Folder)
+			}
+			l.api.Forgive(tok)
 		}
 	}
 }

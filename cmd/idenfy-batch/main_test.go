@@ -90,6 +90,7 @@ type lab struct {
 
 	credential *syscall.Credential // to run as; nil: as the test
 	faults     string              // what the program is to leave out, see faults.go
+	tokens     map[string]string   // of folders that don't have the one of their name
 	metrics    string              // address, where it listens
 	patience   time.Duration       // of until; 0: a minute
 }

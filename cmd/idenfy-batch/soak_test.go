@@ -31,8 +31,7 @@ type soak struct {
 	*lab
 	disk   *disk
 	outage atomic.Pointer[sandbox.Step]
-	tokens map[string]string // of each folder
-	count  map[string]int    // what was done, by kind
+	count  map[string]int // what was done, by kind
 }
 
 // treat decides about one request: mostly well, at times each in its own bad
@@ -203,8 +202,9 @@ func TestLabSoak(t *testing.T) {
 	needsLab(t)
 	port := freePort(t)
 	d := newDisk(t, "ext4", 512+int64(*soakFolders)/8)
-	s := &soak{disk: d, tokens: map[string]string{}, count: map[string]int{}}
+	s := &soak{disk: d, count: map[string]int{}}
 	s.lab = newLabIn(t, d.dir, "completeness: {settle: 200ms, rescan: 1s}", "concurrency: 8", "metrics: {listen: '127.0.0.1:"+port+"'}")
+	s.tokens = map[string]string{}
 	s.metrics, s.patience = "127.0.0.1:"+port, 5*time.Minute
 	s.inboxReady()
 	must(t, os.Mkdir(filepath.Join(d.dir, "staged"), 0o755))
