@@ -103,14 +103,16 @@ func (m *model) step(r *rand.Rand) error {
 	}
 }
 
-// list looks at the folder as the batch does after the claim.
-func (m *model) list() (l drop.Listing, err error) {
+// same looks at the folder as the batch does after the claim: is it still as
+// it was judged, and has nobody opened a file of it since?
+func (m *model) same(a drop.Arrival) bool {
 	root, err := os.OpenRoot(filepath.Join(m.dir, m.name))
 	if err != nil {
-		return l, err
+		return false
 	}
 	defer root.Close()
-	return meta.List(root, meta.Limits{Files: 64})
+	l, err := meta.List(root, meta.Limits{Files: 64})
+	return err == nil && l.Content == a.Content && drop.Busy(root, l) == ""
 }
 
 // close closes all that is open.
@@ -177,8 +179,8 @@ func modelRound(t *testing.T, r *rand.Rand, dir string) (steps, taken int) {
 	take := func(d time.Duration) bool {
 		select {
 		case a := <-out:
-			if l, err := m.list(); err != nil || l.Content != a.Content {
-				return false // changed since it was judged: the look after the claim sends it back
+			if !m.same(a) {
+				return false // the look after the claim sends it back
 			}
 			_, marked := m.have[".ready"]
 			if quiet := time.Since(m.changed); a.Name != m.name || !m.complete() || !marked && quiet < settle {
