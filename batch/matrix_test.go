@@ -104,6 +104,7 @@ var lives = []life{
 func (l life) run(t *testing.T, p *plan) (failed string) {
 	t.Helper()
 	b := newBench(t)
+	b.patience = time.Minute // nothing stalls here but a busy machine
 	b.cfg.DiskRetry = 2 * time.Millisecond
 	b.cfg.Retry.First, b.cfg.Retry.Max = 2*time.Millisecond, 5*time.Millisecond
 	b.cfg.Grace = 0
@@ -160,7 +161,7 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 // until cond holds.
 func (b *bench) offer(name string, cond func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
+	for end := time.Now().Add(time.Minute); !cond(); {
 		if time.Now().After(end) {
 			b.t.Fatalf("%s doesn't get there; reports: %v", name, b.ev.list)
 		}

@@ -45,6 +45,7 @@ func TestSameToken(t *testing.T) {
 		for _, restart := range []bool{false, true} {
 			t.Run(end+map[bool]string{true: ", after a restart"}[restart], func(t *testing.T) {
 				b := newBench(t)
+				b.patience = time.Minute
 				b.cfg.Retry.First, b.cfg.Retry.Max = 300*time.Millisecond, 300*time.Millisecond
 				b.start()
 				b.api.Script(token("first"), c.steps...)
@@ -78,6 +79,7 @@ func TestSameToken(t *testing.T) {
 // A folder's own earlier result stops it where it would be sent twice.
 func TestSentBefore(t *testing.T) {
 	b := newBench(t)
+	b.patience = time.Minute
 	b.start()
 	b.send("a")
 	b.want("a accepted done/a")
@@ -116,6 +118,7 @@ func TestSentBefore(t *testing.T) {
 // What a person decided is carried on, and lets an accepted folder be sent.
 func TestDecidedAgain(t *testing.T) {
 	b := newBench(t)
+	b.patience = time.Minute
 	b.start()
 	b.send("a")
 	b.want("a accepted done/a")
