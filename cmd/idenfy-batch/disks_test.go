@@ -204,12 +204,14 @@ func TestLabLyingSync(t *testing.T) {
 // again.
 func TestLabFullAtStart(t *testing.T) {
 	needsLab(t)
-	l := newLabIn(t, tmpfs(t, "size=1m"))
-	fill(t, l.path("ballast"))
+	l := newLabIn(t, tmpfs(t, "size=1m,nr_inodes=30"))
+	must(t, os.Mkdir(l.path("ballast"), 0o700))
+	for i := 0; os.WriteFile(l.path("ballast", fmt.Sprint(i)), nil, 0o600) == nil; i++ {
+	}
 	if code, out := l.output("run"); code != exitFailed || !strings.Contains(out, "no space left") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
-	must(t, os.Remove(l.path("ballast")))
+	must(t, os.RemoveAll(l.path("ballast")))
 	l.start()
 	must(t, l.stop())
 }
