@@ -163,9 +163,8 @@ func (f *folder) begin(ctx context.Context, a *drop.Arrival) end {
 		return f.release("it is not complete: " + f.rep.Waits[0].Code)
 	}
 	if err := f.keep(); err != nil {
-		e := f.release("what was uploaded could not be brought to the disk")
-		e.health, e.spool, e.reason = fault, true, "the spool: "+err.Error()
-		return e
+		_ = f.release("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
+		return f.spoolFault(err)
 	}
 	// From here on result.json is ours: what lies there is kept as evidence.
 	before, err := sidecar.Read(f.dir)

@@ -51,23 +51,25 @@ func (t *tokens) read(ctx context.Context) error {
 	if t.isRead {
 		return nil
 	}
-	err := each(ctx, t.spool.Path(spool.Work), func(work string, dir *os.Root) {
+	err := each(ctx, t.spool.Path(spool.Work), func(work string, dir *os.Root) (more bool) {
 		res, err := sidecar.Read(dir)
 		if _, id, _ := spool.Split(work); err != nil || res.ID != id || len(res.Attempts) == 0 {
-			return
+			return true
 		}
 		if m, err := meta.Read(dir); err == nil {
 			t.take(m.AuthToken, work)
 		}
+		return true
 	})
 	for _, p := range []spool.Place{spool.Hold, spool.Done} {
 		if err != nil {
 			return err
 		}
-		err = each(ctx, t.spool.Path(p), func(_ string, dir *os.Root) {
+		err = each(ctx, t.spool.Path(p), func(_ string, dir *os.Root) (more bool) {
 			if m, err := meta.Read(dir); err == nil {
 				t.settle(m.AuthToken)
 			}
+			return true
 		})
 	}
 	t.isRead = err == nil
@@ -137,19 +139,18 @@ func (t *tokens) settled(ctx context.Context, token string) (place spool.Place, 
 // FindToken returns the name of a folder in the directory at path whose
 // meta.yaml has the token, or "". A missing directory holds none.
 func FindToken(ctx context.Context, path, token string) (found string, err error) {
-	err = each(ctx, path, func(name string, dir *os.Root) {
-		if found != "" {
-			return
-		}
+	err = each(ctx, path, func(name string, dir *os.Root) (more bool) {
 		if m, err := meta.Read(dir); err == nil && m.AuthToken == token {
 			found = name
 		}
+		return found == ""
 	})
 	return found, err
 }
 
-// each calls do for each folder in the directory at path that can be opened.
-func each(ctx context.Context, path string, do func(name string, dir *os.Root)) error {
+// each calls do for each folder in the directory at path that can be opened,
+// for as long as it wants more.
+func each(ctx context.Context, path string, do func(name string, dir *os.Root) (more bool)) error {
 	parent, err := os.OpenRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -171,8 +172,11 @@ func each(ctx context.Context, path string, do func(name string, dir *os.Root)) 
 		if err != nil {
 			continue // not a folder, or not the daemon's to read
 		}
-		do(name, dir)
+		more := do(name, dir)
 		_ = dir.Close() // it was read only
+		if !more {
+			break
+		}
 	}
 	return nil
 }

@@ -194,12 +194,16 @@ func (r *Result) WasAccepted() bool {
 
 // Again reports whether a person decided, after this result, that the folder
 // is to be sent again.
-func (r *Result) Again() bool {
+func (r *Result) Again() bool { return r.Decided(Requeued) || r.Decided(Resubmit) }
+
+// Decided reports whether the last thing that a person decided is this, and
+// is about this result.
+func (r *Result) Decided(action Action) bool {
 	if len(r.Decisions) == 0 {
 		return false
 	}
 	last := &r.Decisions[len(r.Decisions)-1]
-	return last.Result == r.ID && (last.Action == Requeued || last.Action == Resubmit)
+	return last.Result == r.ID && last.Action == action
 }
 
 // LastAttempt returns the newest attempt, or nil before the first.

@@ -88,7 +88,7 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 	case sidecar.Denied:
 		to, res.Outcome = spool.Failed, sidecar.Rejected
 	}
-	if n := len(res.Decisions); n == 0 || res.Decisions[n-1].Action != dec.Action || res.Decisions[n-1].Result != res.ID { // else a crash came before the move
+	if !res.Decided(dec.Action) { // else a crash came before the move
 		res.Decisions = append(res.Decisions, sidecar.Decision{
 			At: sidecar.Now(), Action: dec.Action, By: dec.By, Forced: dec.Force,
 			Comment: dec.Comment, Result: res.ID, Outcome: was,
