@@ -35,8 +35,9 @@ type box struct {
 }
 
 // newBox boots the Debian in the directory that IDENFY_BATCH_CONTAINER names.
-// What is changed in it is gone afterwards.
-func newBox(t *testing.T) *box {
+// What is changed in it is gone afterwards. options are further ones of
+// systemd-nspawn.
+func newBox(t *testing.T, options ...string) *box {
 	t.Helper()
 	root := os.Getenv("IDENFY_BATCH_CONTAINER")
 	if root == "" || os.Getenv("IDENFY_BATCH_DIST") == "" {
@@ -44,8 +45,10 @@ func newBox(t *testing.T) *box {
 	}
 	b := &box{t: t, share: t.TempDir()}
 	must(t, os.Chmod(b.share, 0o755))
-	cmd := exec.Command("systemd-nspawn", "-D", root, "--volatile=overlay", "--machine=idenfy-batch-test", "--register=no", "--keep-unit",
-		"--private-network", "--boot", "--console=pipe", "--bind="+b.share+":/srv/share", "--bind-ro="+os.Getenv("IDENFY_BATCH_DIST")+":/srv/dist")
+	cmd := exec.Command("systemd-nspawn", append([]string{
+		"-D", root, "--volatile=overlay", "--machine=idenfy-batch-test", "--register=no", "--keep-unit",
+		"--private-network", "--boot", "--console=pipe", "--bind=" + b.share + ":/srv/share", "--bind-ro=" + os.Getenv("IDENFY_BATCH_DIST") + ":/srv/dist",
+	}, options...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	console, err := os.Create(filepath.Join(t.TempDir(), "console"))
 	must(t, err)
@@ -147,6 +150,17 @@ func (b *box) property(name string) string {
 	return strings.TrimSpace(b.run("systemctl show --value -p " + name + " idenfy-batch"))
 }
 
+// startSandbox lets the service's name lead to the sandbox, which has the
+// certificate for it.
+func (b *box) startSandbox(program string) {
+	b.t.Helper()
+	b.run("echo 127.0.0.1 ivs.idenfy.com >>/etc/hosts; cp /srv/share/cert.pem /usr/local/share/ca-certificates/lab.crt; update-ca-certificates")
+	b.run("systemd-run --unit=sandbox " + program + " sandbox --listen 127.0.0.1:443 --tls-cert /srv/share/cert.pem --tls-key /srv/share/key.pem --key the-api-key --secret the-api-secret")
+	b.until("the sandbox is there", func() bool {
+		return strings.Contains(b.try("curl -s https://ivs.idenfy.com/sandbox/report"), "processed")
+	})
+}
+
 // report is the sandbox's count.
 func (b *box) report() (r sandbox.Report) {
 	b.t.Helper()
@@ -231,13 +245,8 @@ func TestLabBooted(t *testing.T) {
 	deb := func(version string) string {
 		return fmt.Sprintf("/srv/dist/idenfy-batch_%s_%s.deb", version, runtime.GOARCH)
 	}
-	// The service's name leads to the sandbox, which has a certificate for it.
-	b.run("echo 127.0.0.1 ivs.idenfy.com >>/etc/hosts; cp /srv/share/cert.pem /usr/local/share/ca-certificates/lab.crt; update-ca-certificates")
 	b.run("cp " + deb("0.9.0") + " /root/; dpkg -x " + deb("0.9.0") + " /opt/sandbox")
-	b.run("systemd-run --unit=sandbox /opt/sandbox/usr/bin/idenfy-batch sandbox --listen 127.0.0.1:443 --tls-cert /srv/share/cert.pem --tls-key /srv/share/key.pem --key the-api-key --secret the-api-secret")
-	b.until("the sandbox is there", func() bool {
-		return strings.Contains(b.try("curl -s https://ivs.idenfy.com/sandbox/report"), "processed")
-	})
+	b.startSandbox("/opt/sandbox/usr/bin/idenfy-batch")
 	upload := func(name string) {
 		t.Helper()
 		b.run("mkdir -p " + name + " && cp --no-preserve=mode /srv/share/case/* " + name + "/ && printf 'authToken: TOKEN-" + name + "-0123456789\\ncountry: LT\\ndocumentType: ID_CARD\\n' >" + name + "/meta.yaml")
