@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -28,18 +27,22 @@ func TestBadConfigExits78(t *testing.T) {
 	if len(paths) < 10 {
 		t.Fatalf("%d fixtures", len(paths))
 	}
+	path, err := checked()
+	must(t, err)
 	want := regexp.MustCompile(`(?m)^# want: (.*)$`)
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
+	for _, config := range paths {
+		data, err := os.ReadFile(config)
 		must(t, err)
 		for _, command := range []string{"run", "status"} {
 			var stderr bytes.Buffer
-			if code := run([]string{command, "--config", path}, io.Discard, &stderr); code != exitConfig {
-				t.Errorf("%s --config %s exits %d", command, path, code)
+			cmd := exec.Command(path, command, "--config", config)
+			cmd.Stderr = &stderr
+			if err := cmd.Run(); cmd.ProcessState.ExitCode() != exitsConfig {
+				t.Errorf("%s --config %s: %v", command, config, err)
 			}
 			for _, m := range want.FindAllSubmatch(data, -1) {
 				if !strings.Contains(stderr.String(), string(m[1])) {
-					t.Errorf("%s --config %s: %q is not in:\n%s", command, path, m[1], stderr.String())
+					t.Errorf("%s --config %s: %q is not in:\n%s", command, config, m[1], stderr.String())
 				}
 			}
 		}
@@ -263,7 +266,10 @@ func TestBadDrops(t *testing.T) {
 		}
 	}
 	// Those that wait say for what, and go on waiting.
-	waiting := readInboxOf(t, l)
+	waiting := map[string][]string{}
+	for _, w := range l.status().Waiting {
+		waiting[w.Folder] = w.WaitsFor
+	}
 	for _, d := range list {
 		if d.waits == "" {
 			continue
@@ -298,15 +304,4 @@ func count(list []badDrop, such func(badDrop) bool) (n int) {
 		}
 	}
 	return n
-}
-
-func readInboxOf(t *testing.T, l *lab) map[string][]string {
-	t.Helper()
-	cfg, err := config.Load(l.config)
-	must(t, err)
-	waits := map[string][]string{}
-	for _, w := range readInbox(&cfg, l.path("inbox")) {
-		waits[w.Folder] = w.WaitsFor
-	}
-	return waits
 }

@@ -40,7 +40,7 @@ func TestBeside(t *testing.T) {
 	l.start()
 	l.until("started", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
 	for _, args := range [][]string{{"run"}, {"run", "--once"}} {
-		if code, out := l.output(args...); code != exitFailed || !strings.Contains(out, "another idenfy-batch already works on this spool") {
+		if code, out := l.output(args...); code != exitsFailed || !strings.Contains(out, "another idenfy-batch already works on this spool") {
 			t.Errorf("%v: %d, %s", args, code, out)
 		}
 	}
@@ -59,7 +59,7 @@ func TestBeside(t *testing.T) {
 		filepath.Join(own, "copy"): "same authToken, done/a",
 		l.path("done", "a"):        "it lies in the spool's done",
 	} {
-		if code, out := l.output("submit", dir); code != exitFailed || !strings.Contains(out, why) {
+		if code, out := l.output("submit", dir); code != exitsFailed || !strings.Contains(out, why) {
 			t.Errorf("submit %s: %d, %s", dir, code, out)
 		}
 	}
@@ -108,7 +108,7 @@ func TestBeside(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(l.path("hold", "c", "result.json"), []byte(strings.Replace(string(text), `"pending"`, `"unknown"`, 1)), 0o640))
 	l.start()
-	if code, out := l.output("resolve", "c", "--accepted"); code != exitFailed || !strings.Contains(out, "ACTIVE") {
+	if code, out := l.output("resolve", "c", "--accepted"); code != exitsFailed || !strings.Contains(out, "ACTIVE") {
 		t.Errorf("resolve --accepted: %d, %s", code, out)
 	}
 	if code, out := l.output("resolve", "c", "--resubmit", "-m", "token unused"); code != 0 {

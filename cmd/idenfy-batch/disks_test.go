@@ -208,7 +208,7 @@ func TestLabFullAtStart(t *testing.T) {
 	must(t, os.Mkdir(l.path("ballast"), 0o700))
 	for i := 0; os.WriteFile(l.path("ballast", fmt.Sprint(i)), nil, 0o600) == nil; i++ {
 	}
-	if code, out := l.output("run"); code != exitFailed || !strings.Contains(out, "no space left") {
+	if code, out := l.output("run"); code != exitsFailed || !strings.Contains(out, "no space left") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	must(t, os.RemoveAll(l.path("ballast")))

@@ -6,10 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -26,30 +26,31 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(tidy{m}, map[string]func(){"idenfy-batch": main})
+	code := m.Run()
+	for _, dir := range programDirs {
+		_ = os.RemoveAll(dir) // in the temporary folder
+	}
+	os.Exit(code)
 }
 
-// tidy removes what program built.
-type tidy struct{ *testing.M }
-
-func (m tidy) Run() int {
-	defer func() {
-		for _, dir := range programDirs {
-			_ = os.RemoveAll(dir) // in the temporary folder
-		}
-	}()
-	return m.M.Run()
-}
-
+// programDirs hold what build built.
 var programDirs []string
 
 // program builds the real program, once: tests that run it as a process of its
-// own, and kill it, should meet what users run. faulty is the one that can be
-// told to leave syncs out.
+// own, and kill it, should meet what users run. checked is the one with the race
+// detector, where the tests have it; faulty can be told to leave syncs out.
 var (
 	program = sync.OnceValues(func() (string, error) { return build() })
+	checked = sync.OnceValues(func() (string, error) { return build(raceFlag()...) })
 	faulty  = sync.OnceValues(func() (string, error) { return build("-tags", "faults") })
 )
+
+func raceFlag() []string {
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return []string{"-race"}
+	}
+	return nil
+}
 
 func build(args ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "idenfy-batch-test-")
@@ -64,6 +65,12 @@ func build(args ...string) (string, error) {
 	}
 	return path, nil
 }
+
+// The exit codes that users rely on.
+const (
+	exitsFailed = 1
+	exitsConfig = 78
+)
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -273,9 +280,12 @@ func (l *lab) result(p spool.Place, name string) *sidecar.Result {
 }
 
 func TestScripts(t *testing.T) {
+	path, err := checked()
+	must(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", filepath.Dir(path)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("IDENFY_API_KEY", "key")
 			env.Setenv("IDENFY_API_SECRET", "secret")
 			s := sandbox.New(sandbox.Options{Key: "key", Secret: "secret"})
@@ -301,16 +311,26 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// Every command has a help text with an example.
-func TestHelp(t *testing.T) {
-	for _, c := range newRoot().Commands() {
-		if c.Name() == "help" || c.Name() == "completion" {
-			continue
-		}
-		if c.Short == "" || c.Example == "" {
-			t.Errorf("%s has no text or no example", c.Name())
-		}
-	}
+// status is what scripts read of idenfy-batch status --json.
+type status struct {
+	Daemon *struct {
+		Paused string `json:"paused"`
+	} `json:"daemon"`
+	Places []struct {
+		Folders int `json:"folders"`
+	} `json:"places"`
+	Waiting []struct {
+		Folder   string   `json:"folder"`
+		WaitsFor []string `json:"waits_for"`
+	} `json:"inbox"`
+}
+
+func (l *lab) status() (s status) {
+	l.t.Helper()
+	out, err := l.command("status", "--json").Output()
+	must(l.t, err)
+	must(l.t, json.Unmarshal(out, &s))
+	return s
 }
 
 // Status tells with a running daemon what each folder waits for, and why it is
@@ -325,13 +345,9 @@ func TestStatusJSON(t *testing.T) {
 	l.start()
 	l.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"})
 	l.put("whole", files("whole"))
-	var s spoolStatus
+	var s status
 	l.until("paused, as status tells", func() bool {
-		cmd := l.command("status", "--json")
-		out, err := cmd.Output()
-		must(t, err)
-		s = spoolStatus{}
-		must(t, json.Unmarshal(out, &s))
+		s = l.status()
 		return s.Daemon != nil && strings.Contains(s.Daemon.Paused, "UNAUTHORIZED")
 	})
 	if len(s.Places) != 5 || s.Places[1].Folders != 1 {
@@ -349,7 +365,7 @@ func TestStatusJSON(t *testing.T) {
 	if text := string(out); !strings.Contains(text, "SUBMISSION IS PAUSED") || strings.Contains(text, "\x1b") {
 		t.Errorf("status:\n%s", text)
 	}
-	if err := l.command("run").Run(); err == nil || err.(*exec.ExitError).ExitCode() != exitFailed { //nolint:errorlint // of Run
+	if err := l.command("run").Run(); err == nil || err.(*exec.ExitError).ExitCode() != exitsFailed { //nolint:errorlint // of Run
 		t.Errorf("a second daemon: %v", err)
 	}
 	l.api.Always(nil)
@@ -361,10 +377,12 @@ func TestStatusJSON(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
-	var out bytes.Buffer
+	path, err := checked()
+	must(t, err)
 	begin := time.Now()
-	if code := run([]string{"demo"}, &out, io.Discard); code != 0 || !strings.Contains(out.String(), "Each of the 5 folders ended where it should.") {
-		t.Errorf("exit code %d:\n%s", code, out.String())
+	out, err := exec.Command(path, "demo").Output()
+	if err != nil || !strings.Contains(string(out), "Each of the 5 folders ended where it should.") {
+		t.Errorf("%v:\n%s", err, out)
 	}
 	t.Logf("took %s", time.Since(begin))
 }

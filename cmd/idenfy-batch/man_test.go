@@ -19,6 +19,18 @@ import (
 	"idenfy-batch/internal/config"
 )
 
+// Every command has a help text with an example.
+func TestHelp(t *testing.T) {
+	for _, c := range newRoot().Commands() {
+		if c.Name() == "help" || c.Name() == "completion" {
+			continue
+		}
+		if c.Short == "" || c.Example == "" {
+			t.Errorf("%s has no text or no example", c.Name())
+		}
+	}
+}
+
 // The man pages are made of the help texts and of the comments at the fields
 // of the configuration. This test fails when they differ; -update writes them.
 func TestManPages(t *testing.T) {

@@ -106,7 +106,7 @@ var readmeCommands = map[string]struct {
 // once lets the daemon empty the inbox.
 func (l *lab) once() {
 	l.t.Helper()
-	if code, out := l.output("run", "--once"); code > exitFailed {
+	if code, out := l.output("run", "--once"); code > exitsFailed {
 		l.t.Fatalf("exit code %d: %s", code, out)
 	}
 }
