@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -18,6 +19,15 @@ import (
 
 	"idenfy-batch/internal/config"
 )
+
+var update = flag.Bool("update", false, "write the man pages anew")
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Every command has a help text with an example.
 func TestHelp(t *testing.T) {

@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ import (
 
 // Every bad configuration stops the program with 78 and its message.
 func TestBadConfigExits78(t *testing.T) {
-	paths, err := filepath.Glob("../../internal/config/testdata/bad/*.yaml")
+	paths, err := filepath.Glob("../internal/config/testdata/bad/*.yaml")
 	must(t, err)
 	if len(paths) < 10 {
 		t.Fatalf("%d fixtures", len(paths))

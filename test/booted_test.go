@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"bytes"
@@ -218,7 +218,7 @@ var block = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
 // blocks returns the blocks of one language in a page of the documentation.
 func blocks(t *testing.T, page, language string) (list []string) {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/" + page)
+	text, err := os.ReadFile("../docs/" + page)
 	must(t, err)
 	for _, m := range block.FindAllSubmatch(text, -1) {
 		if string(m[1]) == language {

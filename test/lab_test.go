@@ -1,4 +1,7 @@
-package main
+// Package test owns what is tried on the program as a whole: built as users
+// run it, started, fed, stopped, killed, on real disks, beside real servers and
+// clients, under systemd.
+package test
 
 import (
 	"bytes"
@@ -6,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,17 +57,37 @@ func raceFlag() []string {
 }
 
 func build(args ...string) (string, error) {
+	if err := lookAtSources(); err != nil {
+		return "", err
+	}
 	dir, err := os.MkdirTemp("", "idenfy-batch-test-")
 	if err != nil {
 		return "", err
 	}
 	programDirs = append(programDirs, dir)
 	path := filepath.Join(dir, "idenfy-batch")
-	out, err := exec.Command("go", slices.Concat([]string{"build", "-o", path}, args, []string{"."})...).CombinedOutput()
+	out, err := exec.Command("go", slices.Concat([]string{"build", "-o", path}, args, []string{"../cmd/idenfy-batch"})...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return path, nil
+}
+
+// lookAtSources looks at what the program is made of: go test gives an old
+// result again while nothing has changed that the test looked at by itself.
+func lookAtSources() error {
+	for _, dir := range []string{"go.mod", "go.sum", "batch", "cmd", "internal", "sidecar", "watcher"} {
+		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // The exit codes that users rely on.

@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"bytes"
@@ -34,7 +34,7 @@ var (
 // readReadme fails the test at a block of which it can't tell what it is.
 func readReadme(t *testing.T) (r readme) {
 	t.Helper()
-	data, err := os.ReadFile("../../README.md")
+	data, err := os.ReadFile("../README.md")
 	must(t, err)
 	text := string(data)
 	for _, m := range fenced.FindAllStringSubmatch(text, -1) {
@@ -165,7 +165,7 @@ func TestReadme(t *testing.T) {
 			}
 			dir := place
 			if strings.HasPrefix(line, "go ") {
-				dir = "../.."
+				dir = ".."
 			}
 			out := l.shell(dir, line, known.says, known.stays)
 			if strings.HasSuffix(name, " demo") {
@@ -241,7 +241,7 @@ func wholeMeta(t *testing.T, meta string) {
 		t.Errorf("%d lines of optional keys", n)
 	}
 	read := func(name string) []byte {
-		data, err := os.ReadFile(filepath.Join("../../internal/imagefile/testdata", name))
+		data, err := os.ReadFile(filepath.Join("../internal/imagefile/testdata", name))
 		must(t, err)
 		return data
 	}
@@ -283,7 +283,7 @@ func TestLabReadme(t *testing.T) {
 	clone := filepath.Join(b.share, "clone")
 	must(t, os.Mkdir(clone, 0o755))
 	cmd := exec.Command("sh", "-c", "git ls-files -z | xargs -0 cp --parents -t "+clone)
-	cmd.Dir = "../.."
+	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

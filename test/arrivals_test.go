@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"bytes"
@@ -135,12 +135,12 @@ func TestArrivals(t *testing.T) {
 // inLab says that the machine has what the lab tests need, and the time.
 var inLab = os.Getenv("IDENFY_BATCH_LAB") != ""
 
-var update = flag.Bool("update", false, "write what is made of the code: the table in docs/completeness.md, the man pages")
+var update = flag.Bool("update", false, "write the table in docs/completeness.md")
 
 // writeTable puts the table between its marks in the documentation.
 func writeTable(t *testing.T, table *arrivalTable) {
 	t.Helper()
-	path := filepath.Join("..", "..", "docs", "completeness.md")
+	path := filepath.Join("..", "docs", "completeness.md")
 	data, err := os.ReadFile(path)
 	must(t, err)
 	before, rest, ok1 := strings.Cut(string(data), "<!-- table -->\n")
