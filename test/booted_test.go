@@ -422,7 +422,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 			since := strings.TrimSpace(b.run("date '+%F %T'"))
 			b.try("systemctl restart idenfy-batch")
 			time.Sleep(4 * time.Second) // longer than RestartSec=
-			out := b.run("journalctl --no-pager -o cat -u idenfy-batch _COMM=idenfy-batch --since '" + since + "'")
+			out := b.run("journalctl --no-pager -o cat -u idenfy-batch -t idenfy-batch --since '" + since + "'")
 			if n := strings.Count(out, says); n != 1 || b.property("NRestarts") != "0" || b.property("ExecMainStatus") != "78" {
 				t.Errorf("%q is said %d times, %s restarts, status %s:\n%s", says, n, b.property("NRestarts"), b.property("ExecMainStatus"), out)
 			}
