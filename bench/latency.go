@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"idenfy-batch/internal/sample"
@@ -32,16 +31,7 @@ func (b *bench) latency() error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{}
-	hashes := "sha256:\n"
-	var hashesSb521 strings.Builder
-	for i, step := range []string{"FRONT", "BACK", "FACE"} {
-		data := sample.Pad([][]byte{sample.Front(), sample.Back(), sample.Face()}[i], imageSize, uint64(i))
-		sum := sha256.Sum256(data)
-		files[step+".jpg"] = data
-		hashesSb521.WriteString("  " + step + ": " + hex.EncodeToString(sum[:]) + "\n")
-	}
-	hashes += hashesSb521.String()
+	files, hashes := proven()
 	time.Sleep(time.Second) // the daemon has started
 	var took []float64
 	for i := range n {
@@ -75,4 +65,16 @@ func (b *bench) latency() error {
 	slices.Sort(took)
 	fmt.Printf("  %-46s %8.1f ms median, %.1f ms 95th percentile, %.1f ms most\n", "last write to start of the request", median(took), took[len(took)*95/100], took[len(took)-1])
 	return d.stop()
+}
+
+// proven returns three images, and the lines of a meta.yaml that prove them.
+func proven() (files map[string][]byte, hashes string) {
+	files, hashes = map[string][]byte{}, "sha256:\n"
+	for i, step := range []string{"FRONT", "BACK", "FACE"} {
+		data := sample.Pad([][]byte{sample.Front(), sample.Back(), sample.Face()}[i], imageSize, uint64(i))
+		sum := sha256.Sum256(data)
+		files[step+".jpg"] = data
+		hashes += "  " + step + ": " + hex.EncodeToString(sum[:]) + "\n"
+	}
+	return files, hashes
 }

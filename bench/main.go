@@ -1,13 +1,15 @@
 // Command bench measures idenfy-batch as a whole program: throughput beside
-// the floor in the same run, memory, the time from the last write of a proven
-// folder to its request, and what an idle daemon costs.
+// the floor in the same run, memory, the start with a full spool, the time from
+// the last write of a proven folder to its request, and what an idle daemon
+// costs.
 //
 //	go run ./bench          everything, some minutes
 //	go run ./bench -quick   smaller numbers, to see that it works
 //	go run ./bench -run throughput,memory
 //
-// Correctness and memory are held against their limits and decide the exit
-// code; times are printed only, because they depend on the machine.
+// Correctness, memory and, but for -quick, the time of a start are held against
+// their limits and decide the exit code; other times are printed only, because
+// they depend on the machine.
 package main
 
 import (
@@ -35,7 +37,7 @@ import (
 
 func main() {
 	quick := flag.Bool("quick", false, "smaller numbers")
-	only := flag.String("run", "throughput,syncs,memory,waiting,latency,idle", "what to measure")
+	only := flag.String("run", "throughput,syncs,memory,waiting,start,latency,idle", "what to measure")
 	flag.Parse()
 	b := &bench{quick: *quick}
 	if err := b.run(strings.Split(*only, ",")); err != nil {
@@ -66,7 +68,7 @@ func (b *bench) run(parts []string) (err error) {
 		return err
 	}
 	measures := map[string]func() error{
-		"throughput": b.throughput, "syncs": b.syncs, "memory": b.memory, "waiting": b.waiting, "latency": b.latency, "idle": b.idle,
+		"throughput": b.throughput, "syncs": b.syncs, "memory": b.memory, "waiting": b.waiting, "start": b.starts, "latency": b.latency, "idle": b.idle,
 	}
 	for _, part := range parts {
 		measure, ok := measures[part]

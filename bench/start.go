@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/sidecar"
+)
+
+// starts: a daemon with years of work in done starts on a machine that has just
+// booted. The very first start, which may have to take in what lies there, is
+// shown beside it and has no limit.
+func (b *bench) starts() error {
+	n := b.pick(200_000, 5_000)
+	fmt.Printf("start: %d folders in done, one in the inbox\n", n)
+	root, err := b.spool("start")
+	if err != nil {
+		return err
+	}
+	if err := settled(root, n); err != nil {
+		return err
+	}
+	began := make(chan time.Time, 1)
+	url, stop, err := serve(&sink{before: func() { began <- time.Now() }})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	files, hashes := proven()
+	cold := true
+	// once drops a folder, starts the daemon, and returns the seconds to its
+	// request, and the peak memory in MiB until what the start leaves for
+	// afterwards is over too.
+	once := func(nth int, after time.Duration) (took, peak float64, err error) {
+		name := fmt.Sprintf("new%05d", nth)
+		files["meta.yaml"] = []byte(sample.Meta(token(n+nth), "LT", "ID_CARD") + hashes)
+		if err := sample.Write(filepath.Join(root, "inbox", name), files); err != nil {
+			return 0, 0, err
+		}
+		cold = dropCaches() == nil && cold
+		begin := time.Now()
+		d, err := b.start(root, url, "")
+		if err != nil {
+			return 0, 0, err
+		}
+		select {
+		case at := <-began:
+			took = at.Sub(begin).Seconds()
+		case <-time.After(10 * time.Minute):
+			return 0, 0, errors.Join(errors.New("no request came"), d.stop())
+		}
+		err = until("the folder in done", time.Minute, func() bool {
+			_, err := os.Stat(filepath.Join(root, "done", name))
+			return err == nil
+		})
+		if err == nil {
+			time.Sleep(after)
+			peak, err = d.peak()
+		}
+		return took, peak, errors.Join(err, d.stop())
+	}
+	first, firstPeak, err := once(0, 0)
+	if err != nil {
+		return err
+	}
+	var times, peaks []float64
+	for i := range b.pick(3, 1) {
+		took, peak, err := once(i+1, 3*time.Second)
+		if err != nil {
+			return err
+		}
+		times, peaks = append(times, took), append(peaks, peak)
+	}
+	if !cold {
+		fmt.Println("  the page cache is warm: only root can drop it")
+	}
+	fmt.Printf("  %-46s %8.2f s, %.1f MiB at most\n", "the very first start, to its first request", first, firstPeak)
+	fmt.Printf("  %-46s %8.2f s (of %d starts: %.2f)\n", "later starts", median(times), len(times), times)
+	slow := within("start of the program to its first request", median(times), 1, "s")
+	if b.quick {
+		slow = nil // it is a time, and CI's machine may be busy
+	}
+	return errors.Join(slow, within("peak resident memory", slices.Max(peaks), 48, "MiB"))
+}
+
+// settled makes n folders in done, as the daemon leaves them, but without
+// images, which nobody looks at.
+func settled(root string, n int) error {
+	var group errgroup.Group
+	const makers = 4
+	for maker := range makers {
+		group.Go(func() error {
+			at := sidecar.Now()
+			for i := maker; i < n; i += makers {
+				name := fmt.Sprintf("case%06d", i)
+				res := &sidecar.Result{
+					ID: fmt.Sprintf("BENCH%021d", i), Folder: name, Outcome: sidecar.Accepted,
+					Request:  sidecar.Request{Endpoint: "https://ivs.idenfy.com/api/v2/process", TokenHint: sidecar.TokenHint(token(i)), Country: "LT", DocumentType: "ID_CARD"},
+					Attempts: []sidecar.Attempt{{N: 1, Started: at, Finished: at, State: sidecar.Answered, HTTPStatus: 200}},
+					Times:    sidecar.Times{FirstSeen: at, Complete: at, Claimed: at, Finished: at},
+				}
+				data, err := sidecar.Encode(res)
+				if err != nil {
+					return err
+				}
+				files := map[string][]byte{sidecar.Name: data, "meta.yaml": []byte(sample.Meta(token(i), "LT", "ID_CARD"))}
+				if err := sample.Write(filepath.Join(root, "done", name), files); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// dropCaches has everything on the disk and nothing in memory, as after a boot
+// (proc(5), /proc/sys/vm/drop_caches).
+func dropCaches() error {
+	unix.Sync()
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
+}
