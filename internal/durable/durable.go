@@ -107,7 +107,57 @@ func fill(f *os.File, at string, data []byte, perm fs.FileMode) error {
 // made to forget that, so that the next reader meets what is on the disk
 // (posix_fadvise(2), POSIX_FADV_DONTNEED).
 func Keep(f *os.File) error {
-	err := step(OpSync, f.Name(), f.Sync)
+	return forget(f, step(OpSync, f.Name(), f.Sync))
+}
+
+// KeepAll is Keep for several files, of one folder as a rule. All are on their
+// way to the disk before the first is waited for, so that one commit of the
+// file system's journal does for all:
+//
+//	sync_file_range(each file)   begun, nothing promised
+//	fsync(each file)             that file is on the disk
+//
+// Each is tried, whatever becomes of the others, so that each that failed is
+// forgotten as after Keep.
+func KeepAll(files []*os.File) error {
+	errs := make([]error, len(files))
+	if len(files) > 1 {
+		for i, f := range files {
+			errs[i] = step(OpBegin, f.Name(), func() error { return writeBack(f) })
+		}
+	}
+	for i, f := range files {
+		errs[i] = forget(f, errors.Join(errs[i], step(OpSync, f.Name(), f.Sync)))
+	}
+	return errors.Join(errs...)
+}
+
+// writeBack has the kernel begin to write what is in memory only. What it says
+// of that is to be heard: a file system that finds no block for the data may
+// drop them, and tell only whoever made it begin. Where there is no such call,
+// or it may not be made, nothing has begun, and fsync does it all.
+func writeBack(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var begun error
+	if err := conn.Control(func(fd uintptr) {
+		begun = unix.SyncFileRange(int(fd), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}); err != nil {
+		return err
+	}
+	switch begun {
+	case nil, unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.ESPIPE:
+		return nil
+	default:
+		return &os.PathError{Op: string(OpBegin), Path: f.Name(), Err: begun}
+	}
+}
+
+// forget makes the kernel forget a file that could not be kept; err is why, or
+// nil, and comes back.
+func forget(f *os.File, err error) error {
 	if err != nil {
 		if conn, connErr := f.SyscallConn(); connErr == nil {
 			_ = conn.Control(func(fd uintptr) { _ = unix.Fadvise(int(fd), 0, 0, unix.FADV_DONTNEED) }) // as much as can be done

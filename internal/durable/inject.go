@@ -11,7 +11,8 @@ const (
 	OpCreate  Op = "openat"             // WriteFile: the new file
 	OpWrite   Op = "write"              // WriteFile: its data
 	OpChmod   Op = "fchmod"             // WriteFile: its mode
-	OpSync    Op = "fsync"              // WriteFile and Keep: of a file
+	OpSync    Op = "fsync"              // WriteFile, Keep, KeepAll: of a file
+	OpBegin   Op = "sync_file_range"    // KeepAll: begun, before fsync
 	OpRename  Op = "renameat"           // WriteFile: over the old file
 	OpSyncDir Op = "fsync of directory" // WriteFile, Rename, Mkdir
 	OpMove    Op = "renameat2"          // Rename
