@@ -333,6 +333,6 @@ func (b *body) next() error {
 	b.sum.Write(raw)
 	p.left -= int64(len(raw))
 	b.buf = b.made[:base64.StdEncoding.EncodedLen(len(raw))]
-	base64.StdEncoding.Encode(b.buf, raw)
+	encode(b.buf, raw)
 	return nil
 }
