@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/sidecar"
 )
@@ -23,12 +24,12 @@ func (f *folder) resume(ctx context.Context, due, probe bool) end {
 		last.State, last.Finished = sidecar.NoAnswer, sidecar.Now()
 		last.Message = "the daemon ended while it was sending"
 		last.DurationMS = max(last.Finished.Sub(last.Started.Time).Milliseconds(), 0)
-		f.b.ev.Attempted(f.name, f.id, *last)
+		f.b.emit(events.Attempted{Folder: f.name, ID: f.id, Attempt: *last})
 		return f.decided() // recorded, and due after its delay
 	}
 	// A probe goes on at once: the pause was longer than the delay, or this
 	// folder is the only one to try.
-	if at := f.b.cfg.Retry.due(f.res, time.Now()); !due && !probe && at.After(time.Now()) {
+	if at := f.set.Retry.due(f.res, time.Now()); !due && !probe && at.After(time.Now()) {
 		return end{work: f.work, due: at}
 	}
 	why, err := f.inspect()
@@ -73,7 +74,7 @@ func (f *folder) attempt(ctx context.Context, probe bool) end {
 			}
 		}
 	}
-	if err := f.b.rate.Wait(ctx); err != nil { // the daemon stops
+	if err := f.set.Rate.Wait(ctx); err != nil { // the daemon stops
 		return f.stopped()
 	}
 	req, files, err := f.request()
@@ -97,7 +98,7 @@ func (f *folder) attempt(ctx context.Context, probe bool) end {
 		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the intent could not be recorded"
 		return f.spoolFault(err)
 	}
-	answer, err := f.b.api.Process(ctx, req)
+	answer, err := f.set.API.Process(ctx, req)
 	a := f.res.LastAttempt()
 	a.Finished = sidecar.Now()
 	a.DurationMS = time.Since(started).Milliseconds()
@@ -137,7 +138,7 @@ func (f *folder) request() (*idenfy.Request, []*os.File, error) {
 		return nil
 	}
 	size, err := idenfy.BodySize(req)
-	f.res.Request.Endpoint, f.res.Request.Bytes = f.b.api.Endpoint(), size
+	f.res.Request.Endpoint, f.res.Request.Bytes = f.set.API.Endpoint(), size
 	return req, files, err
 }
 
@@ -151,7 +152,7 @@ func closeAll(files []*os.File) {
 func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe bool) end {
 	if err == nil {
 		a.State = sidecar.Answered
-		f.b.ev.Attempted(f.name, f.id, *a)
+		f.b.emit(events.Attempted{Folder: f.name, ID: f.id, Attempt: *a})
 		return f.decide(sidecar.Accepted).well()
 	}
 	var apiErr *idenfy.Error
@@ -168,7 +169,7 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 	default:
 		a.State = sidecar.Answered
 	}
-	f.b.ev.Attempted(f.name, f.id, *a)
+	f.b.emit(events.Attempted{Folder: f.name, ID: f.id, Attempt: *a})
 	stopping := ctx.Err() != nil // then nothing is said of the service
 	switch apiErr.Class {
 	case idenfy.Rejected:
@@ -188,7 +189,7 @@ func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe
 		}
 		return f.decided().met(fault, apiErr)
 	}
-	if !probe && f.b.cfg.Retry.over(f.res) {
+	if !probe && f.set.Retry.over(f.res) {
 		return f.giveUp(apiErr)
 	}
 	e := f.decided()
@@ -207,7 +208,7 @@ func (f *folder) apiReason(err *idenfy.Error) {
 }
 
 func (f *folder) giveUp(last *idenfy.Error) end {
-	f.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(f.res.Attempts), f.b.cfg.Retry.GiveUpAfter, last)
+	f.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(f.res.Attempts), f.set.Retry.GiveUpAfter, last)
 	outcome := sidecar.GaveUp
 	if anyAttempt(f.res.Attempts, noAnswer) {
 		f.because("may_have_been_accepted", "attempts without an answer may have been processed; look the session up in the iDenfy dashboard, then decide")
@@ -232,10 +233,10 @@ func (f *folder) settle(ctx context.Context) (e end, over bool) {
 	if f.rep.Meta.ScanRef == "" {
 		return end{}, false
 	}
-	if err := f.b.rate.Wait(ctx); err != nil {
+	if err := f.set.Rate.Wait(ctx); err != nil {
 		return end{work: f.work, due: time.Now()}, true
 	}
-	state, word, err := f.b.api.Status(ctx, f.rep.Meta.ScanRef)
+	state, word, err := f.set.API.Status(ctx, f.rep.Meta.ScanRef)
 	if apiErr, ok := errors.AsType[*idenfy.Error](err); ok {
 		switch {
 		case ctx.Err() != nil:

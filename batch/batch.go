@@ -11,61 +11,39 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
 
-// Config says how folders are submitted.
-type Config struct {
+// Settings say how folders are submitted. They may change while the batch
+// works, see Set.
+type Settings struct {
 	Concurrency int // submissions in flight
 	Retry       Retry
 	Grace       time.Duration // how long a stop waits for submissions in flight
+	DiskRetry   time.Duration // how long a folder waits that met a fault of the disk; 0: 30 s
 	Limits      meta.Limits
-	Daemon      sidecar.Daemon             // goes into each result
-	DiskRetry   time.Duration              // how long a folder waits that met a fault of the disk; 0: 30 s
-	Unwritten   map[string]*sidecar.Result // of the Left of a Batch before this one
-	Once        bool                       // end when intake was closed and nothing is in flight, or when paused
-}
-
-// Events is what the batch reports. Methods are called from several
-// goroutines.
-type Events interface {
-	// Recovered tells how many folders lay in work at the start.
-	Recovered(folders int)
-	// Claimed tells that a folder was taken into work.
-	Claimed(folder, id string)
-	// ClaimFailed tells that a folder could not be taken, and stays.
-	ClaimFailed(folder string, err error)
-	// Released tells that a folder went back to the inbox, and why.
-	Released(folder, id, why string)
-	// Attempted tells how an attempt ended.
-	Attempted(folder, id string, a sidecar.Attempt)
-	// Ended tells that a folder lies in its final place under name.
-	Ended(res *sidecar.Result, place spool.Place, name string)
-	// Paused tells that submission waits for the service, or, with spool, for
-	// the disk.
-	Paused(spool bool, reason string, wait time.Duration)
-	// Resumed tells the end of that.
-	Resumed()
-	// Progress tells that the batch is alive; work says what it has to do.
-	Progress(inFlight, parked int)
+	Daemon      sidecar.Daemon // goes into each result
+	API         *idenfy.Client
+	Rate        *rate.Limiter // is asked once for each request
 }
 
 // Batch submits folders. Create it with New.
 type Batch struct {
-	cfg   Config
+	set   atomic.Pointer[Settings]
+	fresh chan struct{} // the settings changed
 	spool *spool.Spool
-	api   *idenfy.Client
-	rate  *rate.Limiter
-	ev    Events
+	emit  events.Sink
 
 	tokens *tokens // nil without a spool
 
@@ -76,14 +54,25 @@ type Batch struct {
 	row      []string // folders that met trouble, one after the other
 }
 
-// New returns a batch that works on the spool. limiter is asked once for each
-// request.
-func New(cfg Config, s *spool.Spool, api *idenfy.Client, limiter *rate.Limiter, ev Events) *Batch {
-	b := &Batch{cfg: cfg, spool: s, api: api, rate: limiter, ev: ev}
+// New returns a batch that works on the spool, and tells emit what happens.
+func New(set Settings, s *spool.Spool, emit events.Sink) *Batch {
+	b := &Batch{fresh: make(chan struct{}, 1), spool: s, emit: emit}
+	b.set.Store(&set)
 	if s != nil {
 		b.tokens = newTokens(s)
 	}
 	return b
+}
+
+// Set changes the settings, at any time and from any goroutine. What is in
+// flight ends under the old ones. While submission is paused, the next try is
+// at once: what was at fault may be mended.
+func (b *Batch) Set(set Settings) {
+	b.set.Store(&set)
+	select {
+	case b.fresh <- struct{}{}:
+	default: // it is to be noticed anyway
+	}
 }
 
 // parked is a folder in work that waits for its next attempt.
@@ -160,33 +149,34 @@ const (
 // going well in between, until it is taken for the service's.
 const inARow = 3
 
-// Run works until ctx ends, or, with Config.Once, until its work is done. Then it waits for what is in flight, for as long as Config.Grace;
-// what has not ended by then is cut off and recorded as unanswered. It returns
-// what it left undone. An error means that work could not be read at the start.
-func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, error) {
+// Run works until ctx ends, or, with once, until intake was closed and nothing
+// is in flight, or submission is paused. Then it waits for what is in flight,
+// for as long as Settings.Grace; what has not ended by then is cut off and
+// recorded as unanswered. It returns what it left undone. An error means that
+// work could not be read at the start.
+func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) (Left, error) {
 	names, err := b.spool.List(spool.Work)
 	if err != nil {
 		return Left{}, fmt.Errorf("work: %w", err)
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		b.parked = append(b.parked, parked{work: name, fresh: true, res: b.cfg.Unwritten[name]})
+		b.parked = append(b.parked, parked{work: name, fresh: true})
 	}
-	b.ev.Recovered(len(names))
+	b.emit(events.Recovered{Folders: len(names)})
 
 	// Submissions outlive ctx by the grace.
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var group errgroup.Group
-	group.SetLimit(b.cfg.Concurrency + 1)
-	ends := make(chan end, b.cfg.Concurrency)
+	ends := make(chan end)
 	group.Go(func() error {
 		_ = b.tokens.read(hard) // a step that needs it tries again, and tells
 		return nil
 	})
 	start := func(j job) {
 		b.inFlight++
-		group.Go(func() error { // never waits: inFlight is below the limit
+		group.Go(func() error { // as many as mayStart lets
 			ends <- b.step(hard, j)
 			return nil // a folder's failure is data
 		})
@@ -194,7 +184,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		b.ev.Progress(b.inFlight, len(b.parked))
+		b.emit(events.Progress{InFlight: b.inFlight, Parked: len(b.parked)})
 		if b.mayStart(time.Now()) && b.paused() && b.pause.n%2 == 0 {
 			// Every other probe is a new folder, lest all depend on one that
 			// fails by itself.
@@ -211,13 +201,15 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 		for j, ok := b.nextParked(time.Now()); ok; j, ok = b.nextParked(time.Now()) {
 			start(j)
 		}
-		if b.cfg.Once && b.inFlight == 0 && (intake == nil || b.paused()) {
+		if once && b.inFlight == 0 && (intake == nil || b.paused()) {
 			break
 		}
 		timer.Reset(b.wait(time.Now()))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+		case <-b.fresh:
+			b.pause.until = time.Now()
 		case e := <-ends:
 			b.ended(e)
 		case a, ok := <-b.open(intake, time.Now()):
@@ -228,33 +220,19 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival) (Left, erro
 			start(b.job(job{arrival: &a}))
 		}
 	}
-	grace := time.AfterFunc(b.cfg.Grace, cut)
+	grace := time.AfterFunc(b.set.Load().Grace, cut)
 	defer grace.Stop()
 	for b.inFlight > 0 {
 		b.ended(<-ends)
 	}
 	cut()
-	left := Left{InWork: len(b.parked), Paused: b.pause.reason}
-	for _, p := range b.parked {
-		if p.res != nil {
-			if left.Unwritten == nil {
-				left.Unwritten = map[string]*sidecar.Result{}
-			}
-			left.Unwritten[p.work] = p.res
-		}
-	}
-	return left, group.Wait()
+	return Left{InWork: len(b.parked), Paused: b.pause.reason}, group.Wait()
 }
 
 // Left is what Run leaves undone.
 type Left struct {
 	InWork int    // folders in work, for the next start
 	Paused string // why submission is paused; empty: it isn't
-
-	// What is known of folders in work, by their names there, and could not be
-	// written: a Batch that takes over within this process is to have it, see
-	// Config.
-	Unwritten map[string]*sidecar.Result
 }
 
 // heartbeat is how often Progress is told when nothing else happens.
@@ -271,7 +249,7 @@ func (b *Batch) wait(now time.Time) time.Duration {
 		}
 		return wait
 	}
-	if b.inFlight < b.cfg.Concurrency {
+	if b.inFlight < b.set.Load().Concurrency {
 		for i := range b.parked {
 			if b.free(&b.parked[i]) {
 				wait = min(wait, max(b.parked[i].due.Sub(now), 0))
@@ -288,7 +266,7 @@ func (b *Batch) mayStart(now time.Time) bool {
 	if b.paused() && (b.pause.probing || now.Before(b.pause.until)) {
 		return false
 	}
-	return b.inFlight < b.cfg.Concurrency
+	return b.inFlight < b.set.Load().Concurrency
 }
 
 // free reports whether a parked folder waits for no other one.
@@ -357,7 +335,7 @@ func (b *Batch) ended(e end) {
 					b.parked[i].due = time.Now()
 				}
 			}
-			b.ev.Resumed()
+			b.emit(events.Resumed{})
 		}
 	case fault:
 		b.hold(e, e.reason)
@@ -381,8 +359,8 @@ func (b *Batch) hold(e end, reason string) {
 		return // one of those that were in flight when it began
 	}
 	b.pause.n++
-	wait := time.Duration(rand.Int64N(int64(b.cfg.Retry.ceiling(b.pause.n)) + 1))
+	wait := time.Duration(rand.Int64N(int64(b.set.Load().Retry.ceiling(b.pause.n)) + 1))
 	wait = max(wait, e.retry)
 	b.pause.reason, b.pause.until = reason, time.Now().Add(wait)
-	b.ev.Paused(e.spool, reason, wait)
+	b.emit(events.Paused{Disk: e.spool, Reason: reason, Wait: wait})
 }

@@ -20,6 +20,7 @@ import (
 
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/sample"
@@ -72,17 +73,29 @@ func (n *notes) count(prefix string) (c int) {
 	return c
 }
 
-func (n *notes) Recovered(folders int)                         { n.add("recovered %d", folders) }
-func (n *notes) Claimed(folder, _ string)                      { n.add("claimed %s", folder) }
-func (n *notes) ClaimFailed(folder string, _ error)            { n.add("claim failed %s", folder) }
-func (n *notes) Released(folder, _, why string)                { n.add("released %s: %s", folder, why) }
-func (n *notes) Attempted(f, _ string, a sidecar.Attempt)      { n.add("attempt %s %d %s", f, a.N, a.State) }
-func (n *notes) Paused(_ bool, reason string, _ time.Duration) { n.add("paused %s", reason) }
-func (n *notes) Resumed()                                      { n.add("resumed") }
-func (n *notes) Progress(int, int)                             { n.turns.Add(1) }
-func (n *notes) Ended(r *sidecar.Result, p spool.Place, name string) {
-	n.add("ended %s %s", r.Folder, r.Outcome)
-	n.ended <- fmt.Sprintf("%s %s %s/%s", r.Folder, r.Outcome, p, name)
+// take is an events.Sink.
+func (n *notes) take(e events.Event) {
+	switch e := e.(type) {
+	case events.Recovered:
+		n.add("recovered %d", e.Folders)
+	case events.Claimed:
+		n.add("claimed %s", e.Folder)
+	case events.ClaimFailed:
+		n.add("claim failed %s", e.Folder)
+	case events.Released:
+		n.add("released %s: %s", e.Folder, e.Why)
+	case events.Attempted:
+		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
+	case events.Paused:
+		n.add("paused %s", e.Reason)
+	case events.Resumed:
+		n.add("resumed")
+	case events.Progress:
+		n.turns.Add(1)
+	case events.Ended:
+		n.add("ended %s %s", e.Result.Folder, e.Result.Outcome)
+		n.ended <- fmt.Sprintf("%s %s %s/%s", e.Result.Folder, e.Result.Outcome, e.Place, e.Name)
+	}
 }
 
 // bench is a batch on a spool of its own, against a sandbox.
@@ -90,8 +103,10 @@ type bench struct {
 	t     *testing.T
 	spool *spool.Spool
 	api   *sandbox.Sandbox
-	cfg   batch.Config
+	cfg   batch.Settings
+	once  bool
 	ev    *notes
+	batch *batch.Batch
 	in    chan drop.Arrival
 	done  chan batch.Left
 	stop  context.CancelFunc
@@ -110,7 +125,7 @@ func newBench(t *testing.T) *bench {
 	}
 	s, err := spool.Open(paths)
 	must(t, err)
-	b := &bench{t: t, spool: s, api: sandbox.New(sandbox.Options{}), cfg: batch.Config{
+	b := &bench{t: t, spool: s, api: sandbox.New(sandbox.Options{}), cfg: batch.Settings{
 		Concurrency: 3, Grace: 5 * time.Second, Limits: limits,
 		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
 		Daemon: sidecar.Daemon{Version: "test", Host: "test"},
@@ -147,10 +162,12 @@ func (b *bench) startWith(o idenfy.Options) {
 	b.done = make(chan batch.Left, 1)
 	o.Key, o.Secret, o.Conns = "k", "s", 3
 	client := idenfy.New(o)
+	b.cfg.API, b.cfg.Rate = client, rate.NewLimiter(rate.Inf, 1)
+	b.batch = batch.New(b.cfg, b.spool, b.ev.take)
 	ctx, stop := context.WithCancel(b.t.Context())
 	b.stop = stop
 	go func() {
-		left, err := batch.New(b.cfg, b.spool, client, rate.NewLimiter(rate.Inf, 1), b.ev).Run(ctx, b.in)
+		left, err := b.batch.Run(ctx, b.in, b.once)
 		if err != nil {
 			b.t.Error(err)
 		}
@@ -643,7 +660,7 @@ func TestChangedWhileSent(t *testing.T) {
 
 func TestOnce(t *testing.T) {
 	b := newBench(t)
-	b.cfg.Once = true
+	b.once = true
 	b.start()
 	b.send("a")
 	b.send("b", "colour: red")
@@ -655,6 +672,43 @@ func TestOnce(t *testing.T) {
 	if b.ev.count("ended") != 2 {
 		t.Errorf("reports %v", b.ev.list)
 	}
+}
+
+// Settings change while folders are in flight, which end under the old ones.
+func TestSet(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Concurrency = 1
+	b.api.Decide(func(tok string, _ int) sandbox.Step {
+		if strings.Contains(tok, "slow") {
+			return sandbox.Step{Latency: 300 * time.Millisecond}
+		}
+		return sandbox.Step{}
+	})
+	b.start()
+	b.send("slow")
+	for b.api.Report().Requests == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	set := b.cfg
+	set.Concurrency, set.Limits.Request = 2, 1000
+	b.batch.Set(set)
+	b.send("next") // there is room for a second one now
+	b.want("next invalid failed/next")
+	b.want("slow accepted done/slow")
+}
+
+// A pause ends with the next try, which new settings have at once.
+func TestSetMendsAPause(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry = batch.Retry{First: time.Hour, Max: time.Hour}
+	b.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"})
+	b.start()
+	b.send("case")
+	b.until("paused")
+	b.api.Always(nil)
+	b.batch.Set(b.cfg)
+	b.want("case accepted done/case")
+	b.until("resumed")
 }
 
 func TestManyAtOnce(t *testing.T) {
@@ -683,7 +737,8 @@ func TestSubmitInPlace(t *testing.T) {
 	defer root.Close()
 	client := idenfy.New(idenfy.Options{BaseURL: b.url, Key: "k", Secret: "s", Timeout: time.Second})
 	defer client.Close()
-	one := batch.New(b.cfg, nil, client, rate.NewLimiter(rate.Inf, 1), nil)
+	b.cfg.API, b.cfg.Rate = client, rate.NewLimiter(rate.Inf, 1)
+	one := batch.New(b.cfg, nil, nil)
 	b.api.Script(token("x"), sandbox.Step{Fault: sandbox.ResetInBody}, sandbox.Step{Status: 401})
 	for n := range 2 {
 		if res, err := one.Submit(t.Context(), root, "case"); err == nil {

@@ -272,33 +272,3 @@ func TestMatrix(t *testing.T) {
 	}
 	t.Logf("fault matrix: %d faults in %d lives, 0 lost, 0 twice", faults.Load(), len(lives))
 }
-
-// What is known and could not be written is handed on to the batch that takes
-// over at a reload: nothing is sent again for want of a disk.
-func TestUnwrittenIsHandedOn(t *testing.T) {
-	b := newBench(t)
-	b.cfg.Grace = time.Second
-	b.api.Script(token("case"), sandbox.Step{Latency: 100 * time.Millisecond})
-	p := &plan{}
-	root := filepath.Dir(b.spool.Path(spool.Inbox)) + "/"
-	disks.Store(root, p)
-	defer disks.Delete(root)
-	b.start()
-	b.send("case")
-	for b.api.Token(token("case")).Requests == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	p.dead.Store(true) // from the intent on
-	b.until("paused")
-	left := b.end()
-	if len(left.Unwritten) != 1 {
-		t.Fatalf("left %+v", left)
-	}
-	p.dead.Store(false)
-	b.cfg.Unwritten = left.Unwritten
-	b.start()
-	b.want("case accepted done/case")
-	if n := b.api.Token(token("case")).Requests; n != 1 {
-		t.Errorf("%d requests", n)
-	}
-}

@@ -15,6 +15,7 @@ import (
 
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/durable"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -23,6 +24,7 @@ import (
 // folder is one claimed folder that a job goes on with.
 type folder struct {
 	b    *Batch
+	set  *Settings // in force when the job began, and until it ends
 	dir  *os.Root
 	work string // its name in work
 	id   string
@@ -45,14 +47,14 @@ type folder struct {
 //	in work, pending                    next attempt when it is due
 //	in work, final outcome              it ended between the record and the move: move
 func (b *Batch) step(ctx context.Context, j job) end {
-	f := &folder{b: b, work: j.parked.work, res: j.parked.res}
+	f := &folder{b: b, set: b.set.Load(), work: j.parked.work, res: j.parked.res}
 	if j.arrival != nil {
 		f.name, f.id = j.arrival.Name, spool.NewID()
 		var err error
 		if f.work, err = b.spool.Claim(f.name, f.id); err != nil {
 			return f.notClaimed(err).of(j, f.name)
 		}
-		b.ev.Claimed(f.name, f.id)
+		b.emit(events.Claimed{Folder: f.name, ID: f.id})
 	} else {
 		f.name, f.id, _ = spool.Split(f.work)
 	}
@@ -69,7 +71,7 @@ func (f *folder) settled(to spool.Place, name string) {
 	if m, err := meta.Read(f.dir); err == nil && (to == spool.Done || to == spool.Hold) {
 		f.b.tokens.settle(m.AuthToken)
 	}
-	f.b.ev.Ended(f.res, to, name)
+	f.b.emit(events.Ended{Result: f.res, Place: to, Name: name})
 }
 
 // notClaimed ends a step of a folder that stays in the inbox, where the watcher
@@ -78,7 +80,7 @@ func (f *folder) notClaimed(err error) end {
 	if errors.Is(err, fs.ErrNotExist) { // the uploader took it away
 		return end{}
 	}
-	f.b.ev.ClaimFailed(f.name, err)
+	f.b.emit(events.ClaimFailed{Folder: f.name, Err: err})
 	if errors.Is(err, fs.ErrPermission) && f.work == "" {
 		return end{}
 	}
@@ -88,13 +90,13 @@ func (f *folder) notClaimed(err error) end {
 // spoolRetry is how long a folder waits that met a fault of the disk. Should
 // the fault be its own, it is not to hold the others up all the time.
 //
-// Config.DiskRetry replaces it.
+// Settings.DiskRetry replaces it.
 const spoolRetry = 30 * time.Second
 
 // spoolFault ends a step because of the disk: nothing is lost, and it is tried
 // again.
 func (f *folder) spoolFault(err error) end {
-	return end{work: f.work, due: time.Now().Add(cmp.Or(f.b.cfg.DiskRetry, spoolRetry)), res: f.res, health: fault, spool: true, reason: "the spool: " + err.Error()}
+	return end{work: f.work, due: time.Now().Add(cmp.Or(f.set.DiskRetry, spoolRetry)), res: f.res, health: fault, spool: true, reason: "the spool: " + err.Error()}
 }
 
 func (f *folder) run(ctx context.Context, j job) end {
@@ -106,6 +108,7 @@ func (f *folder) run(ctx context.Context, j job) end {
 	f.dir, err = drop.Open(parent, f.work)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // somebody took it away
+		f.b.emit(events.Vanished{Folder: f.name, ID: f.id})
 		return end{}
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrPermission):
 		return f.release("it is not a folder that the daemon may read")
@@ -280,13 +283,13 @@ func (f *folder) stopped() end {
 
 // inspect lists and checks the folder. why tells that somebody is writing.
 func (f *folder) inspect() (why string, err error) {
-	if f.list, err = meta.List(f.dir, f.b.cfg.Limits); err != nil {
+	if f.list, err = meta.List(f.dir, f.set.Limits); err != nil {
 		return "", err
 	}
 	if drop.Busy(f.dir, f.list) != "" {
 		return "somebody has one of its files open for writing", nil
 	}
-	f.rep = meta.Inspect(f.dir, f.name, f.list, f.b.cfg.Limits, false)
+	f.rep = meta.Inspect(f.dir, f.name, f.list, f.set.Limits, false)
 	return "", nil
 }
 
@@ -295,7 +298,7 @@ func (f *folder) newResult(a *drop.Arrival) *sidecar.Result {
 		ID: f.id, Folder: meta.Show(f.name), Outcome: sidecar.Pending,
 		ExtraFiles: f.rep.Extra,
 		Uploader:   uploader(f.list.Dir),
-		Daemon:     f.b.cfg.Daemon,
+		Daemon:     f.set.Daemon,
 		Times:      sidecar.Times{Claimed: sidecar.Now()},
 	}
 	if a != nil {
@@ -352,7 +355,7 @@ func (f *folder) release(why string) end {
 		return end{}
 	}
 	if name != "" {
-		f.b.ev.Released(name, f.id, why)
+		f.b.emit(events.Released{Folder: name, ID: f.id, Why: why})
 		f.work = ""
 	}
 	f.res = nil
@@ -384,7 +387,7 @@ func (f *folder) decided() end {
 	if f.res.Outcome.Final() && !f.stays {
 		return f.move()
 	}
-	return end{work: f.work, due: f.b.cfg.Retry.due(f.res, time.Now())}
+	return end{work: f.work, due: f.set.Retry.due(f.res, time.Now())}
 }
 
 // place is where a folder of an outcome ends.

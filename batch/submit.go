@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -33,8 +34,8 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 		return nil, err
 	}
 	defer unlock()
-	one := New(b.cfg, nil, b.api, b.rate, silent{})
-	f := &folder{b: one, dir: dir, name: name, stays: true}
+	one := New(*b.set.Load(), nil, func(events.Event) {}) // the caller tells what happened
+	f := &folder{b: one, set: one.set.Load(), dir: dir, name: name, stays: true}
 	res, err := sidecar.Read(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, sidecar.ErrNotOurs):
@@ -65,8 +66,3 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 		return f.res, nil
 	}
 }
-
-// silent is for a submission whose caller tells what happened.
-type silent struct{ Events }
-
-func (silent) Attempted(string, string, sidecar.Attempt) {}

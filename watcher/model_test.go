@@ -166,9 +166,11 @@ func modelRound(t *testing.T, r *rand.Rand, dir string) (steps, taken int) {
 	go func() {
 		defer close(done)
 		watcher.Run(ctx, watcher.Config{
-			Dir: dir, Settle: settle, Rescan: 15 * time.Second,
-			Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
-		}, src, out, &notes{})
+			Dir: dir, Settings: watcher.Settings{
+				Settle: settle, Rescan: 15 * time.Second,
+				Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
+			},
+		}, src, out, (&notes{}).take)
 	}()
 	defer func() { cancel(); <-done }()
 	m := &model{dir: dir, name: "case0", want: map[string][]byte{"FRONT.jpg": face, "FACE.jpg": face, "meta.yaml": []byte(metaText)}, have: map[string][]byte{}, open: map[string]*os.File{}}

@@ -20,43 +20,27 @@ import (
 	"time"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/meta"
 )
 
-// Config says what to watch and how to judge it.
+// Config says what to watch.
 type Config struct {
-	Dir       string        // the inbox
+	Dir  string // the inbox
+	Once bool   // return when nothing is left but what waits for its uploader
+	Settings
+	// Changes brings settings that are in force from then on; it may be nil.
+	// What is known of the folders stays: timers and ages go on.
+	Changes <-chan Settings
+}
+
+// Settings say how to judge.
+type Settings struct {
 	Settle    time.Duration // how long nothing may have changed
 	Rescan    time.Duration // from the end of one scan to the next; longer when scans are costly
 	WarnAfter time.Duration // a folder that waits longer is reported once; 0: never
 	FailAfter time.Duration // one that waits longer is handed on as expired; 0: never
 	Limits    meta.Limits
-	Once      bool // return when nothing is left but what waits for its uploader
-}
-
-// Mode says where the watcher's knowledge comes from.
-type Mode string
-
-// The modes.
-const (
-	ByEvents  Mode = "events"  // events for every folder, and rescans
-	Partial   Mode = "partial" // events for some folders, and rescans
-	ByRescans Mode = "rescans" // rescans only
-)
-
-// Events is what the watcher reports.
-type Events interface {
-	// FolderWaits tells once of a folder that waits longer than WarnAfter.
-	FolderWaits(name string, age time.Duration, reasons []meta.Reason)
-	// WatchMode tells of a change of mode; err is why it is not ByEvents.
-	WatchMode(m Mode, err error)
-	// EventsLost tells that a rescan starts because events were lost.
-	EventsLost(err error)
-	// Rescanned tells how many folders are in the inbox, how old the oldest
-	// is, and how long looking at them took.
-	Rescanned(folders int, oldest, took time.Duration)
-	// InboxTrouble tells that the inbox can't be read.
-	InboxTrouble(err error)
 }
 
 // doubt is how many times Settle a folder has to be quiet when its meta.yaml
@@ -107,7 +91,7 @@ type entry struct {
 type watcher struct {
 	cfg   Config
 	src   Source
-	ev    Events
+	emit  events.Sink
 	inbox *os.Root
 
 	entries    map[string]*entry
@@ -122,7 +106,7 @@ type watcher struct {
 	swept      bool      // at least once
 	lastSweep  time.Time // its end
 	lostEvents bool      // while sweeping
-	mode       Mode
+	mode       events.Mode
 	inboxWatch error
 	watchErr   error
 	trouble    bool
@@ -132,8 +116,8 @@ type watcher struct {
 // hand on. Ready folders are sent to out one by one, the longest ready first;
 // while nobody receives, the judgement is kept up to date. Run doesn't fail:
 // an inbox that can't be read is reported and tried again.
-func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, ev Events) {
-	w := &watcher{cfg: cfg, src: src, ev: ev, entries: map[string]*entry{}, mode: "none"}
+func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) {
+	w := &watcher{cfg: cfg, src: src, emit: emit, entries: map[string]*entry{}, mode: "none"}
 	defer func() {
 		if w.inbox != nil {
 			_ = w.inbox.Close() // it was read only
@@ -158,6 +142,8 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 			select {
 			case offer <- arrival:
 				w.offered(head)
+			case s := <-cfg.Changes:
+				w.change(s)
 			default:
 			}
 			continue
@@ -168,6 +154,8 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 		case <-timer.C:
 		case h := <-src.Hints():
 			w.hint(h)
+		case s := <-cfg.Changes:
+			w.change(s)
 		case offer <- arrival:
 			w.offered(head)
 		}
@@ -214,6 +202,33 @@ func (w *watcher) offered(e *entry) {
 	w.schedule(e, time.Now().Add(e.gap))
 }
 
+// change brings new settings into force. What was judged by others is judged
+// again, but for what was handed on: the batch looks at that itself.
+func (w *watcher) change(s Settings) {
+	if s == w.cfg.Settings {
+		return
+	}
+	now := time.Now()
+	limits, last := s.Limits != w.cfg.Limits, w.lastSweep
+	w.cfg.Settings = s
+	if next := last.Add(s.Rescan); !w.sweeping && next.Before(w.nextSweep) {
+		w.nextSweep = next
+	}
+	if limits {
+		w.queue = nil
+	}
+	for _, e := range w.entries {
+		switch {
+		case e.state == offered:
+		case limits:
+			e.state, e.judged = settling, false
+			w.schedule(e, now)
+		case e.state == settling || e.place >= 0 || w.old(e, now):
+			w.schedule(e, now) // by another settle, or another age
+		}
+	}
+}
+
 // wake returns when there is something to do without a hint.
 func (w *watcher) wake() time.Time {
 	at := w.nextSweep
@@ -243,7 +258,7 @@ func (w *watcher) takeHints() bool {
 
 func (w *watcher) hint(h Hint) {
 	if h.All {
-		w.ev.EventsLost(h.Err)
+		w.emit(events.Overflowed{Err: h.Err})
 		w.lostEvents = true
 		w.rescanSoon()
 		return
@@ -323,7 +338,7 @@ func (w *watcher) beginSweep() {
 	names, err := w.list()
 	if (err != nil) != w.trouble {
 		w.trouble = err != nil
-		w.ev.InboxTrouble(err)
+		w.emit(events.InboxTrouble{Err: err})
 	}
 	w.sweep = names
 	if err != nil {
@@ -385,7 +400,7 @@ func (w *watcher) endSweep() {
 	w.sweeping, w.swept = false, true
 	w.sweep = nil
 	w.reportMode()
-	w.ev.Rescanned(len(w.entries), oldest, w.sweepCost)
+	w.emit(events.Rescanned{Folders: len(w.entries), Oldest: oldest, Took: w.sweepCost})
 	w.lastSweep = now
 	w.nextSweep = now.Add(w.cfg.Rescan)
 	if !first { // the first one began all watches, which no other has to
@@ -397,15 +412,15 @@ func (w *watcher) endSweep() {
 }
 
 func (w *watcher) reportMode() {
-	mode, err := ByEvents, w.watchErr
+	mode, err := events.ByEvents, w.watchErr
 	switch {
 	case w.inboxWatch != nil:
-		mode, err = ByRescans, w.inboxWatch
+		mode, err = events.ByRescans, w.inboxWatch
 	case w.watchErr != nil:
-		mode = Partial
+		mode = events.Partial
 	}
 	if mode != w.mode {
-		w.ev.WatchMode(mode, err)
+		w.emit(events.WatchModeChanged{Mode: mode, Err: err})
 	}
 	w.mode = mode
 }
@@ -632,7 +647,7 @@ func (w *watcher) wait(e *entry, now time.Time, reasons []meta.Reason) {
 	e.state = waiting
 	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
 		e.warned = true
-		w.ev.FolderWaits(e.name, age, reasons)
+		w.emit(events.FolderWaits{Folder: e.name, Age: age, Reasons: reasons})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/watcher"
@@ -58,13 +59,19 @@ func (n *notes) all() []string {
 	return slices.Clone(n.list)
 }
 
-func (n *notes) FolderWaits(name string, age time.Duration, reasons []meta.Reason) {
-	n.add("%s waits for %s: %s", name, age.Round(time.Second), reasons[0].Code)
+// take is an events.Sink.
+func (n *notes) take(e events.Event) {
+	switch e := e.(type) {
+	case events.FolderWaits:
+		n.add("%s waits for %s: %s", e.Folder, e.Age.Round(time.Second), e.Reasons[0].Code)
+	case events.WatchModeChanged:
+		n.add("mode %s", e.Mode)
+	case events.Overflowed:
+		n.add("lost")
+	case events.InboxTrouble:
+		n.add("trouble %v", e.Err != nil)
+	}
 }
-func (n *notes) WatchMode(m watcher.Mode, _ error)           { n.add("mode %s", m) }
-func (n *notes) EventsLost(error)                            { n.add("lost") }
-func (n *notes) Rescanned(int, time.Duration, time.Duration) {}
-func (n *notes) InboxTrouble(err error)                      { n.add("trouble %v", err != nil) }
 
 var (
 	front = sample.Pad(sample.Front(), 40_000, 1)
@@ -81,6 +88,9 @@ type inbox struct {
 	out chan drop.Arrival
 	ev  *notes
 	got []drop.Arrival
+
+	settings watcher.Settings
+	changes  chan watcher.Settings
 }
 
 func bubble(t *testing.T, change func(*watcher.Config), test func(*inbox)) {
@@ -89,20 +99,24 @@ func bubble(t *testing.T, change func(*watcher.Config), test func(*inbox)) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &inbox{
 			t: t, dir: dir, ev: &notes{}, out: make(chan drop.Arrival),
-			src: &hints{c: make(chan watcher.Hint, 100), watched: map[string]bool{}},
+			src:     &hints{c: make(chan watcher.Hint, 100), watched: map[string]bool{}},
+			changes: make(chan watcher.Settings),
 		}
 		cfg := watcher.Config{
-			Dir: dir, Settle: 5 * time.Second, Rescan: 15 * time.Second, WarnAfter: time.Hour, FailAfter: 24 * time.Hour,
-			Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
+			Dir: dir, Changes: in.changes, Settings: watcher.Settings{
+				Settle: 5 * time.Second, Rescan: 15 * time.Second, WarnAfter: time.Hour, FailAfter: 24 * time.Hour,
+				Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
+			},
 		}
 		if change != nil {
 			change(&cfg)
 		}
+		in.settings = cfg.Settings
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			watcher.Run(ctx, cfg, in.src, in.out, in.ev)
+			watcher.Run(ctx, cfg, in.src, in.out, in.ev.take)
 		}()
 		synctest.Wait()
 		test(in)
@@ -457,9 +471,10 @@ func TestOnce(t *testing.T) {
 		go func() {
 			defer close(in.out)
 			watcher.Run(t.Context(), watcher.Config{
-				Dir: dir, Settle: 5 * time.Second, Rescan: 15 * time.Second, Once: true,
-				Limits: meta.Limits{Request: 20_000_000, Files: 64},
-			}, in.src, in.out, in.ev)
+				Dir: dir, Once: true, Settings: watcher.Settings{
+					Settle: 5 * time.Second, Rescan: 15 * time.Second, Limits: meta.Limits{Request: 20_000_000, Files: 64},
+				},
+			}, in.src, in.out, in.ev.take)
 		}()
 		var names []string
 		for a := range in.out {
@@ -499,5 +514,62 @@ func TestContentIsOfWhatWasJudged(t *testing.T) {
 		if in.got[0].Content != l.Content {
 			t.Error("the fingerprint is another")
 		}
+	})
+}
+
+// New settings come into force at once, and what is known of the folders stays.
+func TestChange(t *testing.T) {
+	set := func(in *inbox, change func(*watcher.Settings)) {
+		change(&in.settings)
+		in.changes <- in.settings
+	}
+	t.Run("settle", func(t *testing.T) {
+		bubble(t, func(c *watcher.Config) { c.Settle = time.Hour }, func(in *inbox) {
+			in.fill("case")
+			in.hint("case")
+			in.want("an hour to go", in.after(30*time.Second))
+			set(in, func(s *watcher.Settings) { s.Settle = time.Minute })
+			in.want("half a minute to go", in.after(30*time.Second-tick))
+			in.want("quiet for a minute in all", in.after(2*tick), "case")
+		})
+	})
+	t.Run("marker", func(t *testing.T) {
+		bubble(t, func(c *watcher.Config) { c.Settle = time.Hour }, func(in *inbox) {
+			in.fill("case")
+			in.write("case", "finished", nil)
+			in.hint("case")
+			in.want("not marked", in.after(time.Minute))
+			set(in, func(s *watcher.Settings) { s.Limits.Marker = "finished" })
+			in.want("marked", in.after(tick), "case")
+		})
+	})
+	t.Run("limits", func(t *testing.T) {
+		bubble(t, nil, func(in *inbox) {
+			in.fill("case")
+			time.Sleep(time.Minute) // it is ready, and nobody takes it
+			set(in, func(s *watcher.Settings) { s.Limits.Marker = "other" })
+			in.want("judged again, and still ready", in.after(tick), "case")
+		})
+	})
+	t.Run("age", func(t *testing.T) {
+		bubble(t, nil, func(in *inbox) {
+			in.fill("case")
+			in.remove("FACE.jpg")
+			in.hint("case")
+			in.want("young", in.after(30*time.Minute))
+			set(in, func(s *watcher.Settings) { s.WarnAfter, s.FailAfter = time.Minute, 20*time.Minute })
+			in.want("too old", in.after(tick), "case")
+			if !in.got[0].Expired || !slices.ContainsFunc(in.ev.all(), func(s string) bool { return strings.HasPrefix(s, "case waits for 30m") }) {
+				t.Errorf("arrival %+v, reports %v", in.got[0], in.ev.all())
+			}
+		})
+	})
+	t.Run("rescan", func(t *testing.T) {
+		bubble(t, func(c *watcher.Config) { c.Rescan = time.Hour }, func(in *inbox) {
+			in.fill("case")
+			in.want("not seen", in.after(time.Minute))
+			set(in, func(s *watcher.Settings) { s.Rescan = 10 * time.Second })
+			in.want("seen", in.after(5*time.Second+tick), "case")
+		})
 	})
 }

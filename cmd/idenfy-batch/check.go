@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/spool"
 )
@@ -40,7 +41,7 @@ wrong, 1 if anything else is.`,
 		say(out, "configuration", nil)
 		good := say(out, "spool "+cfg.Root, spool.Check(cfg.Spool()))
 		good = checkInbox(out, &cfg) && good
-		client, err := newClient(&cfg)
+		client, err := daemon.NewClient(&cfg, versionText())
 		if !say(out, "credentials", err) {
 			return &exitError{code: exitFailed}
 		}

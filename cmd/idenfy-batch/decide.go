@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/decision"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
@@ -95,7 +96,7 @@ func decideFlags(c *cobra.Command, place spool.Place) func(names []string, actio
 		}
 		d := decision.Decision{Action: action, By: person(), Force: *force, Comment: *comment}
 		desk := decision.Desk{Paths: cfg.Spool()}
-		if client, err := newClient(&cfg); err == nil { // without credentials nobody can be asked
+		if client, err := daemon.NewClient(&cfg, versionText()); err == nil { // without credentials nobody can be asked
 			defer client.Close()
 			desk.Status = client.Status
 		}

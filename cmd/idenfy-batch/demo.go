@@ -12,13 +12,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
-	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/events"
-	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/sandbox"
@@ -89,20 +87,20 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer stopAPI()
-	s, err := d.service(url)
+	cfg, err := d.config(url)
 	if err != nil {
 		return err
 	}
-	defer s.spool.Close()
 	d.say("", "spool:       %s", d.root)
 	d.say("", "sandbox API: %s", url)
 
-	quiet := logrus.New()
-	quiet.SetOutput(io.Discard)
 	runCtx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.run(runCtx, &demoEvents{Recorder: events.New(quiet, versionText(), nil), d: d}, nil)
+		_, err := daemon.Run(runCtx, daemon.Options{
+			Load:    func() (config.Config, error) { return cfg, nil },
+			Version: versionText(), Log: io.Discard, Screen: d.show,
+		})
 		done <- err
 	}()
 	err = d.drop(ctx, api)
@@ -122,22 +120,23 @@ func (d *demo) run(ctx context.Context) error {
 	return d.verdict(api)
 }
 
-func (d *demo) service(url string) (*service, error) {
+// config makes what the daemon needs: its configuration, its keys, an inbox.
+func (d *demo) config(url string) (config.Config, error) {
 	cfg := config.Default()
 	cfg.Root = d.root
-	cfg.API.BaseURL = url
+	cfg.API = config.API{
+		BaseURL: url, Timeout: config.Duration(5 * time.Second),
+		KeyFile: filepath.Join(d.root, "api-key"), SecretFile: filepath.Join(d.root, "api-secret"),
+	}
+	cfg.Rate.PerHour = 0
 	cfg.Completeness.Settle = config.Duration(time.Second)
 	cfg.Completeness.Rescan = config.Duration(time.Second)
 	cfg.Retry.First = config.Duration(500 * time.Millisecond)
-	sp, err := spool.Open(cfg.Spool())
-	if err != nil {
-		return nil, err
-	}
-	client := idenfy.New(idenfy.Options{
-		BaseURL: url, Key: "demo-key", Secret: "demo-secret", Timeout: 5 * time.Second,
-		UserAgent: "idenfy-batch/" + versionText(), Conns: cfg.Concurrency,
-	})
-	return &service{cfg: cfg, client: client, spool: sp, limiter: batch.Limiter(0, 1, sp)}, nil
+	return cfg, errors.Join(
+		os.WriteFile(cfg.API.KeyFile, []byte("demo-key"), 0o600),
+		os.WriteFile(cfg.API.SecretFile, []byte("demo-secret"), 0o600),
+		os.Mkdir(filepath.Join(d.root, string(spool.Inbox)), 0o770),
+	)
 }
 
 // say prints a line with the time since the start.
@@ -210,33 +209,26 @@ func (d *demo) slowly(ctx context.Context, dir string, files map[string][]byte) 
 	return nil
 }
 
-// demoEvents shows what happens.
-type demoEvents struct {
-	*events.Recorder
-	d *demo
-}
-
-// Claimed implements batch.Events.
-func (e *demoEvents) Claimed(folder, _ string) { e.d.say(folder, "→ work/") }
-
-// Attempted implements batch.Events.
-func (e *demoEvents) Attempted(folder, _ string, a sidecar.Attempt) {
-	switch {
-	case a.State == sidecar.NoAnswer:
-		e.d.say(folder, "attempt %d: no answer; may have been taken, so not blindly sent again", a.N)
-	case a.State == sidecar.Answered && a.HTTPStatus != 200:
-		e.d.say(folder, "attempt %d: HTTP %d %s: %s", a.N, a.HTTPStatus, a.Identifier, a.Message)
+// show tells what happens; it is an events.Sink.
+func (d *demo) show(e events.Event) {
+	switch e := e.(type) {
+	case events.Claimed:
+		d.say(e.Folder, "→ work/")
+	case events.Attempted:
+		switch a := e.Attempt; {
+		case a.State == sidecar.NoAnswer:
+			d.say(e.Folder, "attempt %d: no answer; may have been taken, so not blindly sent again", a.N)
+		case a.State == sidecar.Answered && a.HTTPStatus != 200:
+			d.say(e.Folder, "attempt %d: HTTP %d %s: %s", a.N, a.HTTPStatus, a.Identifier, a.Message)
+		}
+	case events.Ended:
+		note := ""
+		if len(e.Result.Reasons) > 0 {
+			note = " (" + e.Result.Reasons[0].Code + ")"
+		}
+		d.say(e.Result.Folder, "→ %s/ %s %s%s", e.Place, mark(e.Result.Outcome), e.Result.Outcome, note)
+		d.ended <- e.Name
 	}
-}
-
-// Ended implements batch.Events.
-func (e *demoEvents) Ended(res *sidecar.Result, place spool.Place, name string) {
-	note := ""
-	if len(res.Reasons) > 0 {
-		note = " (" + res.Reasons[0].Code + ")"
-	}
-	e.d.say(res.Folder, "→ %s/ %s %s%s", place, mark(res.Outcome), res.Outcome, note)
-	e.d.ended <- name
 }
 
 // tree prints the spool, and one result.

@@ -15,60 +15,31 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/telemetry"
 	"idenfy-batch/sidecar"
 	"idenfy-batch/watcher"
 )
 
-// stateFile is where a running daemon leaves what others can't see in the
-// directories: that submission is paused, and why. It is a convenience; losing
-// it loses nothing.
-type stateFile struct {
-	path string
-	log  *logrus.Logger
-}
-
-func statePath(paths spool.Paths) string { return filepath.Join(paths[spool.Work], ".state.json") }
-
-func (f stateFile) write(s events.State) {
-	data, err := json.Marshal(s)
-	if err == nil {
-		err = os.WriteFile(f.path+".tmp", data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(f.path+".tmp", f.path)
-	}
-	if err != nil {
-		f.log.WithError(err).Warn("the state for idenfy-batch status could not be written")
-	}
-}
-
-func (f stateFile) remove() {
-	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		f.log.WithError(err).Warn("the state for idenfy-batch status could not be removed")
-	}
-}
-
 // readState returns the state of the daemon that works on the spool, or nil
 // when none does.
-func readState(paths spool.Paths) (*events.State, error) {
+func readState(paths spool.Paths) (*telemetry.State, error) {
 	locked, err := spool.Locked(paths)
 	if err != nil || !locked {
 		return nil, err
 	}
-	data, err := os.ReadFile(statePath(paths))
-	var s events.State
-	if err == nil {
-		err = json.Unmarshal(data, &s)
+	s, err := telemetry.NewStateFile(paths).Read()
+	if s == nil {
+		s = &telemetry.State{} // one runs, and that is all that is known
 	}
-	return &s, err
+	return s, err
 }
 
 // placeStatus is what status says of one directory.
@@ -100,12 +71,12 @@ type openStatus struct {
 
 // spoolStatus is all that status says.
 type spoolStatus struct {
-	Daemon  *events.State `json:"daemon"` // null: none runs
-	Places  []placeStatus `json:"places"`
-	Waiting []waitStatus  `json:"inbox"`
-	Work    []openStatus  `json:"work"`
-	Hold    []openStatus  `json:"hold"`
-	Error   string        `json:"error,omitempty"`
+	Daemon  *telemetry.State `json:"daemon"` // null: none runs
+	Places  []placeStatus    `json:"places"`
+	Waiting []waitStatus     `json:"inbox"`
+	Work    []openStatus     `json:"work"`
+	Hold    []openStatus     `json:"hold"`
+	Error   string           `json:"error,omitempty"`
 }
 
 func newStatus() *cobra.Command {
@@ -254,7 +225,7 @@ func readInbox(cfg *config.Config, path string) []waitStatus {
 	if closeErr := d.Close(); err != nil || closeErr != nil {
 		return waits
 	}
-	lim := limits(cfg)
+	lim := daemon.Limits(cfg)
 	before := map[string]uint64{}
 	begin := time.Now()
 	for _, name := range names {
@@ -337,7 +308,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	if s.Daemon != nil && s.Daemon.Paused != "" {
 		fmt.Fprintf(out, "SUBMISSION IS PAUSED since %s, and goes on by itself: %s\n", s.Daemon.PausedSince.Format(time.DateTime), meta.Show(s.Daemon.Paused))
 	}
-	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(watcher.ByEvents) {
+	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)

@@ -15,6 +15,7 @@ import (
 
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -39,14 +40,14 @@ Should the service fail, run it again later; it goes on where it was.`,
 		if err != nil {
 			return err
 		}
-		client, err := newClient(&cfg)
+		client, err := daemon.NewClient(&cfg, versionText())
 		if err != nil {
 			return badConfig(err)
 		}
 		defer client.Close()
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		b := batch.New(batchConfig(&cfg, true), nil, client, batch.Limiter(0, 1, nil), nil)
+		b := batch.New(daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, nil)), nil, nil)
 		good := true
 		for _, dir := range dirs {
 			good = submit(ctx, c.OutOrStdout(), b, &cfg, dir) && good

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/meta"
 )
@@ -30,7 +31,7 @@ the limits. It prints all that is wrong, and exits 1 if anything is.`,
 		}
 		good := true
 		for _, dir := range dirs {
-			good = validate(c.OutOrStdout(), dir, limits(&cfg)) && good
+			good = validate(c.OutOrStdout(), dir, daemon.Limits(&cfg)) && good
 		}
 		if !good {
 			return &exitError{code: exitFailed}

@@ -330,6 +330,21 @@ func (c *Config) Credentials() (key, secret string, err error) {
 	return key, secret, errors.Join(err1, err2)
 }
 
+// CredentialsFixed reports whether the API key or secret is a credential of
+// systemd, which hands them to a service at its start and never again.
+func (c *Config) CredentialsFixed() bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return false
+	}
+	for name, file := range map[string]string{"idenfy-api-key": c.API.KeyFile, "idenfy-api-secret": c.API.SecretFile} {
+		if _, err := os.Stat(filepath.Join(dir, name)); file == "" && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func credential(what, file, name, env, option string) (string, error) {
 	if file != "" {
 		return secretFile(what, file, true)

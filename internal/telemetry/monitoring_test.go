@@ -1,7 +1,6 @@
-package events_test
+package telemetry_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,28 +11,28 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/telemetry"
 	"idenfy-batch/sidecar"
-	"idenfy-batch/watcher"
 )
 
 // Every metric in the alert rules and in the dashboard exists, and each one
 // that exists is shown in the dashboard.
 func TestMonitoring(t *testing.T) {
-	log := logrus.New()
-	log.SetOutput(&bytes.Buffer{})
-	r := events.New(log, "1.0", nil)
-	r.Rescanned(1, time.Minute, time.Second)
-	r.Paused(true, "x", time.Second)
-	r.WatchMode(watcher.ByEvents, nil)
-	r.Attempted("x", "y", sidecar.Attempt{State: sidecar.Answered})
-	r.Ended(&sidecar.Result{Outcome: sidecar.Accepted}, spool.Done, "x")
-	r.EventsLost(errors.New("x"))
+	m := telemetry.NewMetrics("1.0")
+	for _, e := range []events.Event{
+		events.Rescanned{Folders: 1, Oldest: time.Minute, Took: time.Second},
+		events.Paused{Disk: true, Reason: "x", Wait: time.Second},
+		events.WatchModeChanged{Mode: events.ByEvents},
+		events.Attempted{Folder: "x", ID: "y", Attempt: sidecar.Attempt{State: sidecar.Answered}},
+		events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"},
+		events.Overflowed{Err: errors.New("x")},
+	} {
+		m.Take(e)
+	}
 	w := httptest.NewRecorder()
-	r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	exists := map[string]bool{}
 	for line := range strings.Lines(w.Body.String()) {
 		if name := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" {\n", r) }); line[0] != '#' {

@@ -1,0 +1,201 @@
+// Package daemon owns the wiring of a running daemon: watcher, batch,
+// listeners, reload, signals, systemd.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"idenfy-batch/batch"
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/telemetry"
+	"idenfy-batch/watcher"
+)
+
+// Options say what to run, and for whom.
+type Options struct {
+	// Load reads the configuration: at the start, and at each reload.
+	Load    func() (config.Config, error)
+	Version string
+	Log     io.Writer
+	Once    bool // submit what is complete, and end
+	// Service has signals listened to, and systemd told.
+	Service bool
+	// Screen sees all events, besides the log; it may be nil.
+	Screen events.Sink
+	// Quiet leaves in the log what went wrong only: the screen tells the rest.
+	Quiet bool
+}
+
+// Left is what Run leaves undone.
+type Left struct {
+	batch.Left
+	Told bool // it ended because it was told to
+}
+
+// ConfigError says that configuration or rights are wrong: to start again
+// would not mend it.
+type ConfigError struct{ Err error }
+
+func (e *ConfigError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// daemon is one running daemon.
+type daemon struct {
+	o       Options
+	log     *telemetry.Log
+	metrics *telemetry.Metrics
+	state   *telemetry.Keeper
+	emit    events.Sink
+	ready   atomic.Bool // the inbox is being watched
+
+	spool   *spool.Spool
+	limiter *rate.Limiter
+	batch   *batch.Batch
+	changes chan watcher.Settings // has room for one
+
+	mu  sync.Mutex // one reload at a time
+	now atomic.Pointer[current]
+}
+
+// Run works until ctx ends or a signal comes, or with Once until there is
+// nothing left to do.
+func Run(ctx context.Context, o Options) (Left, error) {
+	// From the beginning: a signal during the start-up is kept, not fatal.
+	ends, hup := make(chan os.Signal, 2), make(chan os.Signal, 1)
+	if o.Service {
+		signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+		signal.Notify(hup, syscall.SIGHUP)
+	}
+	d := &daemon{o: o, changes: make(chan watcher.Settings, 1)}
+	cfg, err := o.Load()
+	if err != nil {
+		return Left{}, &ConfigError{err}
+	}
+	client, err := NewClient(&cfg, o.Version)
+	if err != nil {
+		return Left{}, &ConfigError{err}
+	}
+	now := &current{cfg: cfg, client: client}
+	d.now.Store(now)
+	d.spool, err = spool.Open(cfg.Spool())
+	if errors.Is(err, spool.ErrLocked) || spool.Passing(err) {
+		return Left{}, err
+	}
+	if err != nil {
+		return Left{}, &ConfigError{err}
+	}
+	defer d.spool.Close()
+	if now.exporter, err = listen(cfg.Metrics.Listen); err != nil {
+		return Left{}, err
+	}
+	defer func() { d.now.Load().exporter.close() }()
+	defer d.listeners(&cfg)()
+	d.limiter = batch.Limiter(cfg.Rate.PerHour, cfg.Rate.Burst, d.spool)
+	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.emit)
+	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
+	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
+	left, err := d.work(ctx, ends, hup)
+	d.now.Load().client.Close()
+	if err == nil {
+		d.emit(events.Stopped{InWork: left.InWork})
+	}
+	return left, err
+}
+
+// listeners makes those that hear of all events, and returns their end.
+func (d *daemon) listeners(cfg *config.Config) (end func()) {
+	file := telemetry.NewStateFile(cfg.Spool())
+	tell := func(err error) {
+		if err != nil {
+			d.emit(events.Trouble{What: "the state for idenfy-batch status could not be kept", Err: err})
+		}
+	}
+	d.log = telemetry.NewLog(d.o.Log, d.logLevel(cfg), cfg.Log.Format)
+	d.metrics = telemetry.NewMetrics(d.o.Version)
+	d.state = telemetry.NewKeeper(func(s telemetry.State) { tell(file.Write(s)) })
+	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.o.Screen)
+	return func() { tell(file.Remove()) }
+}
+
+func (d *daemon) logLevel(cfg *config.Config) string {
+	if d.o.Quiet {
+		return "error"
+	}
+	return cfg.Log.Level
+}
+
+// watching tells systemd that the daemon is ready, once the inbox is watched.
+func (d *daemon) watching(e events.Event) {
+	if _, ok := e.(events.WatchModeChanged); ok && !d.ready.Swap(true) {
+		d.notify(sd.SdNotifyReady)
+	}
+}
+
+// work runs watcher and batch until there is an end.
+func (d *daemon) work(ctx context.Context, ends, hup <-chan os.Signal) (Left, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if d.o.Service {
+		go d.stopOn(ends, stop) // lives as long as the process
+	}
+
+	cfg := &d.now.Load().cfg
+	inbox := d.spool.Path(spool.Inbox)
+	source := watcher.NewInotify(inbox)
+	arrivals := make(chan drop.Arrival)
+	var group errgroup.Group
+	group.Go(func() error {
+		defer close(arrivals)
+		watcher.Run(ctx, watcher.Config{Dir: inbox, Once: d.o.Once, Settings: watcherSettings(cfg), Changes: d.changes}, source, arrivals, d.emit)
+		return source.Close()
+	})
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hup:
+				_, _ = d.reload(ctx) // it is in the log
+			}
+		}
+	})
+	// These go on while the batch waits for what is in flight.
+	life, endLife := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLife()
+	group.Go(func() error { d.feedWatchdog(life); return nil })
+	group.Go(func() error { d.tellStatus(life); return nil })
+
+	left, err := d.batch.Run(ctx, arrivals, d.o.Once)
+	told := ctx.Err() != nil
+	stop()
+	endLife()
+	return Left{left, told}, errors.Join(err, group.Wait())
+}
+
+// stopOn stops the daemon at the first signal, and ends the process at the
+// second.
+func (d *daemon) stopOn(ends <-chan os.Signal, stop func()) {
+	<-ends
+	d.emit(events.Stopping{Grace: time.Duration(d.now.Load().cfg.ShutdownGrace)})
+	d.notify(sd.SdNotifyStopping)
+	stop()
+	<-ends
+	os.Exit(1)
+}

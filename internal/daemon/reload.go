@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/idenfy"
+)
+
+// current is what a reload replaces.
+type current struct {
+	cfg      config.Config
+	client   *idenfy.Client
+	exporter *exporter
+}
+
+// reload brings the configuration as it is now into force, while all goes on.
+// Everything that may fail is had before anything is changed, so that a
+// refusal leaves all as it was.
+func (d *daemon) reload(context.Context) (note string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ready.Load() { // else it would call the daemon ready
+		d.notify(reloading())
+		defer d.notify(sd.SdNotifyReady)
+	}
+	old := d.now.Load()
+	next, err := d.prepare(old)
+	if err != nil {
+		d.emit(events.ReloadRefused{Err: err})
+		return "", err
+	}
+	// From here on nothing fails.
+	d.log.Set(d.logLevel(&next.cfg), next.cfg.Log.Format)
+	adjust(d.limiter, next.cfg.Rate)
+	d.batch.Set(BatchSettings(&next.cfg, d.o.Version, next.client, d.limiter))
+	select {
+	case <-d.changes: // one that the watcher has not come to
+	default:
+	}
+	d.changes <- watcherSettings(&next.cfg)
+	d.now.Store(next)
+	if next.exporter != old.exporter {
+		next.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
+		old.exporter.close()
+	}
+	old.client.Close() // but for what is in flight
+	if next.cfg.CredentialsFixed() {
+		note = "the API key and secret are systemd's credentials, which stay as they were at the start; when they changed: systemctl restart"
+	}
+	d.emit(events.Reloaded{Note: note})
+	return note, nil
+}
+
+// prepare gets all that a new configuration needs.
+func (d *daemon) prepare(old *current) (*current, error) {
+	cfg, err := d.o.Load()
+	if err != nil {
+		return nil, err
+	}
+	if filepath.Clean(cfg.Root) != filepath.Clean(old.cfg.Root) || !d.spool.SamePaths(cfg.Spool()) {
+		err = errors.New("root and paths can't change while the daemon runs; restart it for that")
+	}
+	client, clientErr := NewClient(&cfg, d.o.Version)
+	if err := errors.Join(err, clientErr); err != nil {
+		return nil, err
+	}
+	next := &current{cfg: cfg, client: client, exporter: old.exporter}
+	if !old.exporter.at(cfg.Metrics.Listen) {
+		// Before the old one is closed, which stays if this can't be had.
+		if next.exporter, err = listen(cfg.Metrics.Listen); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}

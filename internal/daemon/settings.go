@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"idenfy-batch/batch"
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/sidecar"
+	"idenfy-batch/watcher"
+)
+
+// Limits returns what a folder may be, by the configuration.
+func Limits(cfg *config.Config) meta.Limits {
+	return meta.Limits{
+		Request: int64(cfg.Limits.Request), Image: int64(cfg.Limits.Image),
+		Files: cfg.Limits.Files, Marker: cfg.Completeness.ReadyMarker,
+	}
+}
+
+// NewClient makes the API client of a configuration, with its credentials as
+// they are now.
+func NewClient(cfg *config.Config, version string) (*idenfy.Client, error) {
+	key, secret, err := cfg.Credentials()
+	pool, caErr := cfg.RootCAs()
+	if err := errors.Join(err, caErr); err != nil {
+		return nil, err
+	}
+	return idenfy.New(idenfy.Options{
+		BaseURL: cfg.API.BaseURL, Key: key, Secret: secret,
+		Timeout: time.Duration(cfg.API.Timeout), RootCAs: pool,
+		UserAgent: "idenfy-batch/" + version, Conns: cfg.Concurrency,
+	}), nil
+}
+
+// BatchSettings are the batch's part of a configuration.
+func BatchSettings(cfg *config.Config, version string, client *idenfy.Client, limiter *rate.Limiter) batch.Settings {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return batch.Settings{
+		Concurrency: cfg.Concurrency,
+		Retry: batch.Retry{
+			First: time.Duration(cfg.Retry.First), Max: time.Duration(cfg.Retry.Max),
+			GiveUpAfter: time.Duration(cfg.Retry.GiveUpAfter),
+		},
+		Grace:  time.Duration(cfg.ShutdownGrace),
+		Limits: Limits(cfg),
+		Daemon: sidecar.Daemon{Version: version, Host: host},
+		API:    client,
+		Rate:   limiter,
+	}
+}
+
+// watcherSettings are the watcher's part of a configuration.
+func watcherSettings(cfg *config.Config) watcher.Settings {
+	c := cfg.Completeness
+	return watcher.Settings{
+		Settle: time.Duration(c.Settle), Rescan: time.Duration(c.Rescan),
+		WarnAfter: time.Duration(c.WarnAfter), FailAfter: time.Duration(c.FailAfter),
+		Limits: Limits(cfg),
+	}
+}
+
+// adjust brings a rate into force in place: what has been sent stays counted.
+func adjust(limiter *rate.Limiter, r config.Rate) {
+	limit := rate.Limit(float64(r.PerHour) / 3600)
+	if r.PerHour == 0 {
+		limit = rate.Inf
+	}
+	limiter.SetLimit(limit)
+	limiter.SetBurst(r.Burst)
+}

@@ -1,0 +1,255 @@
+// Package telemetry owns what the daemon says of itself: log, metrics, state.
+// Each listens to the same events. No name of a file, no token, no text of a
+// person and no body is ever among what they say; folder names with anything
+// odd in them are quoted.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/term"
+
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/sidecar"
+)
+
+// Log writes one line with fixed fields for each event.
+type Log struct {
+	out io.Writer
+	log atomic.Pointer[logrus.Logger]
+}
+
+// NewLog returns a log that writes to out, see Set. Out is written to by one
+// goroutine at a time, but for the instant of a Set.
+func NewLog(out io.Writer, level, format string) *Log {
+	l := &Log{out: out}
+	l.Set(level, format)
+	return l
+}
+
+// Set changes what is logged (debug, info, warn, error) and how (auto, text,
+// json), at any time.
+func (l *Log) Set(level, format string) {
+	log := logrus.New()
+	log.SetOutput(l.out)
+	parsed, err := logrus.ParseLevel(level)
+	if err != nil {
+		parsed = logrus.InfoLevel // the configuration has been checked
+	}
+	log.SetLevel(parsed)
+	inJournal, err := journal.StderrIsJournalStream()
+	switch {
+	case format == "auto" && err == nil && inJournal && l.out == os.Stderr:
+		log.SetOutput(io.Discard)
+		log.AddHook(journalHook{})
+	case format == "text" || format == "auto" && isTerminal(l.out):
+		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: time.TimeOnly})
+	default:
+		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	}
+	l.log.Store(log)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Take logs e; it is an events.Sink.
+func (l *Log) Take(e events.Event) {
+	log := l.log.Load()
+	switch e := e.(type) {
+	case events.Started, events.Stopping, events.Stopped, events.Reloaded, events.ReloadRefused, events.Decided, events.Adopted, events.Trouble:
+		ofDaemon(log, e)
+	case events.FolderWaits, events.WatchModeChanged, events.Overflowed, events.InboxTrouble:
+		ofWatcher(log, e)
+	default:
+		ofBatch(log, e)
+	}
+}
+
+func folder(log *logrus.Logger, folder, id string) *logrus.Entry {
+	fields := logrus.Fields{"folder": meta.Show(folder)}
+	if id != "" {
+		fields["id"] = id
+	}
+	return log.WithFields(fields)
+}
+
+func ofDaemon(log *logrus.Logger, e events.Event) {
+	switch e := e.(type) {
+	case events.Started:
+		log.WithFields(logrus.Fields{"version": e.Version, "root": e.Root, "endpoint": e.Endpoint}).Info("started")
+	case events.Stopping:
+		log.WithField("grace", e.Grace.String()).Info("stopping: no new folders, waiting for submissions in flight")
+	case events.Stopped:
+		log.WithField("in_work", e.InWork).Info("stopped")
+	case events.Reloaded:
+		entry := logrus.NewEntry(log)
+		if e.Note != "" {
+			entry = entry.WithField("note", e.Note)
+		}
+		entry.Info("configuration reloaded")
+	case events.ReloadRefused:
+		log.WithError(e.Err).Error("the new configuration is refused, the old one stays in force")
+	case events.Decided:
+		entry := folder(log, e.Folder, e.ID).WithFields(logrus.Fields{"action": string(e.Action), "forced": e.Forced})
+		if e.Err != nil {
+			entry.WithError(e.Err).Info("a person's decision was refused")
+			return
+		}
+		entry.WithField("place", string(e.Place)+"/"+meta.Show(e.Name)).Info("a person decided")
+	case events.Adopted:
+		text := "taking over a spool of before"
+		if e.Done {
+			text = "a spool of before was taken over"
+		}
+		log.WithFields(logrus.Fields{"folders": e.Folders, "total": e.Total}).Info(text)
+	case events.Trouble:
+		log.WithError(e.Err).Warn(e.What)
+	}
+}
+
+func ofWatcher(log *logrus.Logger, e events.Event) {
+	switch e := e.(type) {
+	case events.FolderWaits:
+		waits := make([]string, len(e.Reasons))
+		for i := range e.Reasons {
+			waits[i] = e.Reasons[i].Code
+		}
+		folder(log, e.Folder, "").WithFields(logrus.Fields{"age": e.Age.Round(time.Second).String(), "reasons": waits}).
+			Warn("still incomplete; see idenfy-batch status")
+	case events.WatchModeChanged:
+		entry := log.WithField("mode", string(e.Mode))
+		if e.Err != nil {
+			entry = entry.WithError(e.Err)
+		}
+		if e.Mode == events.ByEvents {
+			entry.Info("watching the inbox by events")
+		} else {
+			entry.Warn("not all folders can be watched by events; rescans find them")
+		}
+	case events.Overflowed:
+		log.WithError(e.Err).Warn("file events were lost; rescanning")
+	case events.InboxTrouble:
+		if e.Err != nil {
+			log.WithError(e.Err).Error("the inbox can't be read; trying again")
+		} else {
+			log.Info("the inbox can be read again")
+		}
+	}
+}
+
+func ofBatch(log *logrus.Logger, e events.Event) {
+	switch e := e.(type) {
+	case events.Recovered:
+		if e.Folders > 0 {
+			log.WithField("folders", e.Folders).Info("going on with what is in work")
+		}
+	case events.Claimed:
+		folder(log, e.Folder, e.ID).Debug("claimed")
+	case events.ClaimFailed:
+		folder(log, e.Folder, "").WithError(e.Err).Warn("could not be taken, stays in the inbox")
+	case events.Released:
+		folder(log, e.Folder, e.ID).WithField("why", e.Why).Info("back to the inbox")
+	case events.Vanished:
+		folder(log, e.Folder, e.ID).Warn("somebody took it out of work")
+	case events.Attempted:
+		attempted(folder(log, e.Folder, e.ID), &e.Attempt)
+	case events.Ended:
+		ended(folder(log, e.Result.Folder, e.Result.ID), e)
+	case events.Paused:
+		log.WithFields(logrus.Fields{"reason": e.Reason, "next_try": e.Wait.Round(time.Millisecond).String()}).
+			Error("submission is paused; folders are kept, and it goes on by itself")
+	case events.Resumed:
+		log.Info("submission goes on")
+	}
+}
+
+func attempted(entry *logrus.Entry, a *sidecar.Attempt) {
+	entry = entry.WithFields(logrus.Fields{"attempt": a.N, "state": string(a.State), "duration_ms": a.DurationMS})
+	if a.HTTPStatus != 0 {
+		entry = entry.WithField("http_status", a.HTTPStatus)
+	}
+	if a.Identifier != "" {
+		entry = entry.WithField("identifier", a.Identifier)
+	}
+	switch {
+	case a.State == sidecar.Answered && a.HTTPStatus < 300 && a.Identifier == "":
+		entry.Debug("attempt")
+	case a.State == sidecar.Answered:
+		entry.Info("attempt")
+	default:
+		entry.Warn("attempt")
+	}
+}
+
+func ended(entry *logrus.Entry, e events.Ended) {
+	res := e.Result
+	entry = entry.WithFields(logrus.Fields{
+		"outcome": string(res.Outcome), "attempts": len(res.Attempts), "place": string(e.Place) + "/" + meta.Show(e.Name),
+	})
+	if a := res.LastAttempt(); a != nil {
+		entry = entry.WithField("duration_ms", a.DurationMS)
+	}
+	if len(res.Reasons) > 0 {
+		entry = entry.WithField("reasons", codes(res.Reasons))
+	}
+	if res.Outcome == sidecar.Accepted {
+		entry.Info("ended")
+	} else {
+		entry.Warn("ended")
+	}
+}
+
+func codes(reasons []sidecar.Reason) []string {
+	list := make([]string, len(reasons))
+	for i := range reasons {
+		list[i] = reasons[i].Code
+	}
+	return list
+}
+
+// journalHook sends each line to systemd's journal, with its level as the
+// priority and its fields as fields, so that journalctl can filter by them:
+// IDENFY_FOLDER=case-7 (systemd.journal-fields(7)).
+type journalHook struct{}
+
+func (journalHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (journalHook) Fire(e *logrus.Entry) error {
+	priority := journal.PriInfo
+	switch e.Level {
+	case logrus.DebugLevel, logrus.TraceLevel:
+		priority = journal.PriDebug
+	case logrus.WarnLevel:
+		priority = journal.PriWarning
+	case logrus.ErrorLevel:
+		priority = journal.PriErr
+	case logrus.FatalLevel, logrus.PanicLevel:
+		priority = journal.PriCrit
+	}
+	var line strings.Builder
+	line.WriteString(e.Message)
+	fields := map[string]string{"SYSLOG_IDENTIFIER": "idenfy-batch"}
+	for _, k := range slices.Sorted(maps.Keys(e.Data)) {
+		v := fmt.Sprint(e.Data[k])
+		fields["IDENFY_"+strings.ToUpper(k)] = v
+		if strings.ContainsAny(v, " \t\"") {
+			v = strconv.Quote(v)
+		}
+		fmt.Fprintf(&line, " %s=%s", k, v)
+	}
+	return journal.Send(line.String(), priority, fields)
+}

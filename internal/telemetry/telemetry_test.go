@@ -1,0 +1,153 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/telemetry"
+	"idenfy-batch/sidecar"
+)
+
+// Each event is one line with fixed fields, and what is secret or personal in
+// a result is in none of them.
+func TestLines(t *testing.T) {
+	var out bytes.Buffer
+	log := telemetry.NewLog(&out, "debug", "json")
+	private := "PRIVATE"
+	res := &sidecar.Result{
+		ID: "ID", Folder: "case-7", Outcome: sidecar.Rejected,
+		Reasons:    []sidecar.Reason{{Code: "BAD_VALUE", Message: private, Field: private}},
+		Request:    sidecar.Request{TokenHint: private, Images: []sidecar.Image{{File: private}}},
+		Attempts:   []sidecar.Attempt{{N: 1, State: sidecar.Answered, HTTPStatus: 400, Identifier: "BAD_VALUE", Message: private, DurationMS: 12}},
+		ExtraFiles: []string{private}, Uploader: sidecar.Uploader{User: private},
+	}
+	for _, step := range []struct {
+		e    events.Event
+		want map[string]any
+	}{
+		{events.Claimed{Folder: "case-7", ID: "ID"}, map[string]any{"folder": "case-7", "id": "ID"}},
+		{events.Attempted{Folder: "case-7", ID: "ID", Attempt: res.Attempts[0]}, map[string]any{"attempt": 1.0, "http_status": 400.0, "identifier": "BAD_VALUE", "duration_ms": 12.0}},
+		{events.Ended{Result: res, Place: spool.Failed, Name: "case-7.2"}, map[string]any{"outcome": "rejected", "place": "failed/case-7.2", "level": "warning"}},
+		{events.Released{Folder: "a\nb", ID: "ID", Why: "why"}, map[string]any{"folder": `"a\nb"`, "why": "why"}},
+		{events.Vanished{Folder: "x", ID: "ID"}, map[string]any{"folder": "x", "level": "warning"}},
+		{events.ClaimFailed{Folder: "x", Err: errors.New("no")}, map[string]any{"error": "no", "level": "warning"}},
+		{events.FolderWaits{Folder: "x", Age: time.Hour, Reasons: []meta.Reason{{Code: "truncated", Message: private}}}, map[string]any{"age": "1h0m0s"}},
+		{events.Recovered{Folders: 2}, map[string]any{"folders": 2.0}},
+		{events.Paused{Reason: "service fault", Wait: time.Second}, map[string]any{"reason": "service fault", "level": "error"}},
+		{events.Resumed{}, map[string]any{"level": "info"}},
+		{events.WatchModeChanged{Mode: events.Partial, Err: errors.New("no watch")}, map[string]any{"mode": "partial", "error": "no watch", "level": "warning"}},
+		{events.WatchModeChanged{Mode: events.ByEvents}, map[string]any{"mode": "events", "level": "info"}},
+		{events.Overflowed{Err: errors.New("overflow")}, map[string]any{"error": "overflow"}},
+		{events.InboxTrouble{Err: errors.New("gone")}, map[string]any{"level": "error"}},
+		{events.InboxTrouble{}, map[string]any{"level": "info"}},
+		{events.Started{Version: "1", Root: "/r", Endpoint: "e"}, map[string]any{"version": "1", "root": "/r", "endpoint": "e"}},
+		{events.Stopping{Grace: time.Minute}, map[string]any{"grace": "1m0s"}},
+		{events.Stopped{InWork: 3}, map[string]any{"in_work": 3.0}},
+		{events.Reloaded{Note: "note"}, map[string]any{"note": "note", "level": "info"}},
+		{events.ReloadRefused{Err: errors.New("bad")}, map[string]any{"error": "bad", "level": "error"}},
+		{events.Decided{Folder: "x", ID: "ID", Action: sidecar.Requeued, Forced: true, Place: spool.Inbox, Name: "x.2"}, map[string]any{"action": "requeued", "forced": true, "place": "inbox/x.2"}},
+		{events.Decided{Folder: "x", Action: sidecar.Requeued, Err: errors.New("no")}, map[string]any{"error": "no"}},
+		{events.Adopted{Folders: 5, Total: 9}, map[string]any{"folders": 5.0, "total": 9.0}},
+		{events.Trouble{What: "it could not be done", Err: errors.New("no")}, map[string]any{"msg": "it could not be done", "error": "no", "level": "warning"}},
+	} {
+		out.Reset()
+		log.Take(step.e)
+		var line map[string]any
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+			t.Fatalf("not one line: %q", out.String())
+		}
+		for k, v := range step.want {
+			if line[k] != v {
+				t.Errorf("%s is %v, want %v, in %s", k, line[k], v, out.String())
+			}
+		}
+		if strings.Contains(out.String(), private) {
+			t.Errorf("something private stands in %s", out.String())
+		}
+	}
+}
+
+// Level and format change while lines are written.
+func TestLogSet(t *testing.T) {
+	var out bytes.Buffer
+	log := telemetry.NewLog(&out, "error", "json")
+	log.Take(events.Resumed{})
+	if out.Len() > 0 {
+		t.Errorf("below its level: %s", out.String())
+	}
+	log.Set("info", "text")
+	log.Take(events.Resumed{})
+	if !strings.Contains(out.String(), `msg="submission goes on"`) {
+		t.Errorf("no text: %s", out.String())
+	}
+}
+
+// The state is published with each change, and read back as it was.
+func TestState(t *testing.T) {
+	file := telemetry.NewStateFile(spool.Paths{spool.Work: t.TempDir()})
+	var states []telemetry.State
+	k := telemetry.NewKeeper(func(s telemetry.State) {
+		states = append(states, s)
+		if err := file.Write(s); err != nil {
+			t.Error(err)
+		}
+	})
+	take := events.Fan(k.Take, nil)
+	for _, e := range []events.Event{
+		events.Paused{Reason: "first", Wait: time.Second}, events.Paused{Reason: "second", Wait: time.Second}, events.Resumed{},
+		events.Progress{}, events.WatchModeChanged{Mode: events.Partial, Err: errors.New("why")}, events.Reloaded{},
+	} {
+		take(e)
+	}
+	if len(states) != 4 || states[1].Paused != "second" || !states[1].PausedSince.Equal(states[0].PausedSince) || states[2].Paused != "" {
+		t.Errorf("states: %+v", states)
+	}
+	s, err := file.Read()
+	if err != nil || s.Mode != "partial" || s.ModeReason != "why" || s.PID == 0 {
+		t.Errorf("read: %+v, %v", s, err)
+	}
+	if err := errors.Join(file.Remove(), file.Remove()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHandler(t *testing.T) {
+	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper(nil)
+	take := events.Fan(m.Take, k.Take)
+	take(events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"})
+	take(events.Rescanned{Folders: 3, Oldest: time.Minute, Took: time.Millisecond})
+	take(events.Paused{Disk: true, Reason: "the spool: disk", Wait: time.Second})
+	get := func(h http.Handler) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		return w.Code, w.Body.String()
+	}
+	code, text := get(m.Handler())
+	for _, want := range []string{
+		`idenfy_batch_folders_ended_total{outcome="accepted"} 1`, `idenfy_batch_folders_ended_total{outcome="unknown"} 0`,
+		`idenfy_batch_folders{place="inbox"} 3`, "idenfy_batch_inbox_oldest_seconds 60", "idenfy_batch_rescans_total 1",
+		`idenfy_batch_paused{reason="spool"} 1`, `idenfy_batch_build_info{version="1.0"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not among the metrics", want)
+		}
+	}
+	if code != http.StatusOK {
+		t.Errorf("metrics: %d", code)
+	}
+	if s := k.Summary(); s != "PAUSED (the spool: disk); 3 in the inbox, 0 being submitted, 0 waiting for another try; since the start 1 accepted, 0 failed, 0 held" {
+		t.Error(s)
+	}
+	if code, text := get(k.Health()); code != http.StatusOK || !strings.Contains(text, `"paused":"the spool: disk"`) {
+		t.Errorf("healthz: %d %s", code, text)
+	}
+}
