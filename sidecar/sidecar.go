@@ -158,11 +158,14 @@ type Decision struct {
 	Outcome Outcome `json:"outcome"`           // that it had ended with
 }
 
-// Person is who ran a command.
+// Person is who ran a command, as the kernel knows it.
 type Person struct {
-	UID  uint32 `json:"uid"`
-	User string `json:"user,omitempty"` // where the host knows one
-	Sudo string `json:"sudo,omitempty"` // who became that user by sudo(8)
+	UID      uint32  `json:"uid"`
+	User     string  `json:"user,omitempty"`      // where the host knows one
+	EUID     *uint32 `json:"euid,omitempty"`      // where it is another than UID
+	LoginUID *uint32 `json:"login_uid,omitempty"` // who had logged in, whoever that became since (pam_loginuid(8))
+	Login    string  `json:"login,omitempty"`     // where the host knows one
+	Sudo     string  `json:"sudo,omitempty"`      // of old records only: who became that user, as the environment said
 }
 
 // Result is the content of result.json.

@@ -370,9 +370,9 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		b.drop("again", 1)
 		b.until("it has failed", func() bool { return b.count("failed") == 1 })
 		b.script("")
-		b.run("SUDO_USER=admin idenfy-batch requeue -m 'the service was wrong' again-1")
+		b.run("idenfy-batch requeue -m 'the service was wrong' again-1")
 		b.settled()
-		b.run("grep -q '\"sudo\": \"admin\"' /var/spool/idenfy-batch/done/again-1/result.json")
+		b.run("grep -q '\"user\": \"root\"' /var/spool/idenfy-batch/done/again-1/result.json")
 		if out := b.run("stat -c %U /var/spool/idenfy-batch/done/again-1/result.json /var/spool/idenfy-batch/done/again-1/result.1.json"); out != "idenfy-batch\nidenfy-batch\n" {
 			t.Errorf("owners: %s", out)
 		}
@@ -385,7 +385,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		})
 		b.run("curl -sf http://127.0.0.1:9187/healthz")
 		edit("1i colour: red")
-		b.run("systemctl reload idenfy-batch")
+		b.run("! systemctl reload idenfy-batch")
 		b.until("it is refused", func() bool { return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "colour") })
 		edit("1d")
 		b.drop("reload", 2)

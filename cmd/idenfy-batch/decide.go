@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"os/user"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/decision"
 	"idenfy-batch/internal/meta"
@@ -27,8 +31,8 @@ submitted like new ones, and records in result.json who did it and when. The old
 result stays in the folder as result.1.json.
 
 What was accepted is refused, unless --force is given: the same documents would
-be sent a second time. What is in hold is for idenfy-batch resolve. It works with
-and without a running daemon.`,
+be sent a second time. What is in hold is for idenfy-batch resolve. A running
+daemon makes the move itself; it works without one, too.`,
 		Example: "  idenfy-batch requeue case-7\n  idenfy-batch requeue -m 'new photo of the back' case-7 case-9",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -50,8 +54,10 @@ time of the attempt in result.json, then say what you found:
   --resubmit   they were not, and the token is unused: it goes to the inbox
 
 With scanRef in meta.yaml the service is asked once, and what contradicts its
-answer is refused. --resubmit without that proof needs --force. Who decided what
-and when is recorded in result.json.`,
+answer is refused. Where it can't be asked, or its answer tells nothing, what you
+found needs --force. Who decided what and when is recorded in result.json.
+
+A running daemon makes the decision itself.`,
 		Example: "  idenfy-batch resolve case-7 --accepted -m 'seen in the dashboard'",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -94,42 +100,66 @@ func decideFlags(c *cobra.Command, place spool.Place) func(names []string, actio
 		if err != nil {
 			return err
 		}
-		d := decision.Decision{Action: action, By: person(), Force: *force, Comment: *comment}
-		desk := decision.Desk{Paths: cfg.Spool()}
-		if client, err := daemon.NewClient(&cfg, versionText()); err == nil { // without credentials nobody can be asked
-			defer client.Close()
-			desk.Status = client.Status
-		}
-		if err := becomeDaemon(cfg.Spool()); err != nil {
-			return failed(err)
-		}
+		ask := control.Decision{Names: names, Action: action, Force: *force, Comment: *comment, By: control.Self()}
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		good := true
-		for _, name := range names {
-			place, newName, err := desk.Make(ctx, name, d)
-			if newName != "" {
-				fmt.Fprintf(c.OutOrStdout(), "✓ %s: now in %s/%s\n", meta.Show(name), place, meta.Show(newName))
-			}
-			if err != nil {
-				good = false
-				fmt.Fprintf(c.OutOrStdout(), "✗ %s: %v\n", meta.Show(name), err)
-			}
+		running, err := control.Dial(cfg.Root)
+		if err != nil && !errors.Is(err, control.ErrNoDaemon) {
+			return failed(err)
 		}
-		if !good {
-			return &exitError{code: exitFailed}
+		var made []control.Decided
+		if err == nil {
+			defer running.Close()
+			made, err = running.Decide(ctx, ask)
+		} else {
+			made, err = decideAlone(ctx, &cfg, ask)
 		}
-		return nil
+		if err != nil {
+			return failed(err)
+		}
+		return tellDecided(c.OutOrStdout(), made)
 	}
 }
 
-// person is who runs this command.
-func person() sidecar.Person {
-	p := sidecar.Person{UID: uint32(os.Getuid()), Sudo: os.Getenv("SUDO_USER")}
-	if u, err := user.Current(); err == nil {
-		p.User = u.Username
+// tellDecided prints what came of each decision.
+func tellDecided(out io.Writer, made []control.Decided) error {
+	good := true
+	for _, m := range made {
+		if m.NewName != "" {
+			fmt.Fprintf(out, "✓ %s: now in %s/%s\n", meta.Show(m.Name), m.Place, meta.Show(m.NewName))
+		}
+		if m.Err != "" {
+			good = false
+			fmt.Fprintf(out, "✗ %s: %s\n", meta.Show(m.Name), m.Err)
+		}
 	}
-	return p
+	if !good {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+// decideAlone makes decisions while no daemon runs.
+func decideAlone(ctx context.Context, cfg *config.Config, ask control.Decision) ([]control.Decided, error) {
+	desk := decision.Desk{Paths: cfg.Spool()}
+	if client, err := daemon.NewClient(cfg, versionText()); err == nil { // without credentials nobody can be asked
+		defer client.Close()
+		desk.Status = client.Status
+	}
+	if err := becomeDaemon(cfg.Spool()); err != nil {
+		return nil, err
+	}
+	d := decision.Decision{Action: ask.Action, By: ask.By, Force: ask.Force, Comment: ask.Comment}
+	made := make([]control.Decided, 0, len(ask.Names))
+	for _, name := range ask.Names {
+		m := control.Decided{Name: name}
+		var err error
+		if m.Place, m.NewName, err = desk.Make(ctx, name, d); err != nil {
+			m.Err = err.Error()
+		}
+		made = append(made, m)
+	}
+	return made, nil
 }
 
 // becomeDaemon makes root the daemon's user, the owner of work, so that what is

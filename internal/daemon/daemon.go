@@ -1,5 +1,5 @@
 // Package daemon owns the wiring of a running daemon: watcher, batch,
-// listeners, reload, signals, systemd.
+// listeners, reload, what commands ask, signals, systemd.
 package daemon
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/spool"
@@ -106,12 +107,19 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		return Left{}, err
 	}
 	defer func() { d.now.Load().exporter.close() }()
+	socket, err := control.Listen(cfg.Root)
+	if err != nil && spool.Passing(err) {
+		return Left{}, err
+	}
+	if err != nil {
+		return Left{}, &ConfigError{err}
+	}
 	defer d.listeners(&cfg)()
 	d.limiter = batch.Limiter(cfg.Rate.PerHour, cfg.Rate.Burst, d.spool)
 	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.emit)
 	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
-	left, err := d.work(ctx, ends, hup)
+	left, err := d.work(ctx, socket, ends, hup)
 	d.now.Load().client.Close()
 	if err == nil {
 		d.emit(events.Stopped{InWork: left.InWork})
@@ -149,7 +157,7 @@ func (d *daemon) watching(e events.Event) {
 }
 
 // work runs watcher and batch until there is an end.
-func (d *daemon) work(ctx context.Context, ends, hup <-chan os.Signal) (Left, error) {
+func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <-chan os.Signal) (Left, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if d.o.Service {
@@ -175,6 +183,13 @@ func (d *daemon) work(ctx context.Context, ends, hup <-chan os.Signal) (Left, er
 				_, _ = d.reload(ctx) // it is in the log
 			}
 		}
+	})
+	group.Go(func() error {
+		server := control.Server{Reload: d.reload, Decide: d.decide}
+		if err := server.Serve(ctx, socket); err != nil {
+			d.emit(events.Trouble{What: "commands are not answered any more", Err: err})
+		}
+		return nil
 	})
 	// These go on while the batch waits for what is in flight.
 	life, endLife := context.WithCancel(context.WithoutCancel(ctx))

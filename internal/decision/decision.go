@@ -165,10 +165,8 @@ func (d *Desk) allowed(ctx context.Context, dir *os.Root, from spool.Place, name
 	}
 	taken, word, err := d.ask(ctx, dir)
 	if err != nil {
-		if dec.Action == sidecar.Resubmit {
-			return refuse("it may have been accepted, and that can't be found out (%v). If the iDenfy dashboard shows that its token is unused, repeat this with --force, which is recorded", err)
-		}
-		return nil // the person's word is all there is
+		// The person's word is all there is, so it has to be given as such.
+		return refuse("whether it was accepted can't be found out (%v). Look the session up in the iDenfy dashboard; if that shows what you say, repeat this with --force, which is recorded", err)
 	}
 	switch {
 	case dec.Action == sidecar.Resubmit && taken == idenfy.TokenExpired:

@@ -40,8 +40,8 @@ func TestAllowed(t *testing.T) {
 		{"done", "accepted", "", "requeued", "", "it was accepted", "inbox"},
 		{"hold", "unknown", "", "requeued", "", "idenfy-batch resolve case", ""},
 		{"failed", "rejected", "", "accepted", "", "only what is in hold", "done"},
-		{"hold", "unknown", "", "accepted", "done", "", "done"},
-		{"hold", "unknown", "", "rejected", "failed", "", "failed"},
+		{"hold", "unknown", "", "accepted", "", "no scanRef", "done"},
+		{"hold", "unknown", "", "rejected", "", "no scanRef", "failed"},
 		{"hold", "unknown", "", "resubmit", "", "no scanRef", "inbox"},
 		{"hold", "unknown", "ACTIVE", "accepted", "", "ACTIVE, so the documents were not taken", "done"},
 		{"hold", "unknown", "ACTIVE", "rejected", "failed", "", "failed"},
@@ -135,7 +135,7 @@ func TestAfterACrash(t *testing.T) {
 		Decisions: []sidecar.Decision{{Action: sidecar.Confirmed, Result: "X"}},
 	}))
 	desk := decision.Desk{Paths: paths}
-	if to, _, err := desk.Make(t.Context(), "case", decision.Decision{Action: sidecar.Confirmed}); err != nil || to != spool.Done {
+	if to, _, err := desk.Make(t.Context(), "case", decision.Decision{Action: sidecar.Confirmed, Force: true}); err != nil || to != spool.Done {
 		t.Errorf("in %s, %v", to, err)
 	}
 	res, err := sidecar.Read(root)

@@ -1,0 +1,111 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// ErrNoDaemon says that no daemon runs on the spool.
+var ErrNoDaemon = errors.New("no daemon runs on this spool")
+
+// RefusedError is the daemon's reason not to do what it was asked.
+type RefusedError struct{ Why string }
+
+func (e *RefusedError) Error() string { return e.Why }
+
+// Client asks a running daemon.
+type Client struct{ http *http.Client }
+
+// Dial finds the daemon that works on the spool below root. A command that the
+// service itself runs finds its own, whatever root is.
+func Dial(root string) (*Client, error) {
+	dirs := []string{filepath.Join(root, dirName), filepath.Join(root, dirName, linkName)}
+	if run := runtimeDir(); run != "" {
+		dirs = append([]string{run}, dirs...)
+	}
+	for _, dir := range dirs {
+		c, err := connect(context.Background(), dir)
+		switch {
+		case err == nil:
+			_ = c.Close() // it showed that somebody is there
+			return &Client{&http.Client{
+				Timeout: maxTime + 10*time.Second,
+				Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return connect(ctx, dir)
+				}},
+			}}, nil
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ECONNREFUSED):
+		default:
+			return nil, fmt.Errorf("the daemon can't be asked: %s: %w; run this as root or as the daemon's user", dir, err)
+		}
+	}
+	return nil, ErrNoDaemon
+}
+
+func connect(ctx context.Context, dir string) (c net.Conn, err error) {
+	err = through(dir, func(path string) error {
+		var d net.Dialer
+		d.Timeout = 10 * time.Second
+		c, err = d.DialContext(ctx, "unix", path)
+		return err
+	})
+	return c, err
+}
+
+// Close drops the connection.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Reload has the daemon read its configuration again, and returns when that is
+// in force; note is what of it takes more. A *RefusedError says why the old
+// one stays.
+func (c *Client) Reload(ctx context.Context) (note string, err error) {
+	var a answer
+	err = c.ask(ctx, "reload", struct{}{}, &a)
+	return a.Note, err
+}
+
+// Decide has the daemon make a decision, and returns what came of it for each
+// folder.
+func (c *Client) Decide(ctx context.Context, d Decision) ([]Decided, error) {
+	var list []Decided
+	err := c.ask(ctx, "decide", d, &list)
+	return list, err
+}
+
+func (c *Client) ask(ctx context.Context, what string, question, into any) error {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://daemon/"+what, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("the daemon gave no answer: %w", err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(res.Body, 8*maxRequest))
+	if err != nil {
+		return fmt.Errorf("the daemon's answer broke off: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var a answer
+		if json.Unmarshal(data, &a) != nil || a.Err == "" {
+			a.Err = "the daemon answered " + res.Status
+		}
+		return &RefusedError{a.Err}
+	}
+	return json.Unmarshal(data, into)
+}

@@ -1,0 +1,138 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// Bounds of what is asked.
+const (
+	maxConnections = 16
+	maxRequest     = 1 << 20 // bytes; some thousands of names
+	maxTime        = 10 * time.Minute
+)
+
+// Decision is what a person decides about some folders.
+type Decision struct {
+	Names   []string       `json:"names"`
+	Action  sidecar.Action `json:"action"`
+	Force   bool           `json:"force"`
+	Comment string         `json:"comment"`
+	By      sidecar.Person `json:"by"`
+}
+
+// Decided is what came of it for one of them: where it lies, or why not.
+type Decided struct {
+	Name    string      `json:"name"`
+	Place   spool.Place `json:"place,omitempty"`
+	NewName string      `json:"new_name,omitempty"`
+	Err     string      `json:"error,omitempty"`
+}
+
+// answer is that to a reload, and to what is refused.
+type answer struct {
+	Note string `json:"note,omitempty"`
+	Err  string `json:"error,omitempty"`
+}
+
+// Server answers what commands ask. Its fields are set before Serve.
+type Server struct {
+	// Reload returns when the new configuration is in force, or says why it
+	// is not.
+	Reload func(ctx context.Context) (note string, err error)
+	// Decide makes a decision; By is who asks, by the kernel's word.
+	Decide func(ctx context.Context, d Decision) []Decided
+}
+
+type peerKey struct{}
+
+// Serve answers until ctx ends; then those that are being answered get a
+// little time. It closes l.
+func (s *Server) Serve(ctx context.Context, l *Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /reload", s.reload)
+	mux.HandleFunc("POST /decide", s.decide)
+	srv := &http.Server{
+		Handler:           http.MaxBytesHandler(http.TimeoutHandler(allow(mux), maxTime, `{"error":"it took too long"}`), maxRequest),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
+		WriteTimeout:   maxTime + 10*time.Second,
+		MaxHeaderBytes: 16 << 10,
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if p, ok := c.(*peer); ok {
+				ctx = context.WithValue(ctx, peerKey{}, p.uid)
+			}
+			return ctx
+		},
+	}
+	closed := make(chan struct{})
+	end := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(brief) != nil {
+			_ = srv.Close() // a decision that is cut off is made again
+		}
+	})
+	err := srv.Serve(l)
+	if !end() {
+		<-closed
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return errors.Join(err, srv.Close())
+}
+
+// allow lets root and the daemon's own user ask. The socket's group may read
+// what has ended, and not decide about it.
+func allow(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if uid, ok := asker(r); !ok || uid != 0 && uid != uint32(os.Geteuid()) {
+			reply(w, http.StatusForbidden, answer{Err: "only root and the daemon's user may ask for that"})
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func asker(r *http.Request) (uint32, bool) {
+	uid, ok := r.Context().Value(peerKey{}).(uint32)
+	return uid, ok
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the command is gone, which is its affair
+}
+
+func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	note, err := s.Reload(r.Context())
+	if err != nil {
+		reply(w, http.StatusConflict, answer{Err: err.Error()})
+		return
+	}
+	reply(w, http.StatusOK, answer{Note: note})
+}
+
+func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
+	var d Decision
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
+		return
+	}
+	uid, _ := asker(r)
+	d.By.UID, d.By.User, d.By.EUID, d.By.Sudo = uid, userName(uid), nil, ""
+	reply(w, http.StatusOK, s.Decide(r.Context(), d))
+}
