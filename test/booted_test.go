@@ -306,6 +306,7 @@ idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/done
 idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/failed
 idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/hold
 idenfy-batch:idenfy-drop 2770 /var/spool/idenfy-batch/inbox
+idenfy-batch:idenfy-batch 750 /var/spool/idenfy-batch/journal
 idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 ` {
 			t.Error(out)
@@ -388,6 +389,8 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		b.run("! systemctl reload idenfy-batch")
 		b.until("it is refused", func() bool { return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "colour") })
 		edit("1d")
+		b.run("idenfy-batch reload | grep 'systemctl restart'")
+		b.run("su auditor -c 'idenfy-batch reload 2>&1' | grep 'only root'")
 		b.drop("reload", 2)
 		b.settled()
 		if n := b.property("NRestarts"); n != "0" {

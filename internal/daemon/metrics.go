@@ -13,6 +13,7 @@ import (
 
 // exporter serves metrics and health at one address. A nil one serves nothing.
 type exporter struct {
+	address  string // as configured
 	listener net.Listener
 	server   *http.Server
 }
@@ -27,13 +28,16 @@ func listen(address string) (*exporter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics.listen: %w; choose another port, or leave it empty", err)
 	}
-	return &exporter{listener: l}, nil
+	return &exporter{address: address, listener: l}, nil
 }
 
 // at reports whether e listens on the address already.
 func (e *exporter) at(address string) bool {
 	if e == nil || address == "" {
 		return e == nil && address == ""
+	}
+	if address == e.address {
+		return true
 	}
 	a, err := net.ResolveTCPAddr("tcp", address)
 	return err == nil && a.String() == e.listener.Addr().String()
