@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,6 +178,18 @@ func TestManyConnections(t *testing.T) {
 	end()
 	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("the end took %s", took)
+	}
+}
+
+// Whoever is neither root nor the daemon's user is told so, and nothing is done.
+func TestOthersAreRefused(t *testing.T) {
+	h := allow(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was done") }))
+	for _, ctx := range []context.Context{t.Context(), context.WithValue(t.Context(), peerKey{}, uint32(os.Geteuid()+4242))} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/reload", nil))
+		if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "only root") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
 	}
 }
 

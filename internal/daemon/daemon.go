@@ -95,24 +95,17 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	}
 	now := &current{cfg: cfg, client: client}
 	d.now.Store(now)
-	d.spool, err = spool.Open(cfg.Spool())
-	if errors.Is(err, spool.ErrLocked) || spool.Passing(err) {
-		return Left{}, err
-	}
-	if err != nil {
-		return Left{}, &ConfigError{err}
+	if d.spool, err = spool.Open(cfg.Spool()); err != nil {
+		return Left{}, classify(err)
 	}
 	defer d.spool.Close()
 	if now.exporter, err = listen(cfg.Metrics.Listen); err != nil {
 		return Left{}, err
 	}
 	defer func() { d.now.Load().exporter.close() }()
-	socket, err := control.Listen(cfg.Root)
-	if err != nil && spool.Passing(err) {
-		return Left{}, err
-	}
+	socket, err := control.Listen(cfg.Root) // with the spool's lock held
 	if err != nil {
-		return Left{}, &ConfigError{err}
+		return Left{}, classify(err)
 	}
 	defer d.listeners(&cfg)()
 	d.limiter = batch.Limiter(cfg.Rate.PerHour, cfg.Rate.Burst, d.spool)
@@ -125,6 +118,14 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		d.emit(events.Stopped{InWork: left.InWork})
 	}
 	return left, err
+}
+
+// classify tells what may pass by itself from what takes a person.
+func classify(err error) error {
+	if errors.Is(err, spool.ErrLocked) || spool.Passing(err) {
+		return err
+	}
+	return &ConfigError{err}
 }
 
 // listeners makes those that hear of all events, and returns their end.
