@@ -7,126 +7,276 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/record"
 	"idenfy-batch/sidecar"
 )
 
-// resume goes on with a folder that has had attempts. due tells that the next
-// one is due: it is known for a folder that was parked until then, by a clock
-// that nobody sets. What was found at the start is held against the recorded
-// time, once.
-func (f *folder) resume(ctx context.Context, due, probe bool) end {
-	if last := f.res.LastAttempt(); last != nil && last.State == sidecar.Sending {
-		last.State, last.Finished = sidecar.NoAnswer, sidecar.Now()
-		last.Message = "the daemon ended while it was sending"
-		last.DurationMS = max(last.Finished.Sub(last.Started.Time).Milliseconds(), 0)
-		f.b.emit(events.Attempted{Folder: f.name, ID: f.id, Attempt: *last})
-		return f.decided() // recorded, and due after its delay
+// unanswered notes what a crash left of an attempt.
+func (v *visit) unanswered(ctx context.Context) end {
+	last := v.life.Result.LastAttempt()
+	last.State, last.Finished = sidecar.NoAnswer, sidecar.Now()
+	last.Message = "the daemon ended while it was sending"
+	last.DurationMS = max(last.Finished.Sub(last.Started.Time).Milliseconds(), 0)
+	v.set.Retry.charge(v.life)
+	v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *last})
+	return v.record(ctx) // due after its delay
+}
+
+// again makes a further attempt with a folder that has been looked at before,
+// once it is due and still as it was.
+func (v *visit) again(ctx context.Context) end {
+	// What a start finds is held against the recorded times, once; from then
+	// on the queue knows, by a clock that nobody sets. A probe goes on at once.
+	if at := v.set.Retry.due(v.life.Result, time.Now()); v.task.fresh && !v.task.probe && at.After(time.Now()) {
+		return end{again: v.come(at)}
 	}
-	// A probe goes on at once: the pause was longer than the delay, or this
-	// folder is the only one to try.
-	if at := f.set.Retry.due(f.res, time.Now()); !due && !probe && at.After(time.Now()) {
-		return end{work: f.work, due: at}
+	why, err := v.inspect()
+	if err != nil {
+		return v.diskFault(err)
 	}
-	why, err := f.inspect()
+	if passing := unreadableNow(&v.rep); why == "" && passing != "" {
+		return v.later(passing)
+	}
 	switch {
-	case err != nil:
-		return f.spoolFault(err)
-	case why == "" && len(f.rep.Invalid) > 0:
-		why = f.rep.Invalid[0].Message
-	case why == "" && len(f.rep.Waits) > 0:
-		why = f.rep.Waits[0].Message
+	case why != "":
+	case v.rep.SHA256 != v.life.Result.Request.MetaSHA256 && v.life.Result.Request.MetaSHA256 != "":
+		why = meta.Name + " is not the one that it was"
+	case v.life.Token != "" && v.rep.Meta.TokenSHA256() != v.life.Token:
+		why = meta.Name + " has another authToken"
+	case len(v.rep.Invalid) > 0:
+		why = v.rep.Invalid[0].Message
+	case len(v.rep.Waits) > 0:
+		why = v.rep.Waits[0].Message
 	}
 	if why != "" {
-		return f.changed(why, f.res.Attempts)
+		return v.changed(ctx, why)
 	}
-	return f.attempt(ctx, probe)
+	return v.attempt(ctx)
+}
+
+// unreadableNow returns why a file can't be read, when nothing else is wrong:
+// that may pass.
+func unreadableNow(rep *meta.Report) string {
+	if len(rep.Invalid) > 0 || len(rep.Waits) == 0 || slices.ContainsFunc(rep.Waits, func(r meta.Reason) bool { return r.Code != "unreadable" }) {
+		return ""
+	}
+	return rep.Waits[0].Message
 }
 
 // changed ends a folder that was changed while it was in work: what was, or
-// would be, sent is no longer what lies there. before are the attempts that
-// may have been whole.
-func (f *folder) changed(why string, before []sidecar.Attempt) end {
-	f.because("changed_in_work", "the folder changed while the daemon was submitting it: %s", why)
-	if anyAttempt(before, maybeProcessed) {
-		f.because("may_have_been_accepted", "an earlier attempt got no clear answer; look the session up in the iDenfy dashboard, then decide")
-		return f.decide(sidecar.Unknown)
-	}
-	return f.decide(sidecar.Invalid)
-}
-
-// attempt makes one attempt. It is entered with f.rep fresh.
-func (f *folder) attempt(ctx context.Context, probe bool) end {
-	if e, over := f.guard(ctx); over {
-		return e
-	}
-	if last := f.res.LastAttempt(); last != nil {
-		switch {
-		case last.State == sidecar.Answered && last.Identifier == idenfy.TokenNotValid:
-			return f.taken(ctx) // the token was refused, and could not be settled
-		case last.State == sidecar.NoAnswer:
-			if e, over := f.settle(ctx); over {
-				return e
-			}
+// would be, sent is no longer what lies there. What may have been taken is
+// asked for first, where that can be done.
+func (v *visit) changed(ctx context.Context, why string) end {
+	if v.life.Fate == journal.Unsettled {
+		if e, over := v.settle(ctx); over {
+			return e
 		}
 	}
-	if err := f.set.Rate.Wait(ctx); err != nil { // the daemon stops
-		return f.stopped()
+	v.because("changed_in_work", "the folder changed while the daemon was submitting it: %s", why)
+	if v.life.Fate == journal.Unsettled {
+		v.mayHaveBeen()
+		return v.decide(ctx, sidecar.Unknown)
 	}
-	req, files, err := f.request()
+	return v.decide(ctx, sidecar.Invalid)
+}
+
+func (v *visit) mayHaveBeen() {
+	v.because("may_have_been_accepted", "an attempt got no clear answer, so it may have been processed; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve")
+}
+
+// begin makes the first attempt with a folder, or ends one that can't be sent.
+func (v *visit) begin(ctx context.Context) end {
+	switch {
+	case len(v.rep.Invalid) > 0:
+		v.wrong(v.rep.Invalid)
+		v.wrong(v.rep.Waits)
+		return v.decide(ctx, sidecar.Invalid)
+	case len(v.rep.Waits) > 0:
+		v.wrong(v.rep.Waits)
+		return v.decide(ctx, sidecar.Incomplete)
+	default:
+		return v.attempt(ctx)
+	}
+}
+
+func (v *visit) wrong(reasons []meta.Reason) {
+	for _, r := range reasons {
+		v.life.Result.Reasons = append(v.life.Result.Reasons, sidecar.Reason{Code: r.Code, Message: r.Message, Source: sidecar.FromPreflight, Field: meta.Show(r.Field)})
+	}
+}
+
+// attempt makes one attempt. It is entered with v.rep fresh.
+func (v *visit) attempt(ctx context.Context) end {
+	if last := v.life.Result.LastAttempt(); last != nil && last.State == sidecar.NoAnswer && v.life.Fate == journal.Unsettled {
+		if e, over := v.settle(ctx); over {
+			return e
+		}
+	}
+	if err := v.turn(ctx); err != nil { // the daemon stops
+		return v.stopped()
+	}
+	req, files, err := v.request()
 	defer closeAll(files)
 	if errors.Is(err, drop.ErrChanged) {
-		return f.changed(err.Error(), f.res.Attempts)
+		return v.changed(ctx, err.Error())
 	}
 	if err != nil {
-		return f.spoolFault(err)
+		return v.diskFault(err)
 	}
-	// Intent: synced before the first byte leaves. A crash from here on finds
-	// the attempt as sending.
-	started := time.Now()
-	f.res.Attempts = append(f.res.Attempts, sidecar.Attempt{
-		N: len(f.res.Attempts) + 1, Started: sidecar.Time{Time: started}, State: sidecar.Sending,
-	})
-	if err := sidecar.Write(f.dir, f.res); err != nil {
-		// Should it be on the disk all the same, a crash takes it for an
-		// attempt that was begun. While this process lives it knows better.
-		a := f.res.LastAttempt()
-		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the intent could not be recorded"
-		return f.spoolFault(err)
+	if e, over := v.intend(ctx); over {
+		return e
 	}
-	answer, err := f.set.API.Process(ctx, req)
-	a := f.res.LastAttempt()
+	a := v.life.Result.LastAttempt()
+	if err := record.Show(v.dir, v.life); err != nil {
+		// Where that can't be written, nothing can be filed either.
+		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the disk failed before anything was sent"
+		if e := v.record(ctx); e.health != nothing || e.again == nil {
+			return e
+		}
+		return v.failed(err)
+	}
+	answer, err := v.set.API.Process(ctx, req)
 	a.Finished = sidecar.Now()
-	a.DurationMS = time.Since(started).Milliseconds()
+	a.DurationMS = time.Since(a.Started.Time).Milliseconds()
 	a.HTTPStatus = answer.Status
-	return f.judge(ctx, a, err, probe)
+	return v.judge(ctx, a, err)
+}
+
+// intend records the attempt, committed before the first byte leaves, if the
+// history of the folder and of its token allows it. A crash from here on finds
+// the attempt as sending. over tells that the folder is not to be sent now.
+func (v *visit) intend(ctx context.Context) (e end, over bool) {
+	res := v.life.Result
+	v.waitsNoMore()
+	res.Attempts = append(res.Attempts, sidecar.Attempt{N: len(res.Attempts) + res.Omitted + 1, Started: sidecar.Now(), State: sidecar.Sending})
+	sending := res.Attempts[len(res.Attempts)-1]
+	q := journal.Question{Life: v.life}
+	for {
+		a, e, over := v.ask(q)
+		if a.Verdict == journal.Send && !over {
+			v.life.State, v.life.Took, v.life.Forced = journal.Pending, true, a.Forced
+			return end{}, false
+		}
+		res.Attempts = res.Attempts[:len(res.Attempts)-1] // it was not made
+		if over {
+			return e, true
+		}
+		v.life.State = journal.Pending
+		if a.Verdict == journal.Maybe && !q.Unused {
+			again, e, over := v.settleOthers(ctx, a)
+			if over {
+				return e, true
+			}
+			if again != asked {
+				q.Unused = again == unused
+				res.Attempts = append(res.Attempts, sending)
+				continue
+			}
+		}
+		if a.Verdict == journal.Wait {
+			return v.waitBehind(ctx, a), true
+		}
+		return v.sentBefore(ctx, a), true
+	}
+}
+
+// ask has the journal answer whether the life may send.
+func (v *visit) ask(q journal.Question) (a journal.Answer, e end, over bool) {
+	var err error
+	if !v.life.Took {
+		if q.Prior, err = sidecar.IDs(v.dir); err == nil {
+			v.life.Dir, err = drop.Identity(v.dir)
+		}
+	}
+	if err == nil {
+		a, err = v.b.journal.Begin(q)
+	}
+	if err == nil && a.Own {
+		// For the record only; the next visit reads them anew.
+		if made, err := v.b.journal.Decisions(context.Background(), v.life.ID); err == nil {
+			v.life.Result.Decisions = made
+		}
+	}
+	if err != nil {
+		return a, v.failed(err), true
+	}
+	return a, end{}, false
+}
+
+// waitsForToken is the code of the reason that a folder waits in work because
+// another one with its token is not decided.
+const waitsForToken = "token_in_use"
+
+func (v *visit) waitsNoMore() {
+	v.life.Result.Reasons = slices.DeleteFunc(v.life.Result.Reasons, func(r sidecar.Reason) bool { return r.Code == waitsForToken })
+}
+
+// behindRetry is how long a folder waits for another one before it asks again.
+const behindRetry = 30 * time.Second
+
+// waitBehind parks a folder until another life of its case has ended. Where the
+// other's folder is no longer in work, that ends it.
+func (v *visit) waitBehind(ctx context.Context, a journal.Answer) end {
+	if v.b.spool != nil {
+		in, err := v.b.spool.Has(a.Other.ID)
+		if err == nil && !in {
+			err = v.otherGone(ctx, a.Other)
+		}
+		if err != nil {
+			return v.diskFault(err)
+		}
+		if !in {
+			return end{again: v.come(time.Now())}
+		}
+	}
+	v.because(waitsForToken, "another folder with this authToken, %s, is being submitted; this one waits until that is decided", a.Other.Folder)
+	e := v.record(ctx)
+	if e.again != nil {
+		e.again.behind, e.again.due = a.Other.ID, time.Now().Add(behindRetry)
+	}
+	return e
+}
+
+// otherGone ends another life whose folder is not in work, unless it has ended
+// meanwhile.
+func (v *visit) otherGone(ctx context.Context, o journal.Other) error {
+	l, err := v.b.journal.Load(context.WithoutCancel(ctx), o.ID)
+	if err != nil || l == nil || l.State != journal.Pending {
+		return err
+	}
+	v.b.emit(events.Vanished{Folder: o.Folder, ID: o.ID})
+	return v.b.journal.Gone(o.ID)
 }
 
 // request opens the images and describes the request. What is read while it is
 // sent has to be what was inspected: the last byte leaves only when each file
 // is still the same and every hash is as demanded and as sent before.
-func (f *folder) request() (*idenfy.Request, []*os.File, error) {
-	m := f.rep.Meta
+func (v *visit) request() (*idenfy.Request, []*os.File, error) {
+	m := v.rep.Meta
 	req := &idenfy.Request{Token: m.AuthToken, Country: m.Country, DocumentType: m.DocumentType, SkipAnalysis: m.SkipAnalysis}
 	var files []*os.File
-	for _, img := range f.rep.Images {
-		file, err := drop.OpenFile(f.dir, img.File)
+	for _, img := range v.rep.Images {
+		file, err := drop.OpenFile(v.dir, img.File)
 		if err != nil {
 			return nil, files, err
 		}
 		files = append(files, file)
 		req.Images = append(req.Images, idenfy.Image{Step: img.Step, Size: img.File.Size, Data: io.NewSectionReader(file, 0, img.File.Size)})
 	}
-	before := f.res.Request.Images
-	if len(before) != len(f.rep.Images) {
+	before := v.life.Result.Request.Images
+	if len(before) != len(v.rep.Images) {
 		return nil, files, fmt.Errorf("%w: it has other images than before", drop.ErrChanged)
 	}
 	req.Confirm = func(sums []string) error {
-		for i, img := range f.rep.Images {
+		for i, img := range v.rep.Images {
 			if err := drop.Unchanged(files[i], img.File); err != nil {
 				return fmt.Errorf("%s: %w", img.Step, err)
 			}
@@ -138,7 +288,7 @@ func (f *folder) request() (*idenfy.Request, []*os.File, error) {
 		return nil
 	}
 	size, err := idenfy.BodySize(req)
-	f.res.Request.Endpoint, f.res.Request.Bytes = f.set.API.Endpoint(), size
+	v.life.Result.Request.Endpoint, v.life.Result.Request.Bytes = v.set.API.Endpoint(), size
 	return req, files, err
 }
 
@@ -148,112 +298,52 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// judge records how an attempt ended, and decides what follows.
-func (f *folder) judge(ctx context.Context, a *sidecar.Attempt, err error, probe bool) end {
-	if err == nil {
-		a.State = sidecar.Answered
-		f.b.emit(events.Attempted{Folder: f.name, ID: f.id, Attempt: *a})
-		return f.decide(sidecar.Accepted).well()
+// judge records how an attempt ended, by the table of meanings, and follows it.
+func (v *visit) judge(ctx context.Context, a *sidecar.Attempt, err error) end {
+	how, apiErr := accepted, (*idenfy.Error)(nil)
+	if err != nil {
+		if !errors.As(err, &apiErr) {
+			apiErr = &idenfy.Error{Class: idenfy.NoAnswer, Message: err.Error()}
+		}
+		how = endingOf(apiErr)
+		a.HTTPStatus, a.Identifier, a.Message = apiErr.Status, apiErr.Identifier, apiErr.Message
+		a.RetryAfter = int64(apiErr.RetryAfter / time.Second)
 	}
-	var apiErr *idenfy.Error
-	if !errors.As(err, &apiErr) {
-		apiErr = &idenfy.Error{Class: idenfy.NoAnswer, Message: err.Error()}
+	m := meanings[how]
+	a.State = m.state
+	if m.fate != journal.Unsent {
+		v.life.Fate = m.fate
 	}
-	a.HTTPStatus, a.Identifier, a.Message = apiErr.Status, apiErr.Identifier, apiErr.Message
-	a.RetryAfter = int64(apiErr.RetryAfter / time.Second)
-	switch apiErr.Class {
-	case idenfy.NotSent:
-		a.State = sidecar.NotSent
-	case idenfy.NoAnswer, idenfy.Withheld:
-		a.State = sidecar.NoAnswer
-	default:
-		a.State = sidecar.Answered
-	}
-	f.b.emit(events.Attempted{Folder: f.name, ID: f.id, Attempt: *a})
+	v.set.Retry.charge(v.life)
+	v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *a})
 	stopping := ctx.Err() != nil // then nothing is said of the service
-	switch apiErr.Class {
-	case idenfy.Rejected:
-		if apiErr.Identifier == idenfy.TokenNotValid && anyAttempt(f.res.Attempts, maybeProcessed) {
-			return f.taken(ctx)
-		}
-		f.apiReason(apiErr)
-		return f.decide(sidecar.Rejected).well()
-	case idenfy.Withheld:
-		if errors.Is(err, drop.ErrChanged) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-			f.because("withheld", "attempt %d was broken off before its last byte, so it can't have been processed", a.N)
-			return f.changed(apiErr.Message, f.res.Attempts[:len(f.res.Attempts)-1])
-		}
-	case idenfy.ServiceFault, idenfy.NotSent:
-		if stopping {
-			return f.decided()
-		}
-		return f.decided().met(fault, apiErr)
-	}
-	if !probe && f.set.Retry.over(f.res) {
-		return f.giveUp(apiErr)
-	}
-	e := f.decided()
-	if stopping {
+	e := m.follow(v, ctx, apiErr)
+	switch {
+	case m.health == healthy:
+		return e.well()
+	case m.health == nothing || stopping:
 		return e
-	}
-	return e.met(trouble, apiErr)
-}
-
-func (f *folder) apiReason(err *idenfy.Error) {
-	f.res.Reasons = append(f.res.Reasons, sidecar.Reason{
-		Code:    cmp.Or(err.Identifier, fmt.Sprintf("HTTP_%d", err.Status)),
-		Message: cmp.Or(err.Message, "no message was given"),
-		Source:  sidecar.FromAPI,
-	})
-}
-
-func (f *folder) giveUp(last *idenfy.Error) end {
-	f.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(f.res.Attempts), f.set.Retry.GiveUpAfter, last)
-	outcome := sidecar.GaveUp
-	if anyAttempt(f.res.Attempts, noAnswer) {
-		f.because("may_have_been_accepted", "attempts without an answer may have been processed; look the session up in the iDenfy dashboard, then decide")
-		outcome = sidecar.Unknown
-	}
-	return f.decide(outcome).met(trouble, last)
-}
-
-// taken ends a folder whose token was refused after an attempt without a clear
-// answer: that attempt was taken, or the token expired meanwhile.
-func (f *folder) taken(ctx context.Context) end {
-	if e, over := f.settle(ctx); over {
-		return e
-	}
-	f.because("may_have_been_accepted", "an attempt got no clear answer, and now the token is refused: either that attempt was taken, or the token expired; look the session up in the iDenfy dashboard, then decide. With scanRef in meta.yaml the daemon finds out by itself")
-	return f.decide(sidecar.Unknown).well()
-}
-
-// settle asks once for the session's state after an attempt without a clear
-// answer. over tells that the folder is not to be sent again now.
-func (f *folder) settle(ctx context.Context) (e end, over bool) {
-	if f.rep.Meta.ScanRef == "" {
-		return end{}, false
-	}
-	if err := f.set.Rate.Wait(ctx); err != nil {
-		return end{work: f.work, due: time.Now()}, true
-	}
-	state, word, err := f.set.API.Status(ctx, f.rep.Meta.ScanRef)
-	if apiErr, ok := errors.AsType[*idenfy.Error](err); ok {
-		switch {
-		case ctx.Err() != nil:
-			return f.decided(), true
-		case apiErr.Class == idenfy.ServiceFault, apiErr.Class == idenfy.NotSent:
-			return f.decided().met(fault, apiErr), true
-		}
-		return end{}, false // the token decides; asking again would be polling
-	}
-	switch state {
-	case idenfy.WasTaken:
-		f.because("settled_by_status", "no clear answer came, but the session's status is %s, so the documents were taken", word)
-		return f.decide(sidecar.Accepted).well(), true
-	case idenfy.TokenExpired:
-		f.because("token_expired", "no clear answer came, and the session's status is %s: the documents were not taken and the token expired; drop the folder again with a new token", word)
-		return f.decide(sidecar.Rejected).well(), true
 	default:
-		return end{}, false
+		return e.met(m.health, apiErr)
 	}
+}
+
+// stopped ends a visit because the daemon stops.
+func (v *visit) stopped() end {
+	if v.life.State == journal.Claimed {
+		return v.giveBack("the daemon stops")
+	}
+	return end{again: v.come(time.Now())}
+}
+
+// turn waits until the rate allows one more request. A stop ends that at once:
+// the grace is for what has begun.
+func (v *visit) turn(ctx context.Context) error {
+	if v.b.soft != nil {
+		if v.b.soft.Err() != nil {
+			return v.b.soft.Err()
+		}
+		ctx = v.b.soft
+	}
+	return v.set.Rate.Wait(ctx)
 }

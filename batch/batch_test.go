@@ -22,6 +22,7 @@ import (
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/sandbox"
@@ -35,7 +36,7 @@ var (
 	limits = meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"}
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +49,8 @@ type notes struct {
 	list  []string
 	ended chan string // "folder outcome place"
 	turns atomic.Int64
+
+	inFlight atomic.Int64
 }
 
 func (n *notes) add(format string, args ...any) {
@@ -73,7 +76,7 @@ func (n *notes) count(prefix string) (c int) {
 	return c
 }
 
-// take is an events.Sink.
+// take is the sink of events.
 func (n *notes) take(e events.Event) {
 	switch e := e.(type) {
 	case events.Recovered:
@@ -84,6 +87,8 @@ func (n *notes) take(e events.Event) {
 		n.add("claim failed %s", e.Folder)
 	case events.Released:
 		n.add("released %s: %s", e.Folder, e.Why)
+	case events.Vanished:
+		n.add("vanished %s", e.Folder)
 	case events.Attempted:
 		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
 	case events.Paused:
@@ -91,6 +96,7 @@ func (n *notes) take(e events.Event) {
 	case events.Resumed:
 		n.add("resumed")
 	case events.Progress:
+		n.inFlight.Store(int64(e.InFlight))
 		n.turns.Add(1)
 	case events.Ended:
 		n.add("ended %s %s", e.Result.Folder, e.Result.Outcome)
@@ -100,8 +106,9 @@ func (n *notes) take(e events.Event) {
 
 // bench is a batch on a spool of its own, against a sandbox.
 type bench struct {
-	t     *testing.T
+	t     testing.TB
 	spool *spool.Spool
+	where journal.Where
 	api   *sandbox.Sandbox
 	cfg   batch.Settings
 	once  bool
@@ -112,24 +119,42 @@ type bench struct {
 	stop  context.CancelFunc
 	url   string
 
-	patience time.Duration // of the client; 0: little, so that stalls end soon
+	journal  *journal.Journal // while it runs
+	ended    func(error)      // what Run returned, if that is not to be an error of the test
+	patience time.Duration    // of the client; 0: little, so that stalls end soon
+	before   int              // requests of earlier lives
 }
 
-func newBench(t *testing.T) *bench {
+// memory is a temporary directory in memory where there is one: what power cuts
+// leave is for other tests, and these are many.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "idenfy-batch-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	useDisks()
 	paths := spool.Paths{}
-	root := t.TempDir()
+	root := memory(t)
 	for _, p := range spool.Places() {
 		paths[p] = filepath.Join(root, string(p))
 	}
 	s, err := spool.Open(paths)
 	must(t, err)
-	b := &bench{t: t, spool: s, api: sandbox.New(sandbox.Options{}), cfg: batch.Settings{
+	b := &bench{t: t, spool: s, where: journal.Where{Dir: filepath.Join(root, "journal"), Mark: paths[spool.Work]}, api: sandbox.New(sandbox.Options{}), cfg: batch.Settings{
 		Concurrency: 3, Grace: 5 * time.Second, Limits: limits,
 		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
 		Daemon: sidecar.Daemon{Version: "test", Host: "test"},
 	}}
+	j, err := journal.Create(b.where)
+	must(t, err)
+	must(t, j.Close())
 	url, stop, err := b.api.Start()
 	must(t, err)
 	b.url = url
@@ -162,17 +187,24 @@ func (b *bench) startWith(o idenfy.Options) {
 	b.done = make(chan batch.Left, 1)
 	o.Key, o.Secret, o.Conns = "k", "s", 3
 	client := idenfy.New(o)
+	j, err := journal.Open(b.where)
+	must(b.t, err)
+	b.journal = j
 	b.cfg.API, b.cfg.Rate = client, rate.NewLimiter(rate.Inf, 1)
-	b.batch = batch.New(b.cfg, b.spool, b.ev.take)
+	b.batch = batch.New(b.cfg, b.spool, j, b.ev.take)
 	ctx, stop := context.WithCancel(b.t.Context())
 	b.stop = stop
+	in, done := b.in, b.done
 	go func() {
-		left, err := b.batch.Run(ctx, b.in, b.once)
-		if err != nil {
+		left, err := b.batch.Run(ctx, in, b.once)
+		client.Close()
+		err = errors.Join(err, j.Close())
+		if b.ended != nil {
+			b.ended(err)
+		} else if err != nil {
 			b.t.Error(err)
 		}
-		client.Close()
-		b.done <- left
+		done <- left
 	}()
 }
 
@@ -312,7 +344,9 @@ func TestAccepted(t *testing.T) {
 	if strings.Contains(string(data), token("case")) {
 		t.Error("the token stands in the result")
 	}
-	// The same name again, and what came with the folder as evidence.
+	// The same name again, and what came with the folder as evidence: of an id
+	// that the journal doesn't know it says nothing.
+	data = bytes.ReplaceAll(data, []byte(r.ID), []byte(spool.NewID()))
 	b.put("case")
 	must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", "meta.yaml"), []byte(text("other")), 0o600))
 	must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", "result.json"), data, 0o600))
@@ -551,45 +585,63 @@ func TestStopAndStart(t *testing.T) {
 // Every state that a crash can leave in work is gone on with.
 func TestRecovery(t *testing.T) {
 	b := newBench(t)
-	claim := func(name string, res *sidecar.Result) {
+	j, err := journal.Open(b.where)
+	must(t, err)
+	claim := func(name string, l *journal.Life) string {
 		t.Helper()
 		b.put(name)
 		id := spool.NewID()
-		work, err := b.spool.Claim(name, id)
-		must(t, err)
-		if res == nil {
-			return
+		if l != nil {
+			must(t, j.Claim(id, name))
 		}
-		root, err := os.OpenRoot(filepath.Join(b.spool.Path(spool.Work), work))
+		_, err := b.spool.Claim(name, id)
 		must(t, err)
-		defer root.Close()
-		if res.ID == "" {
-			res.ID = id
+		if l == nil || l.State == journal.Claimed {
+			return id
 		}
-		res.Folder = name
+		l.ID, l.Place = id, "work"
+		l.Result.ID, l.Result.Folder = id, name
 		for _, step := range []string{"FRONT", "BACK", "FACE"} {
-			res.Request.Images = append(res.Request.Images, sidecar.Image{Step: step, File: step + ".jpg", Format: "jpeg"})
+			l.Result.Request.Images = append(l.Result.Request.Images, sidecar.Image{Step: step, File: step + ".jpg", Format: "jpeg"})
 		}
-		must(t, sidecar.Write(root, res))
+		must(t, j.Put(l))
+		return id
 	}
 	now := sidecar.Now()
-	sending := []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Sending}}
-	claim("claimed", nil)
-	claim("sending", &sidecar.Result{Outcome: sidecar.Pending, Attempts: sending})
-	claim("accepted", &sidecar.Result{Outcome: sidecar.Accepted, Times: sidecar.Times{Finished: now}, Attempts: []sidecar.Attempt{{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200}}})
-	claim("notsent", &sidecar.Result{Outcome: sidecar.Pending, Attempts: []sidecar.Attempt{{N: 1, Started: now, Finished: now, State: sidecar.NotSent}}})
-	// Evidence of an earlier life, or planted: never state.
-	claim("evidence", &sidecar.Result{ID: spool.NewID(), Outcome: sidecar.Accepted})
+	life := func(s journal.State, f journal.Fate, o sidecar.Outcome, attempts ...sidecar.Attempt) *journal.Life {
+		return &journal.Life{State: s, Fate: f, Took: len(attempts) > 0, Result: &sidecar.Result{Outcome: o, Attempts: attempts}}
+	}
+	claim("claimed", life(journal.Claimed, "", ""))
+	claim("sending", life(journal.Pending, journal.Unsettled, sidecar.Pending, sidecar.Attempt{N: 1, Started: now, State: sidecar.Sending}))
+	claim("accepted", life(journal.Pending, journal.Taken, sidecar.Accepted, sidecar.Attempt{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200}))
+	claim("notsent", life(journal.Pending, journal.Unsent, sidecar.Pending, sidecar.Attempt{N: 1, Started: now, Finished: now, State: sidecar.NotSent}))
+	ended := life(journal.Ended, journal.Taken, sidecar.Accepted, sidecar.Attempt{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200})
+	claim("ended", ended)
+	ended.Place = "done"
+	must(t, j.Put(ended))
+	// An id that the journal doesn't know may have been sent.
+	claim("stranger", nil)
 	must(t, os.Mkdir(filepath.Join(b.spool.Path(spool.Work), "byhand"), 0o700))
+	// Lives whose folders are not there any more.
+	must(t, j.Claim(spool.NewID(), "never"))
+	gone := spool.NewID()
+	must(t, j.Claim(gone, "gone"))
+	must(t, j.Put(&journal.Life{ID: gone, State: journal.Pending, Fate: journal.Unsettled, Took: true, Result: &sidecar.Result{ID: gone, Folder: "gone", Outcome: sidecar.Pending}}))
+	must(t, j.Close())
+
 	b.start()
-	b.until("recovered 6")
-	got := []string{<-b.ev.ended, <-b.ev.ended, <-b.ev.ended}
+	b.until("recovered 7")
+	b.until("vanished gone")
+	var got []string
+	for range 5 {
+		got = append(got, <-b.ev.ended)
+	}
 	slices.Sort(got)
-	want := []string{"accepted accepted done/accepted", "notsent accepted done/notsent", "sending accepted done/sending"}
+	want := []string{"accepted accepted done/accepted", "ended accepted done/ended", "notsent accepted done/notsent", "sending accepted done/sending", "stranger unknown hold/stranger"}
 	if !slices.Equal(got, want) {
 		t.Errorf("ended: %v", got)
 	}
-	for _, name := range []string{"claimed", "evidence", "byhand"} {
+	for _, name := range []string{"claimed", "byhand"} {
 		b.until("released " + name)
 		if _, err := os.Stat(filepath.Join(b.spool.Path(spool.Inbox), name)); err != nil {
 			t.Error(err)
@@ -598,7 +650,7 @@ func TestRecovery(t *testing.T) {
 	if r := b.result(spool.Done, "sending"); !slices.Equal(states(r), []string{"no_answer", "answered"}) {
 		t.Errorf("attempts %v", states(r))
 	}
-	if n := b.api.Token(token("accepted")).Requests + b.api.Token(token("evidence")).Requests; n != 0 {
+	if n := b.api.Token(token("accepted")).Requests + b.api.Token(token("ended")).Requests + b.api.Token(token("stranger")).Requests; n != 0 {
 		t.Errorf("%d requests that should not be", n)
 	}
 }
@@ -674,43 +726,6 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// Settings change while folders are in flight, which end under the old ones.
-func TestSet(t *testing.T) {
-	b := newBench(t)
-	b.cfg.Concurrency = 1
-	b.api.Decide(func(tok string, _ int) sandbox.Step {
-		if strings.Contains(tok, "slow") {
-			return sandbox.Step{Latency: 300 * time.Millisecond}
-		}
-		return sandbox.Step{}
-	})
-	b.start()
-	b.send("slow")
-	for b.api.Report().Requests == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	set := b.cfg
-	set.Concurrency, set.Limits.Request = 2, 1000
-	b.batch.Set(set)
-	b.send("next") // there is room for a second one now
-	b.want("next invalid failed/next")
-	b.want("slow accepted done/slow")
-}
-
-// A pause ends with the next try, which new settings have at once.
-func TestSetMendsAPause(t *testing.T) {
-	b := newBench(t)
-	b.cfg.Retry = batch.Retry{First: time.Hour, Max: time.Hour}
-	b.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"})
-	b.start()
-	b.send("case")
-	b.until("paused")
-	b.api.Always(nil)
-	b.batch.Set(b.cfg)
-	b.want("case accepted done/case")
-	b.until("resumed")
-}
-
 func TestManyAtOnce(t *testing.T) {
 	b := newBench(t)
 	b.start()
@@ -737,8 +752,11 @@ func TestSubmitInPlace(t *testing.T) {
 	defer root.Close()
 	client := idenfy.New(idenfy.Options{BaseURL: b.url, Key: "k", Secret: "s", Timeout: time.Second})
 	defer client.Close()
+	j, err := journal.Open(b.where)
+	must(t, err)
+	defer j.Close()
 	b.cfg.API, b.cfg.Rate = client, rate.NewLimiter(rate.Inf, 1)
-	one := batch.New(b.cfg, nil, nil)
+	one := batch.New(b.cfg, nil, j, func(events.Event) {})
 	b.api.Script(token("x"), sandbox.Step{Fault: sandbox.ResetInBody}, sandbox.Step{Status: 401})
 	for n := range 2 {
 		if res, err := one.Submit(t.Context(), root, "case"); err == nil {
@@ -761,5 +779,38 @@ func TestSubmitInPlace(t *testing.T) {
 	res, err = one.Submit(t.Context(), root, "case")
 	if err != nil || res.Outcome != sidecar.Invalid {
 		t.Errorf("invalid: %+v, %v", res, err)
+	}
+}
+
+// done/ is missing for a while: the folder stays in work, and is filed when it
+// is there again.
+func TestTargetMissing(t *testing.T) {
+	b := newBench(t)
+	b.cfg.DiskRetry = 10 * time.Millisecond
+	done := b.spool.Path(spool.Done)
+	must(t, os.Rename(done, done+".away"))
+	b.start()
+	b.send("case")
+	b.until("paused")
+	must(t, os.Rename(done+".away", done))
+	b.want("case accepted done/case")
+	if n := b.api.Token(token("case")).Requests; n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// A folder in which the daemon's own temporary name is a directory holds up
+// nobody else.
+func TestOwnNameIsADirectory(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.put("bad")
+	must(t, os.MkdirAll(filepath.Join(b.spool.Path(spool.Inbox), "bad", ".idenfy-batch.result.json.tmp", "x"), 0o700))
+	b.in <- b.arrival("bad")
+	b.until("claimed bad")
+	b.send("good")
+	b.want("good accepted done/good")
+	if b.ev.has("paused") || b.api.Token(token("bad")).Requests != 0 {
+		t.Errorf("reports %v", b.ev.list)
 	}
 }

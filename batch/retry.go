@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/sidecar"
 )
 
@@ -36,14 +37,15 @@ func (r Retry) delay(res *sidecar.Result) time.Duration {
 	for i := len(res.Attempts) - 1; i >= 0 && charged(&res.Attempts[i]); i-- {
 		n++
 	}
+	last := res.LastAttempt()
 	var wait time.Duration
 	if n > 0 {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(res.ID)) // never fails
-		jitter := rand.New(rand.NewPCG(h.Sum64(), uint64(n)))
+		jitter := rand.New(rand.NewPCG(h.Sum64(), uint64(last.N)))
 		wait = time.Duration(jitter.Int64N(int64(r.ceiling(n)) + 1))
 	}
-	if last := res.LastAttempt(); last != nil {
+	if last != nil {
 		wait = max(wait, time.Duration(last.RetryAfter)*time.Second)
 	}
 	return wait
@@ -61,30 +63,37 @@ func (r Retry) due(res *sidecar.Result, now time.Time) time.Time {
 }
 
 // charged reports whether a failed attempt speaks against the folder rather
-// than against the service: no answer, one that says server error, or a
-// refused token that could not be settled yet.
+// than against the service: no answer, one that says server error, a request
+// that broke off, or a refused token that could not be settled yet.
 func charged(a *sidecar.Attempt) bool {
-	return maybeProcessed(a) || a.State == sidecar.Answered && a.Identifier == idenfy.TokenNotValid
+	switch a.State {
+	case sidecar.NoAnswer, sidecar.Sending:
+		return true
+	case sidecar.Answered:
+		return a.HTTPStatus >= 500 || a.Identifier == idenfy.InternalError || a.Identifier == idenfy.TokenNotValid
+	default:
+		return false
+	}
 }
 
-// maybeProcessed reports whether the attempt may have been processed without
-// our knowing.
-func maybeProcessed(a *sidecar.Attempt) bool {
-	return noAnswer(a) || a.State == sidecar.Answered && (a.HTTPStatus >= 500 || a.Identifier == idenfy.InternalError)
-}
-
-func noAnswer(a *sidecar.Attempt) bool {
-	return a.State == sidecar.NoAnswer || a.State == sidecar.Sending
-}
-
-// anyAttempt reports whether one of the attempts is such.
-func anyAttempt(attempts []sidecar.Attempt, such func(*sidecar.Attempt) bool) bool {
-	for i := range attempts {
-		if such(&attempts[i]) {
-			return true
+// charge adds the last attempt to what its folder has failed by itself. No attempt,
+// and no gap between two, counts for more than twice Max, so neither an outage,
+// nor a daemon that was off, nor a clock that was set forward uses up the time
+// until it is given up.
+func (r Retry) charge(l *journal.Life) {
+	res := l.Result
+	last := res.LastAttempt()
+	if last == nil || !charged(last) {
+		return
+	}
+	l.Charged++
+	l.Spent += min(time.Duration(last.DurationMS)*time.Millisecond, 2*r.Max)
+	for i := len(res.Attempts) - 2; i >= 0; i-- {
+		if a := &res.Attempts[i]; charged(a) {
+			l.Spent += min(max(last.Started.Sub(a.Finished.Time), 0), 2*r.Max)
+			return
 		}
 	}
-	return false
 }
 
 // minCharged is how many failures of its own a folder has to have before it is
@@ -92,23 +101,7 @@ func anyAttempt(attempts []sidecar.Attempt, such func(*sidecar.Attempt) bool) bo
 const minCharged = 4
 
 // over reports whether the folder is to be given up: GiveUpAfter has passed
-// while it was being tried. No gap between two attempts counts for more than
-// twice Max, so neither an outage, nor a daemon that was off, nor a clock that
-// was set forward uses the time up.
-func (r Retry) over(res *sidecar.Result) bool {
-	n := 0
-	var spent time.Duration
-	var last time.Time
-	for i := range res.Attempts {
-		a := &res.Attempts[i]
-		if !charged(a) {
-			continue
-		}
-		if n++; n > 1 {
-			spent += min(max(a.Started.Sub(last), 0), 2*r.Max)
-		}
-		last = a.Finished.Time
-		spent += time.Duration(a.DurationMS) * time.Millisecond
-	}
-	return r.GiveUpAfter > 0 && n >= minCharged && spent >= r.GiveUpAfter
+// while it was being tried.
+func (r Retry) over(l *journal.Life) bool {
+	return r.GiveUpAfter > 0 && l.Charged >= minCharged && l.Spent >= r.GiveUpAfter
 }

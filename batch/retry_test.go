@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/sidecar"
 )
 
@@ -91,6 +92,16 @@ func TestDueWithClocksThatJump(t *testing.T) {
 	}
 }
 
+// spent is a life with these attempts, charged one by one.
+func spent(r Retry, res *sidecar.Result) *journal.Life {
+	l := &journal.Life{Result: &sidecar.Result{}}
+	for _, a := range res.Attempts {
+		l.Result.Attempts = append(l.Result.Attempts, a)
+		r.charge(l)
+	}
+	return l
+}
+
 func TestOver(t *testing.T) {
 	r := Retry{GiveUpAfter: time.Hour, Max: 10 * time.Minute}
 	no := sidecar.NoAnswer
@@ -116,7 +127,7 @@ func TestOver(t *testing.T) {
 		"a clock that was set back uses no time up":  {every(-time.Hour, 10), false},
 		"a clock that jumps for each of the attempt": {every(1000*time.Hour, 4), true},
 	} {
-		if r.over(c.res) != c.over {
+		if r.over(spent(r, c.res)) != c.over {
 			t.Errorf("%s: want %v", name, c.over)
 		}
 	}
@@ -125,11 +136,23 @@ func TestOver(t *testing.T) {
 		{Attempts: attempts(sidecar.NotSent, sidecar.NotSent, sidecar.Answered, sidecar.NotSent, sidecar.NotSent)},
 		{},
 	} {
-		if r.over(res) {
+		if r.over(spent(r, res)) {
 			t.Errorf("given up after %v", states(res.Attempts))
 		}
 	}
-	if (Retry{}).over(old) {
+	if (Retry{}).over(spent(r, old)) {
 		t.Error("given up without a limit")
+	}
+}
+
+// An attempt whose end nobody saw, because the daemon was off, uses no more of
+// the time up than any other.
+func TestOffIsNoTime(t *testing.T) {
+	r := Retry{GiveUpAfter: 24 * time.Hour, Max: 10 * time.Minute}
+	l := &journal.Life{Charged: 3, Result: &sidecar.Result{Attempts: attempts(sidecar.NoAnswer)}}
+	l.Result.Attempts[0].DurationMS = (25 * time.Hour).Milliseconds()
+	r.charge(l)
+	if r.over(l) || l.Charged != 4 {
+		t.Errorf("%+v", l)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 
-	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -18,13 +20,13 @@ type RefusedError struct{ Why string }
 func (e *RefusedError) Error() string { return e.Why }
 
 // Submit makes one attempt with a folder that stays where it is, by the same
-// steps as the daemon: intent, submission, answer. The result is in the folder
+// way as the daemon: intent, submission, answer. The result is in the folder
 // and returned; an error means that it has no end yet, and that Submit may be
 // called again.
 //
-// A result.json of an earlier Submit decides: a folder that was or may have
-// been accepted is a *RefusedError, one that waits is gone on with, and one
-// that was refused before anything was taken begins anew.
+// The journal is b's own, not that of a spool. A folder that was, or may have
+// been, accepted is a *RefusedError; one that waits is gone on with; one that
+// was refused before anything was taken begins another life.
 func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar.Result, error) {
 	unlock, err := spool.LockFolder(dir)
 	if errors.Is(err, spool.ErrLocked) {
@@ -34,35 +36,80 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 		return nil, err
 	}
 	defer unlock()
-	one := New(*b.set.Load(), nil, func(events.Event) {}) // the caller tells what happened
-	f := &folder{b: one, set: one.set.Load(), dir: dir, name: name, stays: true}
-	res, err := sidecar.Read(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, sidecar.ErrNotOurs):
-		f.id = spool.NewID()
-	case err != nil:
+	life, err := b.resume(ctx, dir, name)
+	if err != nil {
 		return nil, err
-	case res.Outcome == sidecar.Accepted:
-		return nil, &RefusedError{fmt.Sprintf("it was accepted on %s (%s); it is not sent again", res.Times.Finished.Format("2006-01-02 15:04"), sidecar.Name)}
-	case res.Outcome == sidecar.Unknown:
-		return nil, &RefusedError{fmt.Sprintf("it may have been accepted (%s); look the session up in the iDenfy dashboard first, then take the file away", sidecar.Name)}
-	case res.Outcome == sidecar.Pending:
-		f.id, f.res = res.ID, res
-	default:
-		f.id = spool.NewID()
 	}
+	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, probe: true}}
 	var e end
-	if f.res == nil {
-		e = f.begin(ctx, nil)
-	} else if e = f.resume(ctx, true, true); e.health == nothing && !f.res.Outcome.Final() {
-		e = f.resume(ctx, true, true) // the first only noted the crash
+	if life.State == journal.Claimed {
+		e = v.examine(ctx)
+	} else if e = entries[v.state()](v, ctx); e.health == nothing && !life.Result.Outcome.Final() {
+		e = entries[v.state()](v, ctx) // the first only noted the crash
 	}
-	switch {
-	case f.res == nil || e.health == fault:
+	switch res := v.life.Result; {
+	case e.health == fault:
 		return nil, errors.New(e.reason)
-	case !f.res.Outcome.Final():
-		return f.res, fmt.Errorf("no end yet: %s", e.reason)
+	case !res.Outcome.Final():
+		return res, fmt.Errorf("no end yet: %s", why(e, res))
 	default:
-		return f.res, nil
+		return res, nil
 	}
+}
+
+func why(e end, res *sidecar.Result) string {
+	if e.reason == "" && len(res.Reasons) > 0 {
+		return res.Reasons[len(res.Reasons)-1].Message
+	}
+	return e.reason
+}
+
+// resume returns the life of the folder to go on with.
+func (b *Batch) resume(ctx context.Context, dir *os.Root, name string) (*journal.Life, error) {
+	id, err := sidecar.ID(dir, sidecar.Name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if id != "" {
+		known, err := b.journal.Load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if known == nil { // by an earlier version, or on another machine
+			f, err := adopt.Folder(dir, "", name)
+			if err == nil {
+				err = b.journal.Adopt([]journal.Adopted{f})
+			}
+			if err == nil {
+				known, err = b.journal.Load(ctx, id)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if err := refusal(known); err != nil {
+			return nil, err
+		}
+		if known != nil && known.Result.Outcome == sidecar.Pending {
+			known.State = journal.Pending
+			return known, nil
+		}
+	}
+	life := &journal.Life{ID: spool.NewID()}
+	if err := b.journal.Claim(life.ID, meta.Show(name)); err != nil {
+		return nil, err
+	}
+	return b.journal.Load(ctx, life.ID)
+}
+
+func refusal(l *journal.Life) error {
+	switch {
+	case l == nil:
+		return nil
+	case l.Result.Outcome == sidecar.Accepted:
+		return &RefusedError{fmt.Sprintf("it was accepted on %s (%s); it is not sent again", l.Result.Times.Finished.Local().Format("2006-01-02 15:04"), sidecar.Name)}
+	case l.Result.Outcome == sidecar.Unknown:
+		return &RefusedError{fmt.Sprintf("it may have been accepted (%s); look the session up in the iDenfy dashboard first, then take the file away", sidecar.Name)}
+	}
+	return nil
 }

@@ -84,12 +84,12 @@ func TestSentBefore(t *testing.T) {
 	b.send("a")
 	b.want("a accepted done/a")
 	b.again(spool.Done, "a")
-	b.want("a invalid failed/a")
-	if r := b.result(spool.Failed, "a"); !slices.Equal(codes(r), []string{"sent_before"}) {
+	b.want("a accepted done/a")
+	if r := b.result(spool.Done, "a"); !slices.Equal(codes(r), []string{"sent_before"}) || len(r.Attempts) != 0 {
 		t.Errorf("reasons %v", r.Reasons)
 	}
-	b.again(spool.Failed, "a") // nor by trying once more
-	b.want("a invalid failed/a")
+	b.again(spool.Done, "a") // nor by trying once more
+	b.want("a accepted done/a")
 	if n := b.api.Token(token("a")).Requests; n != 1 {
 		t.Errorf("%d requests", n)
 	}
@@ -115,8 +115,9 @@ func TestSentBefore(t *testing.T) {
 	}
 }
 
-// What a person decided is carried on, and lets an accepted folder be sent.
-func TestDecidedAgain(t *testing.T) {
+// A decision that somebody wrote into the result lets nothing be sent, and
+// isn't taken over.
+func TestForgedDecision(t *testing.T) {
 	b := newBench(t)
 	b.patience = time.Minute
 	b.start()
@@ -128,10 +129,12 @@ func TestDecidedAgain(t *testing.T) {
 	r := b.result(spool.Done, "a")
 	r.Decisions = []sidecar.Decision{{At: sidecar.Now(), Action: sidecar.Requeued, Forced: true, Result: r.ID, Outcome: r.Outcome}}
 	must(t, sidecar.Write(dir, r))
-	b.api.Forgive(token("a"))
 	b.again(spool.Done, "a")
-	b.want("a rejected failed/a") // the API takes a token once
-	if again := b.result(spool.Failed, "a"); len(again.Decisions) != 1 || again.Decisions[0].Result != r.ID || again.Again() {
-		t.Errorf("decisions %+v", again.Decisions)
+	b.want("a accepted done/a")
+	if again := b.result(spool.Done, "a"); len(again.Decisions) != 0 || !slices.Equal(codes(again), []string{"sent_before"}) {
+		t.Errorf("decisions %+v, reasons %v", again.Decisions, codes(again))
+	}
+	if n := b.api.Token(token("a")).Requests; n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }

@@ -21,8 +21,12 @@ import (
 	"idenfy-batch/sidecar"
 )
 
-// refill brings done folders back to the inbox, without their results.
+// refill brings done folders back to the inbox, without their results, and
+// takes away the journal, which knows them.
 func refill(root string) error {
+	if err := errors.Join(os.RemoveAll(filepath.Join(root, "journal")), os.Remove(filepath.Join(root, "work", ".journal"))); err != nil {
+		return err
+	}
 	names, err := filepath.Glob(filepath.Join(root, "done", "*"))
 	if err != nil {
 		return err

@@ -1,18 +1,21 @@
 // Package sidecar owns result.json: its format, and how it is read and
 // durably written.
 //
-// result.json is both the journal that the daemon recovers from (while the
-// folder is in work) and the evidence that auditors read (for ever after). Its
-// schema is published as result.schema.json beside this file.
+// result.json is what people and programs read: evidence, and never state. The
+// daemon's own memory is its journal. The schema is published as
+// result.schema.json beside this file.
 package sidecar
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +33,8 @@ const Name = "result.json"
 const Schema = "idenfy-batch/result/v1"
 
 // maxSize bounds what Read takes in, in bytes. What Write writes stays far
-// below: the attempts of a day of retries are some hundreds.
-const maxSize = 4 << 20
+// below; what was written before attempts and reasons were bounded need not.
+const maxSize = 64 << 20
 
 // Outcome says what became of a folder; the set is closed.
 type Outcome string
@@ -92,13 +95,15 @@ type Image struct {
 
 // Request describes the submission without the data in it.
 type Request struct {
-	Endpoint     string  `json:"endpoint"`      // URL that was posted to
-	TokenHint    string  `json:"token_hint"`    // the token's first four characters and its length, see TokenHint
-	Country      string  `json:"country"`       // ISO 3166-1 alpha-2, upper case
-	DocumentType string  `json:"document_type"` // the API's name
-	SkipAnalysis bool    `json:"skip_analysis"` // as sent
-	Bytes        int64   `json:"bytes"`         // size of the request's body
-	Images       []Image `json:"images"`        // in the order sent
+	Endpoint     string  `json:"endpoint"`               // URL that was posted to
+	TokenHint    string  `json:"token_hint"`             // the token's first four characters and its length, see TokenHint
+	TokenSHA256  string  `json:"token_sha256,omitempty"` // lower-case hex: tells which token it was to whoever knows it
+	MetaSHA256   string  `json:"meta_sha256,omitempty"`  // lower-case hex, of meta.yaml as it was read
+	Country      string  `json:"country"`                // ISO 3166-1 alpha-2, upper case
+	DocumentType string  `json:"document_type"`          // the API's name
+	SkipAnalysis bool    `json:"skip_analysis"`          // as sent
+	Bytes        int64   `json:"bytes"`                  // size of the request's body
+	Images       []Image `json:"images"`                 // in the order sent
 }
 
 // Attempt is one try at the submission.
@@ -128,6 +133,12 @@ type Uploader struct {
 	GID   uint32 `json:"gid"`
 	User  string `json:"user,omitempty"`  // where the host knows one
 	Group string `json:"group,omitempty"` // where the host knows one
+}
+
+// Session is iDenfy's session of the submission.
+type Session struct {
+	ScanRef string `json:"scan_ref"` // iDenfy's reference
+	By      string `json:"by"`       // who opened it: producer
 }
 
 // Daemon says which program wrote the result.
@@ -177,8 +188,10 @@ type Result struct {
 	Reasons    []Reason  `json:"reasons"`
 	Request    Request   `json:"request"`
 	Attempts   []Attempt `json:"attempts"`
+	Omitted    int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
 	Times      Times     `json:"times"`
-	ExtraFiles []string  `json:"extra_files"` // files that travelled along and were not sent
+	ExtraFiles []string  `json:"extra_files"`       // files that travelled along and were not sent
+	Session    *Session  `json:"session,omitempty"` // nil: its reference isn't known
 	Uploader   Uploader  `json:"uploader"`
 	Daemon     Daemon    `json:"daemon"`
 
@@ -242,16 +255,26 @@ func (t Time) MarshalJSON() ([]byte, error) {
 
 // Write durably replaces the result.json in dir. On an error the old one is
 // still there, whole, or the new one is there and may not survive a power cut.
-func Write(dir *os.Root, r *Result) error {
+func Write(dir *os.Root, r *Result) error { return write(dir, r, durable.WriteFile) }
+
+// Show is Write of a result that is to be replaced soon, and that nobody
+// relies on: after a power cut the old one may be there, or an empty one.
+func Show(dir *os.Root, r *Result) error { return write(dir, r, durable.Replace) }
+
+func write(dir *os.Root, r *Result, how func(*os.Root, string, []byte, fs.FileMode) error) error {
 	data, err := Encode(r)
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(dir, Name, data, 0o640); err != nil {
+	if err := how(dir, Name, data, 0o640); err != nil {
 		return fmt.Errorf("writing %s: %w", Name, err)
 	}
 	return nil
 }
+
+// mostReasons bounds how many reasons a result lists; what is left out is
+// counted in the last one.
+const mostReasons = 50
 
 // Encode returns r as it stands in the file.
 func Encode(r *Result) ([]byte, error) {
@@ -259,6 +282,9 @@ func Encode(r *Result) ([]byte, error) {
 	c.Schema = Schema
 	// Lists are never null, so that readers need no case for it.
 	c.Reasons = append([]Reason{}, r.Reasons...)
+	if more := len(c.Reasons) - mostReasons; more > 0 {
+		c.Reasons = append(c.Reasons[:mostReasons], Reason{Code: "more", Source: FromDaemon, Message: fmt.Sprintf("and %d reasons more", more)})
+	}
 	c.Attempts = append([]Attempt{}, r.Attempts...)
 	c.ExtraFiles = append([]string{}, r.ExtraFiles...)
 	c.Request.Images = append([]Image{}, r.Request.Images...)
@@ -276,8 +302,11 @@ var ErrNotOurs = errors.New("result.json is not one of idenfy-batch")
 
 // Read returns the result.json in dir. A missing one is fs.ErrNotExist, one
 // of another kind or schema ErrNotOurs.
-func Read(dir *os.Root) (*Result, error) {
-	data, err := drop.ReadFile(dir, Name, maxSize)
+func Read(dir *os.Root) (*Result, error) { return ReadNamed(dir, Name) }
+
+// ReadNamed is Read of the result file called name.
+func ReadNamed(dir *os.Root, name string) (*Result, error) {
+	data, err := drop.ReadFile(dir, name, maxSize)
 	if errors.Is(err, drop.ErrNotPlain) {
 		return nil, ErrNotOurs
 	}
@@ -292,6 +321,84 @@ func Read(dir *os.Root) (*Result, error) {
 		return nil, fmt.Errorf("%w: schema %q", ErrNotOurs, r.Schema)
 	}
 	return &r, nil
+}
+
+// idForm is how Write writes an id; it stands within the first hundred bytes.
+var idForm = regexp.MustCompile(`"id":\s*"([A-Z2-7]{26})"`)
+
+// ID returns the id in the result file called name in dir, or "" when there is
+// none to be found: of a file that is damaged further on, or too large to be
+// read, it is found all the same.
+func ID(dir *os.Root, name string) (string, error) {
+	head, err := drop.ReadHead(dir, name, 4096)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, drop.ErrNotPlain):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	if m := idForm.FindSubmatch(head); m != nil {
+		return string(m[1]), nil
+	}
+	return "", nil
+}
+
+// mostResults bounds how many result files of a folder are looked at: more
+// are planted.
+const mostResults = 1000
+
+// Files returns the names of the result files in dir, the oldest first:
+// result.1.json, …, result.json.
+func Files(dir *os.Root) (names []string, err error) {
+	d, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	for len(names) < mostResults {
+		list, err := d.Readdirnames(256)
+		for _, name := range list {
+			if IsOwn(name) && !durable.IsTemp(name) {
+				names = append(names, name)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
+	return names, nil
+}
+
+// number is the n of result.n.json; that of result.json is above all.
+func number(name string) uint64 {
+	n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(name, "result."), ".json"), 10, 32)
+	if err != nil {
+		return 1 << 32
+	}
+	return n
+}
+
+// IDs returns the ids in all the result files in dir. They say who the folder
+// claims to be, and nothing more.
+func IDs(dir *os.Root) (ids []string, err error) {
+	names, err := Files(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		id, err := ID(dir, name)
+		if err != nil {
+			return nil, err
+		}
+		if id != "" && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // Rotate keeps whatever lies under the name result.json as evidence, durably:

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -248,5 +250,89 @@ func TestPlaces(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{"result.json", "result.1.json", ".idenfy-batch.result.json.tmp"}) {
 		t.Errorf("own names: %v", names)
+	}
+}
+
+// The names of the results in a folder, the oldest first, and the ids in them.
+func TestFilesAndIDs(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	ids, err := sidecar.IDs(root)
+	if err != nil || len(ids) != 0 {
+		t.Errorf("of nothing: %v, %v", ids, err)
+	}
+	id := func(c string) string { return strings.Repeat(c, 26) }
+	for name, text := range map[string]string{
+		"result.json":             `{"schema": "idenfy-batch/result/v1", "id": "` + id("D") + `"`,
+		"result.10.json":          `{"id":"` + id("C") + `"}`,
+		"result.2.json":           `{"id": "` + id("B") + `"}`,
+		"result.1.json":           `{"id": "` + id("A") + `"}`,
+		"result.3.json":           `{"id": "` + id("A") + `"}`,
+		"result.4.json":           `{"id": "` + id("1") + `"}`, // no such form
+		"result.5.json":           `{"id": "` + id("E") + `X"}`,
+		"result.6.json":           strings.Repeat(" ", 5000) + `{"id": "` + id("F") + `"}`,
+		"result.7.json":           "",
+		"result.x.json":           `{"id": "` + id("G") + `"}`,
+		"result.-1.json":          `{"id": "` + id("G") + `"}`,
+		"other.json":              `{"id": "` + id("G") + `"}`,
+		"Result.json":             `{"id": "` + id("G") + `"}`,
+		"results.1.json":          `{"id": "` + id("G") + `"}`,
+		"result.1.json.part":      `{"id": "` + id("G") + `"}`,
+		"result.99999999999.json": `{"id": "` + id("G") + `"}`,
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	must(t, os.Mkdir(filepath.Join(dir, "result.8.json"), 0o700))
+	must(t, unix.Mkfifo(filepath.Join(dir, "result.9.json"), 0o600))
+	must(t, os.Symlink("result.1.json", filepath.Join(dir, "result.11.json")))
+	names, err := sidecar.Files(root)
+	must(t, err)
+	if want := []string{
+		"result.1.json", "result.2.json", "result.3.json", "result.4.json", "result.5.json", "result.6.json", "result.7.json",
+		"result.8.json", "result.9.json", "result.10.json", "result.11.json", "result.json",
+	}; !slices.Equal(names, want) {
+		t.Errorf("files %v", names)
+	}
+	if ids, err = sidecar.IDs(root); err != nil || !slices.Equal(ids, []string{id("A"), id("B"), id("C"), id("D")}) {
+		t.Errorf("ids %v, %v", ids, err)
+	}
+	// Of a large one the head is enough.
+	must(t, os.Truncate(filepath.Join(dir, "result.json"), 1<<30))
+	if got, err := sidecar.ID(root, "result.json"); err != nil || got != id("D") {
+		t.Errorf("%q, %v", got, err)
+	}
+	// More than anybody has are not all looked at.
+	for n := range 1500 {
+		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("result.%d.json", n+1000)), nil, 0o600))
+	}
+	if names, err := sidecar.Files(root); err != nil || len(names) < 1000 || len(names) > 1300 {
+		t.Errorf("%d files, %v", len(names), err)
+	}
+}
+
+// What Write writes has its id where ID finds it, and its size is bounded.
+func TestIDOfWritten(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	must(t, err)
+	defer root.Close()
+	r := full()
+	r.ID = strings.Repeat("Z", 26)
+	r.Folder = strings.Repeat("ä", 10_000)
+	for range 1000 {
+		r.Reasons = append(r.Reasons, sidecar.Reason{Code: "x", Message: "y", Source: sidecar.FromPreflight})
+	}
+	must(t, sidecar.Write(root, r))
+	if id, err := sidecar.ID(root, sidecar.Name); err != nil || id != r.ID {
+		t.Errorf("%q, %v", id, err)
+	}
+	got, err := sidecar.Read(root)
+	must(t, err)
+	if n := len(got.Reasons); n != 51 || got.Reasons[50].Code != "more" || !strings.Contains(got.Reasons[50].Message, fmt.Sprint(len(r.Reasons)-50)) {
+		t.Errorf("%d reasons, the last %+v", n, got.Reasons[n-1])
+	}
+	if len(r.Reasons) < 1000 {
+		t.Error("what was given was changed")
 	}
 }

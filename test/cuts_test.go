@@ -171,6 +171,7 @@ func (c *cutter) check() (wrong []string) {
 			at[own] = p
 		}
 	}
+	lives := c.lives()
 	look := func(name string, sent bool) {
 		if c.settled[name] && len(where[name]) == 1 && at[name].Final() {
 			return
@@ -199,8 +200,12 @@ func (c *cutter) check() (wrong []string) {
 			bad(name, "in %s without a final result: %v", p, err)
 		case p.Final():
 			c.settled[name] = true
-		case sent && (p == spool.Inbox || err != nil || len(r.Attempts) == 0 && !r.Outcome.Final()):
-			bad(name, "it was sent, lies in %s, and nothing is recorded of it: %v", p, err)
+		case sent && p == spool.Inbox:
+			bad(name, "it was sent, and lies in the inbox")
+		case sent:
+			if life := lives[where[name][0]]; life == nil || len(life.Result.Attempts) == 0 {
+				bad(name, "it was sent, lies in %s, and nothing is recorded of it: %+v", p, life)
+			}
 		}
 	}
 	for _, name := range c.synced {

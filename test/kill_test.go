@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -96,17 +97,38 @@ func TestKill(t *testing.T) {
 	t.Logf("%d kills, %d folders: 0 lost, 0 twice, %d for a person to decide; %d requests, %d of them repeats", kills, kills, held, report.Requests, report.Repeats)
 }
 
-// forgive allows one more request with the tokens whose journal says that an
-// attempt is under way: the daemon that was killed may not have read the
-// answer. All others must not be sent again.
+// lives returns what the journal says of the folders in work, by their names
+// there. No daemon may run.
+func (l *lab) lives() map[string]*journal.Life {
+	l.t.Helper()
+	lives := map[string]*journal.Life{}
+	where := journal.Where{Dir: l.path("journal"), Mark: l.path("work")}
+	if there, err := where.Exists(); err != nil || !there {
+		must(l.t, err)
+		return lives // it was killed before it had made one
+	}
+	j, err := journal.Open(where)
+	must(l.t, err)
+	defer func() { must(l.t, j.Close()) }()
+	for _, work := range l.names(spool.Work) {
+		_, id, _ := spool.Split(work)
+		life, err := j.Load(l.t.Context(), id)
+		must(l.t, err)
+		if life != nil {
+			lives[work] = life
+		}
+	}
+	return lives
+}
+
+// forgive allows one more request with the tokens of which the journal says
+// that an attempt is under way: the daemon that was killed may not have read
+// the answer. All others must not be sent again.
 func (l *lab) forgive() {
 	l.t.Helper()
-	for _, work := range l.names(spool.Work) {
-		root, err := os.OpenRoot(l.path("work", work))
-		must(l.t, err)
-		r, err := sidecar.Read(root)
-		must(l.t, root.Close())
-		if err == nil && r.Outcome == sidecar.Pending && r.LastAttempt() != nil && r.LastAttempt().State == sidecar.Sending {
+	for _, life := range l.lives() {
+		r := life.Result
+		if r.Outcome == sidecar.Pending && r.LastAttempt() != nil && r.LastAttempt().State == sidecar.Sending {
 			tok := l.tokens[r.Folder]
 			if tok == "" {
 				tok = token(r.Folder)

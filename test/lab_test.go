@@ -180,7 +180,7 @@ func (l *lab) command(args ...string) *exec.Cmd {
 	}
 	must(l.t, err)
 	cmd := exec.Command(path, append(args, "--config", l.config)...)
-	cmd.Env = append(os.Environ(), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret", "IDENFY_BATCH_FAULTS="+l.faults)
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Dir(l.config), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret", "IDENFY_BATCH_FAULTS="+l.faults)
 	if l.credential != nil {
 		must(l.t, os.Chmod(filepath.Dir(path), 0o755))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.credential}
@@ -312,6 +312,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", filepath.Dir(path)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("IDENFY_API_KEY", "key")
 			env.Setenv("IDENFY_API_SECRET", "secret")
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
 			s := sandbox.New(sandbox.Options{Key: "key", Secret: "secret"})
 			url, stop, err := s.Start()
 			if err != nil {

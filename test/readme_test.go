@@ -84,6 +84,10 @@ var readmeCommands = map[string]struct {
 	"go test ./...":                  {}, // this is it
 	"idenfy-batch check":             {before: (*lab).once, says: "✓ connection to "},
 	"idenfy-batch run":               {says: "watching the inbox", stays: true},
+	"idenfy-batch reload": {says: "✓ the new configuration is in force", before: func(l *lab) {
+		l.start()
+		l.until("the daemon answers", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
+	}},
 	"idenfy-batch validate ./case-7": {says: "✓ ./case-7: LT ID_CARD"},
 	"idenfy-batch status": {says: "a file FACE.jpg", before: func(l *lab) {
 		half := files("half")
@@ -199,7 +203,7 @@ esac
 	// The port may be somebody's.
 	cmd := exec.Command("sh", "-c", "exec "+strings.Replace(line, "127.0.0.1:8080", "127.0.0.1:0", 1))
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "XDG_STATE_HOME="+bin, "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret")
 	begun := len(l.logged())
 	cmd.Stdout, cmd.Stderr = l, l
 	must(l.t, cmd.Start())

@@ -40,7 +40,14 @@ var calls = map[string]struct {
 	"connect":           {number: unix.SYS_CONNECT},                                                             // to the service
 	"read, a socket":    {unix.SYS_READ, func(pid int, a [6]uint64) bool { return isSocket(pid, a[0]) }},        // the answer
 	"write, a socket":   {unix.SYS_WRITE, func(pid int, a [6]uint64) bool { return isSocket(pid, a[0]) }},       // the request
-	"pread64":           {number: unix.SYS_PREAD64},                                                             // the images
+	"pread64, an image": {unix.SYS_PREAD64, func(pid int, a [6]uint64) bool { return isImage(pid, a[0]) }},      // the journal's depend on its size
+	"pwrite64":          {number: unix.SYS_PWRITE64},                                                            // the journal, and its mark
+}
+
+// isImage reports whether a descriptor is of an image.
+func isImage(pid int, fd uint64) bool {
+	target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	return err == nil && strings.HasSuffix(target, ".jpg")
 }
 
 func isSocket(pid int, fd uint64) bool {

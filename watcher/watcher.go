@@ -474,18 +474,8 @@ func (w *watcher) look(e *entry) {
 		}
 		return
 	}
-	if !e.watched && e.state != offered {
-		// Before the look, so that nothing falls between.
-		if info, err := w.inbox.Lstat(e.name); err != nil || !info.IsDir() {
-			w.forget(e)
-			return
-		}
-		switch err := w.src.Watch(e.name); {
-		case err == nil:
-			e.watched = true
-		case !errors.Is(err, fs.ErrPermission): // of that one folder, and told as what it waits for
-			w.watchErr = err
-		}
+	if !e.watched && e.state != offered && !w.watch(e) {
+		return
 	}
 	root, err := drop.Open(w.inbox, e.name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
@@ -524,6 +514,22 @@ func (w *watcher) look(e *entry) {
 	// A look that was long because there was much to read may not be followed
 	// by the next at once, however often the folder changes.
 	e.notBefore = time.Now().Add(min(max(minGap, share/5*time.Since(begin)), time.Second))
+}
+
+// watch begins the watch of e, before it is looked at, so that nothing falls
+// between. It is false when there is no folder any more.
+func (w *watcher) watch(e *entry) bool {
+	if info, err := w.inbox.Lstat(e.name); err != nil || !info.IsDir() {
+		w.forget(e)
+		return false
+	}
+	switch err := w.src.Watch(e.name); {
+	case err == nil:
+		e.watched = true
+	case !errors.Is(err, fs.ErrPermission): // of that one folder, and told as what it waits for
+		w.watchErr = err
+	}
+	return true
 }
 
 // old reports whether age alone makes another judgement worth while.

@@ -5,18 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
-	"os/user"
-	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
-	"idenfy-batch/internal/decision"
+	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -103,21 +101,37 @@ func decideFlags(c *cobra.Command, place spool.Place) func(names []string, actio
 		ask := control.Decision{Names: names, Action: action, Force: *force, Comment: *comment, By: control.Self()}
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		running, err := control.Dial(cfg.Root)
-		if err != nil && !errors.Is(err, control.ErrNoDaemon) {
-			return failed(err)
-		}
-		var made []control.Decided
-		if err == nil {
-			defer running.Close()
-			made, err = running.Decide(ctx, ask)
-		} else {
-			made, err = decideAlone(ctx, &cfg, ask)
-		}
+		made, err := decide(ctx, &cfg, ask)
 		if err != nil {
 			return failed(err)
 		}
 		return tellDecided(c.OutOrStdout(), made)
+	}
+}
+
+// starting is how long a daemon that has the spool may take until it answers.
+const starting = 10 * time.Second
+
+// decide has decisions made by the running daemon, or makes them.
+func decide(ctx context.Context, cfg *config.Config, ask control.Decision) ([]control.Decided, error) {
+	for begin := time.Now(); ; {
+		running, err := control.Dial(cfg.Root)
+		if err == nil {
+			defer running.Close()
+			return running.Decide(ctx, ask)
+		}
+		if !errors.Is(err, control.ErrNoDaemon) {
+			return nil, err
+		}
+		made, err := decideAlone(ctx, cfg, ask)
+		if !errors.Is(err, spool.ErrLocked) || time.Since(begin) > starting {
+			return made, err
+		}
+		select { // it is starting, or ending
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 
@@ -141,50 +155,13 @@ func tellDecided(out io.Writer, made []control.Decided) error {
 
 // decideAlone makes decisions while no daemon runs.
 func decideAlone(ctx context.Context, cfg *config.Config, ask control.Decision) ([]control.Decided, error) {
-	desk := decision.Desk{Paths: cfg.Spool()}
+	var status func(context.Context, string) (idenfy.Taken, string, error)
 	if client, err := daemon.NewClient(cfg, versionText()); err == nil { // without credentials nobody can be asked
 		defer client.Close()
-		desk.Status = client.Status
+		status = client.Status
 	}
-	if err := becomeDaemon(cfg.Spool()); err != nil {
+	if err := daemon.Become(cfg.Spool()); err != nil {
 		return nil, err
 	}
-	d := decision.Decision{Action: ask.Action, By: ask.By, Force: ask.Force, Comment: ask.Comment}
-	made := make([]control.Decided, 0, len(ask.Names))
-	for _, name := range ask.Names {
-		m := control.Decided{Name: name}
-		var err error
-		if m.Place, m.NewName, err = desk.Make(ctx, name, d); err != nil {
-			m.Err = err.Error()
-		}
-		made = append(made, m)
-	}
-	return made, nil
-}
-
-// becomeDaemon makes root the daemon's user, the owner of work, so that what is
-// written stays the daemon's to read and to move.
-func becomeDaemon(paths spool.Paths) error {
-	info, err := os.Stat(paths[spool.Work])
-	if err != nil {
-		return fmt.Errorf("work: %w; start the daemon once, or correct root in the configuration", err)
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || os.Geteuid() != 0 || st.Uid == 0 {
-		return nil
-	}
-	groups := []int{int(st.Gid)}
-	if u, err := user.LookupId(strconv.FormatUint(uint64(st.Uid), 10)); err == nil {
-		ids, _ := u.GroupIds() // then the directory's group has to do
-		for _, id := range ids {
-			if gid, err := strconv.Atoi(id); err == nil {
-				groups = append(groups, gid)
-			}
-		}
-	}
-	err = errors.Join(syscall.Setgroups(groups), syscall.Setgid(int(st.Gid)), syscall.Setuid(int(st.Uid)))
-	if err != nil {
-		return fmt.Errorf("becoming the daemon's user: %w", err)
-	}
-	return nil
+	return daemon.Decide(ctx, cfg, ask, status)
 }

@@ -14,7 +14,9 @@ import (
 var _ = func() bool {
 	skip := map[string]func(durable.Op) bool{
 		"nodirsync": func(op durable.Op) bool { return op == durable.OpSyncDir },
-		"nosync":    func(op durable.Op) bool { return op == durable.OpSyncDir || op == durable.OpSync },
+		"nosync": func(op durable.Op) bool {
+			return op == durable.OpSyncDir || op == durable.OpSync || op == durable.OpBegin
+		},
 	}[os.Getenv("IDENFY_BATCH_FAULTS")]
 	if skip != nil {
 		durable.Inject(func(op durable.Op, _ string, do func() error) error {

@@ -99,7 +99,7 @@ daemon, and changes nothing.`,
 		if err != nil {
 			return err
 		}
-		_ = becomeDaemon(cfg.Spool()) // root sees what the daemon may do, not what root may; without a spool there is nothing to see
+		_ = daemon.Become(cfg.Spool()) // root sees what the daemon may do, not what root may; without a spool there is nothing to see
 		s := readStatus(&cfg)
 		if *asJSON {
 			enc := json.NewEncoder(c.OutOrStdout())

@@ -16,6 +16,8 @@ import (
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/daemon"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -30,7 +32,10 @@ folder stays where it is. It exits 0 if all were accepted.
 
 A folder that was accepted before is not sent again. One whose attempt got no
 answer is settled first: with the same token, or by scanRef, like in the daemon.
-Should the service fail, run it again later; it goes on where it was.`,
+Should the service fail, run it again later; it goes on where it was.
+
+What was sent is remembered in $XDG_STATE_HOME/idenfy-batch, else in
+~/.local/state/idenfy-batch, and for root in /var/lib/idenfy-batch.`,
 		Example: "  idenfy-batch submit ./case-7",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -47,7 +52,12 @@ Should the service fail, run it again later; it goes on where it was.`,
 		defer client.Close()
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		b := batch.New(daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, nil)), nil, nil)
+		j, release, err := ownJournal()
+		if err != nil {
+			return failed(err)
+		}
+		defer release()
+		b := batch.New(daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, 0)), nil, j, func(events.Event) {})
 		good := true
 		for _, dir := range dirs {
 			good = submit(ctx, c.OutOrStdout(), b, &cfg, dir) && good
@@ -78,8 +88,8 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 		return false
 	}
 	defer root.Close()
-	if place, other := inSpool(ctx, cfg.Spool(), root); place != "" {
-		fmt.Fprintf(out, "✗ %s: a folder with the same authToken, %s/%s, is in the daemon's spool; it is not sent beside it\n", shown, place, meta.Show(other))
+	if other := inSpool(ctx, cfg, root); other != "" {
+		fmt.Fprintf(out, "✗ %s: a folder with the same authToken, %s, is in the daemon's spool; it is not sent beside it\n", shown, meta.Show(other))
 		return false
 	}
 	if isTerminal(out) {
@@ -107,15 +117,84 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 
 // inSpool finds a folder with the same token that the daemon is to submit, or
 // has submitted. What this user can't read is not looked at.
-func inSpool(ctx context.Context, paths spool.Paths, root *os.Root) (spool.Place, string) {
+func inSpool(ctx context.Context, cfg *config.Config, root *os.Root) string {
 	m, err := meta.Read(root)
 	if err != nil {
-		return "", "" // it will be refused for that
+		return "" // it will be refused for that
 	}
-	for _, p := range []spool.Place{spool.Inbox, spool.Work, spool.Hold, spool.Done} {
-		if name, err := batch.FindToken(ctx, paths[p], m.AuthToken); err == nil && name != "" {
-			return p, name
+	known, _ := journal.PeekToken(ctx, daemon.Journal(cfg), m.TokenSHA256()) // as documented
+	for _, o := range known {
+		if o.State != journal.Filed || o.Fate == journal.Taken || o.Fate == journal.Unsettled {
+			return o.Where()
 		}
 	}
-	return "", ""
+	paths := cfg.Spool()
+	names, _ := paths.List(spool.Inbox) // likewise
+	for _, name := range names {
+		dir, err := paths.OpenFolder(spool.Inbox, name)
+		if err != nil {
+			continue
+		}
+		other, err := meta.Read(dir)
+		_ = dir.Close() // it was read only
+		if err == nil && other.AuthToken == m.AuthToken {
+			return "inbox/" + name
+		}
+	}
+	return ""
+}
+
+// ownJournal opens the journal of this command, which is the user's: what was
+// submitted without a daemon is remembered as well.
+func ownJournal() (*journal.Journal, func(), error) {
+	dir, err := stateDir()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("what was submitted has to be remembered: %w", err)
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = spool.TryLock(lock)
+	if errors.Is(err, spool.ErrLocked) {
+		err = errors.New("another idenfy-batch submit is at work; run this again when it has ended")
+	}
+	var j *journal.Journal
+	if err == nil {
+		j, err = openOrCreate(journal.Where{Dir: dir, Mark: dir})
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
+	}
+	return j, func() {
+		_ = j.Close() // all is committed
+		_ = lock.Close()
+	}, nil
+}
+
+func openOrCreate(w journal.Where) (*journal.Journal, error) {
+	exists, err := w.Exists()
+	if err != nil {
+		return nil, err
+	}
+	if exists {
+		return journal.Open(w)
+	}
+	return journal.Create(w)
+}
+
+// stateDir is where a program keeps what it has to remember (XDG Base
+// Directory Specification; for root, file-hierarchy(7)).
+func stateDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "idenfy-batch"), nil
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/idenfy-batch", nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".local", "state", "idenfy-batch"), err
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"idenfy-batch/internal/spool"
@@ -50,13 +51,19 @@ type Server struct {
 	Reload func(ctx context.Context) (note string, err error)
 	// Decide makes a decision; By is who asks, by the kernel's word.
 	Decide func(ctx context.Context, d Decision) []Decided
+
+	busy sync.WaitGroup // with what is being answered
 }
 
 type peerKey struct{}
 
 // Serve answers until ctx ends; then those that are being answered get a
-// little time. It closes l.
+// little time, after which their contexts end. It closes l, and returns when
+// nothing is being answered any more.
 func (s *Server) Serve(ctx context.Context, l *Listener) error {
+	defer s.busy.Wait()
+	answering, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /reload", s.reload)
 	mux.HandleFunc("POST /decide", s.decide)
@@ -65,7 +72,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
 		WriteTimeout:   maxTime + 10*time.Second,
 		MaxHeaderBytes: 16 << 10,
-		BaseContext:    func(net.Listener) context.Context { return ctx },
+		BaseContext:    func(net.Listener) context.Context { return answering },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if p, ok := c.(*peer); ok {
 				ctx = context.WithValue(ctx, peerKey{}, p.uid)
@@ -116,6 +123,8 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	s.busy.Add(1)
+	defer s.busy.Done()
 	note, err := s.Reload(r.Context())
 	if err != nil {
 		reply(w, http.StatusConflict, answer{Err: err.Error()})
@@ -125,6 +134,8 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
+	s.busy.Add(1)
+	defer s.busy.Done()
 	var d Decision
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/telemetry"
 	"idenfy-batch/watcher"
@@ -67,6 +69,7 @@ type daemon struct {
 	ready   atomic.Bool // the inbox is being watched
 
 	spool   *spool.Spool
+	journal *journal.Journal
 	limiter *rate.Limiter
 	batch   *batch.Batch
 	changes chan watcher.Settings // has room for one
@@ -95,6 +98,9 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	}
 	now := &current{cfg: cfg, client: client}
 	d.now.Store(now)
+	if err := d.drop(&cfg); err != nil {
+		return Left{}, &ConfigError{err}
+	}
 	if d.spool, err = spool.Open(cfg.Spool()); err != nil {
 		return Left{}, classify(err)
 	}
@@ -108,8 +114,11 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		return Left{}, classify(err)
 	}
 	defer d.listeners(&cfg)()
-	d.limiter = batch.Limiter(cfg.Rate.PerHour, cfg.Rate.Burst, d.spool)
-	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.emit)
+	if err := d.remember(ctx, &cfg); err != nil {
+		return Left{}, err
+	}
+	defer d.journal.Close()
+	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.journal, d.emit)
 	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
 	left, err := d.work(ctx, socket, ends, hup)
@@ -118,6 +127,33 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		d.emit(events.Stopped{InWork: left.InWork})
 	}
 	return left, err
+}
+
+// drop gives root's rights up where the spool is another user's: what root
+// writes, the service could not go on with.
+func (d *daemon) drop(cfg *config.Config) error {
+	if _, err := os.Stat(cfg.Spool()[spool.Work]); errors.Is(err, fs.ErrNotExist) {
+		return nil // it is made by this start
+	}
+	return Become(cfg.Spool())
+}
+
+// remember opens the journal, and takes from it what was sent within the last
+// hour.
+func (d *daemon) remember(ctx context.Context, cfg *config.Config) (err error) {
+	d.journal, err = OpenJournal(ctx, Journal(cfg), cfg.Spool(), d.emit)
+	if _, unfit := errors.AsType[*journal.UnfitError](err); unfit {
+		return &ConfigError{err}
+	}
+	if err != nil {
+		return err
+	}
+	sent, err := d.journal.SentSince(ctx, time.Now().Add(-time.Hour))
+	if err != nil {
+		return errors.Join(err, d.journal.Close())
+	}
+	d.limiter = batch.Limiter(cfg.Rate.PerHour, cfg.Rate.Burst, sent)
+	return nil
 }
 
 // classify tells what may pass by itself from what takes a person.
@@ -150,10 +186,17 @@ func (d *daemon) logLevel(cfg *config.Config) string {
 	return cfg.Log.Level
 }
 
-// watching tells systemd that the daemon is ready, once the inbox is watched.
+// watching tells systemd that the daemon is ready, once the inbox is watched;
+// and before that, while a spool is adopted, that it needs more time
+// (sd_notify(3)).
 func (d *daemon) watching(e events.Event) {
-	if _, ok := e.(events.WatchModeChanged); ok && !d.ready.Swap(true) {
-		d.notify(sd.SdNotifyReady)
+	switch e.(type) {
+	case events.Adopted:
+		d.notify("EXTEND_TIMEOUT_USEC=60000000")
+	case events.WatchModeChanged:
+		if !d.ready.Swap(true) {
+			d.notify(sd.SdNotifyReady)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -10,7 +11,9 @@ import (
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 	"idenfy-batch/watcher"
 )
@@ -21,6 +24,11 @@ func Limits(cfg *config.Config) meta.Limits {
 		Request: int64(cfg.Limits.Request), Image: int64(cfg.Limits.Image),
 		Files: cfg.Limits.Files, Marker: cfg.Completeness.ReadyMarker,
 	}
+}
+
+// Journal returns where the journal of a configuration lies, and its mark.
+func Journal(cfg *config.Config) journal.Where {
+	return journal.Where{Dir: filepath.Join(cfg.Root, "journal"), Mark: cfg.Spool()[spool.Work]}
 }
 
 // NewClient makes the API client of a configuration, with its credentials as
@@ -70,10 +78,6 @@ func watcherSettings(cfg *config.Config) watcher.Settings {
 
 // adjust brings a rate into force in place: what has been sent stays counted.
 func adjust(limiter *rate.Limiter, r config.Rate) {
-	limit := rate.Limit(float64(r.PerHour) / 3600)
-	if r.PerHour == 0 {
-		limit = rate.Inf
-	}
-	limiter.SetLimit(limit)
+	limiter.SetLimit(batch.Limit(r.PerHour))
 	limiter.SetBurst(r.Burst)
 }

@@ -1,7 +1,7 @@
 // Package decision owns what a person may decide about a folder that has
 // ended: that it goes to the inbox again, or how a held one ended. It refuses
-// what might be a second submission, and records in result.json who decided
-// what and when.
+// what might be a second submission, and records in the journal, and in
+// result.json, who decided what and when.
 package decision
 
 import (
@@ -14,9 +14,10 @@ import (
 	"slices"
 	"strings"
 
-	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/record"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -29,11 +30,14 @@ type Decision struct {
 	Comment string
 }
 
-// Desk is where decisions are made. The daemon may run meanwhile: it looks at
-// no folder that has ended.
+// Desk is where decisions are made: in the daemon, or, while none runs, in the
+// command itself, which then holds the spool's lock.
 type Desk struct {
-	Paths spool.Paths
-	// Status asks once for the state of a session. It may be nil.
+	Paths   spool.Paths
+	Journal *journal.Journal
+	// InWork tells whether the folder of a life is in work.
+	InWork func(id string) (bool, error)
+	// Status asks once for the state of a session. Nil: nobody can be asked.
 	Status func(ctx context.Context, scanRef string) (idenfy.Taken, string, error)
 }
 
@@ -45,19 +49,15 @@ func (e *RefusedError) Error() string { return e.Why }
 func refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf(format, args...)} }
 
 // Make makes a decision about the folder name, which may begin with its place
-// and a slash. It returns where the folder lies then. The record is on the
-// disk before the folder moves: after a crash in between, Make it again.
+// and a slash. It returns where the folder lies then. The record is in the
+// journal and on the disk before the folder moves: after a crash in between,
+// Make it again.
 func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool.Place, newName string, err error) {
 	from, name, err := d.find(name, dec.Action)
 	if err != nil {
 		return "", "", err
 	}
-	parent, err := os.OpenRoot(d.Paths[from])
-	if err != nil {
-		return "", "", err
-	}
-	defer parent.Close()
-	dir, err := drop.Open(parent, name)
+	dir, err := d.Paths.OpenFolder(from, name)
 	if err != nil {
 		return "", "", err
 	}
@@ -70,41 +70,135 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 		return "", "", err
 	}
 	defer unlock()
-	res, err := sidecar.Read(dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, sidecar.ErrNotOurs) {
-		return "", "", refuse("it has no %s that idenfy-batch wrote, so nothing is known about it; if it was never submitted, move it to the inbox yourself (mv)", sidecar.Name)
-	}
-	if err != nil {
+	c := &matter{desk: d, dir: dir, from: from, name: name, dec: dec}
+	if err := c.read(ctx); err != nil {
 		return "", "", err
 	}
-	if err := d.allowed(ctx, dir, from, name, res, dec); err != nil {
-		return "", "", err
-	}
-	to := spool.Inbox
-	was := res.Outcome
-	switch dec.Action {
-	case sidecar.Confirmed:
-		to, res.Outcome = spool.Done, sidecar.Accepted
-	case sidecar.Denied:
-		to, res.Outcome = spool.Failed, sidecar.Rejected
-	}
-	if !res.Decided(dec.Action) { // else a crash came before the move
-		res.Decisions = append(res.Decisions, sidecar.Decision{
-			At: sidecar.Now(), Action: dec.Action, By: dec.By, Forced: dec.Force,
-			Comment: dec.Comment, Result: res.ID, Outcome: was,
-		})
-		if to.Final() {
-			res.Reasons = append(res.Reasons, sidecar.Reason{
-				Code: "decided_by_person", Source: sidecar.FromDaemon,
-				Message: fmt.Sprintf("a person decided that it was %s, see decisions", dec.Action),
-			})
-		}
-		if err := sidecar.Write(dir, res); err != nil {
+	if !c.life.Result.Decided(dec.Action) { // else a crash came before the move
+		if err := c.allowed(ctx); err != nil {
 			return "", "", err
 		}
 	}
+	to, err := c.enter()
+	if err != nil {
+		return "", "", err
+	}
+	if to == from {
+		return from, name, nil
+	}
 	newName, err = d.Paths.Revise(from, name, to)
+	if newName != "" && to.Final() {
+		d.Journal.Filed(c.life.ID, string(to), newName)
+	}
 	return to, newName, err
+}
+
+// matter is what is decided about.
+type matter struct {
+	desk *Desk
+	dir  *os.Root
+	from spool.Place
+	name string
+	dec  Decision
+
+	life    *journal.Life
+	history journal.History
+	meta    *meta.Meta // nil: it can't be read
+}
+
+// read finds out what the journal knows.
+func (c *matter) read(ctx context.Context) error {
+	id, err := sidecar.ID(c.dir, sidecar.Name)
+	if err != nil {
+		return err
+	}
+	if id != "" {
+		if c.life, err = c.desk.Journal.Load(ctx, id); err != nil {
+			return err
+		}
+	}
+	if c.life == nil {
+		return refuse("it has no %s that the journal knows, so nothing is known about it; if it was never submitted, move it to the inbox yourself (mv)", sidecar.Name)
+	}
+	if c.life.State != journal.Filed {
+		in, err := c.desk.InWork(id)
+		if err != nil {
+			return err
+		}
+		if in {
+			return refuse("submission %s is in work; what lies here is a copy", id)
+		}
+		if c.life.State == journal.Pending { // somebody took it from there
+			if err := c.desk.Journal.Gone(id); err != nil {
+				return err
+			}
+			if c.life, err = c.desk.Journal.Load(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
+	if p := spool.Place(c.life.Place); p.Final() && c.life.Name != "" && (p != c.from || c.life.Name != c.name) && c.desk.holds(p, c.life.Name, id) {
+		return refuse("it is a copy of %s/%s; decide that one", p, meta.Show(c.life.Name))
+	}
+	if c.history, err = c.desk.Journal.History(ctx, id); err != nil {
+		return err
+	}
+	c.meta, _ = meta.Read(c.dir) // what can't be read is not asked about
+	return nil
+}
+
+// standsFor returns the earlier lives that may have been taken and that are
+// decided with this folder: not those for which another one lies in hold.
+func (c *matter) standsFor() (ids []string) {
+	for _, o := range c.history.Open {
+		if p := spool.Place(o.Place); !p.Final() || o.Name == "" || !c.desk.holds(p, o.Name, o.ID) {
+			ids = append(ids, o.ID)
+		}
+	}
+	return ids
+}
+
+// holds reports whether the folder of a life lies there.
+func (d *Desk) holds(p spool.Place, name, id string) bool {
+	dir, err := d.Paths.OpenFolder(p, name)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	is, err := sidecar.ID(dir, sidecar.Name)
+	return err == nil && is == id
+}
+
+// enter records the decision, and returns where the folder is to go.
+func (c *matter) enter() (spool.Place, error) {
+	to, l := spool.Inbox, c.life
+	was, wasFate := l.Result.Outcome, l.Fate
+	var fate journal.Fate
+	switch c.dec.Action {
+	case sidecar.Confirmed:
+		to, l.Result.Outcome, fate = spool.Done, sidecar.Accepted, journal.Taken
+	case sidecar.Denied:
+		to, l.Result.Outcome, fate = spool.Failed, sidecar.Rejected, journal.Refused
+	}
+	if !l.Result.Decided(c.dec.Action) {
+		made := sidecar.Decision{
+			At: sidecar.Now(), Action: c.dec.Action, By: c.dec.By, Forced: c.dec.Force,
+			Comment: c.dec.Comment, Result: l.ID, Outcome: was,
+		}
+		l.Result.Decisions = append(l.Result.Decisions, made)
+		if fate != "" {
+			l.Fate = fate
+			l.Result.Reasons = append(l.Result.Reasons, sidecar.Reason{
+				Code: "decided_by_person", Source: sidecar.FromDaemon,
+				Message: fmt.Sprintf("a person decided that it was %s, see decisions", c.dec.Action),
+			})
+		}
+		l.State, l.Place, l.Name = journal.Filed, string(to), c.name
+		if err := c.desk.Journal.Decide(l, wasFate, made, fate, c.standsFor()); err != nil {
+			return "", err
+		}
+	}
+	return to, record.Write(c.dir, l)
 }
 
 // find returns the folder's place and plain name.
@@ -149,50 +243,113 @@ const force = "If that is what you want, repeat it with --force, which is record
 
 // allowed refuses what makes no sense, and without force what might be a
 // second submission, or contradicts what the service says.
-func (d *Desk) allowed(ctx context.Context, dir *os.Root, from spool.Place, name string, res *sidecar.Result, dec Decision) error {
-	name = meta.Show(name)
+func (c *matter) allowed(ctx context.Context) error {
 	switch {
-	case dec.Action == sidecar.Requeued && from == spool.Hold:
-		return refuse("it is held because it may have been accepted. Look the session up in the iDenfy dashboard, then: idenfy-batch resolve %s --accepted, --rejected or --resubmit", name)
-	case dec.Action == sidecar.Requeued && !dec.Force && res.WasAccepted():
-		return refuse("it was accepted before (%s, %s); the same token is not accepted twice, and a person's data would be sent a second time. %s", res.ID, res.Times.Finished.Format("2006-01-02 15:04"), force)
-	case dec.Action == sidecar.Requeued && !dec.Force && (res.Outcome == sidecar.Unknown || !res.Outcome.Final()):
-		return refuse("its %s says %s, so it may have been accepted. %s", sidecar.Name, res.Outcome, force)
-	case dec.Action == sidecar.Requeued || dec.Force:
+	case c.dec.Action == sidecar.Requeued:
+		return c.mayRequeue()
+	case c.dec.Force:
 		return nil
-	case from != spool.Hold:
-		return refuse("it is in %s, and only what is in hold has to be resolved", from)
+	case c.from != spool.Hold:
+		return refuse("it is in %s, and only what is in hold has to be resolved", c.from)
 	}
-	taken, word, err := d.ask(ctx, dir)
-	if err != nil {
-		// The person's word is all there is, so it has to be given as such.
-		return refuse("whether it was accepted can't be found out (%v). Look the session up in the iDenfy dashboard; if that shows what you say, repeat this with --force, which is recorded", err)
+	if id, _ := c.taken(); id != "" && c.dec.Action != sidecar.Confirmed {
+		return refuse("it was accepted (%s): resolve it as --accepted. %s", id, force)
 	}
+	taken, word, err := c.ask(ctx)
 	switch {
-	case dec.Action == sidecar.Resubmit && taken == idenfy.TokenExpired:
+	case errors.Is(err, errNoReference):
+		if c.dec.Action == sidecar.Resubmit {
+			return refuse("it may have been accepted, and that can't be found out (%v). If the iDenfy dashboard shows that its token is unused, repeat this with --force, which is recorded", err)
+		}
+		return nil // the person's word is all there is
+	case err != nil:
+		return refuse("the session was not asked for (%v), and it may say otherwise. Try again, or, if you saw it in the iDenfy dashboard, repeat this with --force, which is recorded", err)
+	case c.dec.Action == sidecar.Resubmit && taken == idenfy.TokenExpired:
 		return refuse("the session's status is %s: its token would be refused. Resolve it as --rejected, and drop the folder again with a new token", word)
-	case (dec.Action != sidecar.Confirmed) && taken == idenfy.WasTaken:
+	case c.dec.Action != sidecar.Confirmed && taken == idenfy.WasTaken:
 		return refuse("the session's status is %s, so the documents were taken: resolve it as --accepted. %s", word, force)
-	case dec.Action == sidecar.Confirmed && taken != idenfy.WasTaken:
+	case c.dec.Action == sidecar.Confirmed && taken != idenfy.WasTaken:
 		return refuse("the session's status is %s, so the documents were not taken. %s", word, force)
 	}
 	return nil
 }
 
-// ask asks once for the session's state.
-func (d *Desk) ask(ctx context.Context, dir *os.Root) (idenfy.Taken, string, error) {
-	m, err := meta.Read(dir)
+func (c *matter) mayRequeue() error {
+	name, l := meta.Show(c.name), c.life
+	taken, token := c.taken()
 	switch {
-	case err != nil:
-		return 0, "", err
-	case m.ScanRef == "":
-		return 0, "", errors.New("there is no scanRef in meta.yaml")
-	case d.Status == nil:
-		return 0, "", errors.New("there are no API credentials")
+	case c.from == spool.Hold:
+		return refuse("it is held because it may have been accepted. Look the session up in the iDenfy dashboard, then: idenfy-batch resolve %s --accepted, --rejected or --resubmit", name)
+	case taken != "" && !c.dec.Force:
+		return refuse("it was accepted before (%s); the same token is not accepted twice, and a person's data would be sent a second time. %s", taken, force)
+	case taken != "" && token != "" && c.meta.TokenSHA256() == token:
+		return refuse("its authToken was used up by the submission that was accepted (%s), and works once; put a new one into meta.yaml first", taken)
+	case c.dec.Force:
+		return nil
+	case l.Outcome() == sidecar.GaveUp && l.Token != "" && c.meta.TokenSHA256() == l.Token && len(c.history.Open) == 0:
+		return nil // the same token works once, whatever became of the tries before
+	case l.Fate == journal.Unsettled:
+		return refuse("its %s says %s, and it may have been accepted. %s", sidecar.Name, l.Outcome(), force)
+	case len(c.history.Open) > 0:
+		return refuse("an earlier submission of it (%s) may have been accepted. %s", c.history.Open[0].ID, force)
 	}
-	taken, word, err := d.Status(ctx, m.ScanRef)
-	if err == nil && taken == idenfy.TakenUnknown {
-		err = fmt.Errorf("the session's status is %s", word)
+	return nil
+}
+
+// taken returns the submission of the folder that was accepted, and the hash
+// of its token; or "".
+func (c *matter) taken() (id, token string) {
+	switch {
+	case c.life.Fate == journal.Taken, c.life.Outcome() == sidecar.Accepted && c.history.Taken == nil:
+		return c.life.ID, c.life.Token
+	case c.history.Taken != nil:
+		return c.history.Taken.ID, c.history.Taken.Token
+	}
+	return "", ""
+}
+
+var errNoReference = errors.New("there is no scanRef in meta.yaml")
+
+// ask asks once for each session that may have been taken. What it returns is
+// that one was; or how they all stand.
+func (c *matter) ask(ctx context.Context) (taken idenfy.Taken, word string, err error) {
+	refs := c.references()
+	switch {
+	case len(refs) == 0:
+		return 0, "", errNoReference
+	case c.desk.Status == nil:
+		return 0, "", errors.New("no daemon runs that could ask, and there are no API credentials here")
+	}
+	for _, ref := range refs {
+		taken, word, err = c.desk.Status(ctx, ref)
+		if err == nil && taken == idenfy.TakenUnknown {
+			err = fmt.Errorf("the session's status is %s", word)
+		}
+		if err != nil || taken == idenfy.WasTaken {
+			break
+		}
 	}
 	return taken, word, err
+}
+
+// references returns the references of the sessions that may have been taken;
+// none, if one of them isn't known. That in meta.yaml is of the token there.
+func (c *matter) references() (refs []string) {
+	open := c.history.Open
+	if c.life.Fate == journal.Unsettled || len(open) == 0 {
+		open = append([]journal.Other{{Token: c.life.Token, ScanRef: c.life.ScanRef}}, open...)
+	}
+	for _, o := range open {
+		ref := o.ScanRef
+		if ref == "" && c.meta != nil && (o.Token == "" || o.Token == c.meta.TokenSHA256()) {
+			ref = c.meta.ScanRef
+		}
+		if ref == "" {
+			return nil
+		}
+		if !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
 }

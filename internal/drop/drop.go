@@ -193,15 +193,57 @@ func ReadFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > limit {
+	if info.Size() > limit {
+		return nil, ErrNotPlain
+	}
+	return readPlain(root, name, info, limit)
+}
+
+// ReadHead is ReadFile of at most the first limit bytes.
+func ReadHead(root *os.Root, name string, limit int64) ([]byte, error) {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	return readPlain(root, name, info, limit)
+}
+
+func readPlain(root *os.Root, name string, info fs.FileInfo, limit int64) ([]byte, error) {
+	if !info.Mode().IsRegular() {
 		return nil, ErrNotPlain
 	}
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ELOOP) { // a link was put in its place
+		return nil, ErrNotPlain
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if is, err := f.Stat(); err != nil || !os.SameFile(info, is) {
+		return nil, errors.Join(err, ErrNotPlain)
+	}
 	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// Identity names the directory itself, wherever it is moved to and whatever is
+// in it: by its inode and the time of its birth (statx(2), STX_BTIME), since an
+// inode's number is given again once it is free. It is empty where the file
+// system keeps no time of birth.
+func Identity(root *os.Root) (string, error) {
+	d, err := root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	var st unix.Statx_t
+	err = control(d, func(fd uintptr) error {
+		return unix.Statx(int(fd), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &st)
+	})
+	if err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%d:%d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
 }
 
 // Unchanged returns ErrChanged unless f is still as it was listed.

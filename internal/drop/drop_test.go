@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -235,5 +236,42 @@ func TestNames(t *testing.T) {
 		if (drop.CleanName(name) == "") != clean {
 			t.Errorf("%q: clean is not %v", name, clean)
 		}
+	}
+}
+
+// A directory's identity goes with it wherever it is moved, whatever is in it,
+// and is no other's, not even of one that gets its inode.
+func TestIdentity(t *testing.T) {
+	path, root := folder(t)
+	id, err := drop.Identity(root)
+	must(t, err)
+	if id == "" {
+		t.Skip("the file system keeps no time of birth")
+	}
+	must(t, os.Rename(path, path+".moved"))
+	must(t, os.WriteFile(filepath.Join(path+".moved", "a"), []byte("other"), 0o600))
+	must(t, os.Remove(filepath.Join(path+".moved", "b")))
+	must(t, os.Chmod(path+".moved", 0o750))
+	must(t, os.Chtimes(path+".moved", time.Unix(1, 0), time.Unix(1, 0)))
+	moved, err := os.OpenRoot(path + ".moved")
+	must(t, err)
+	if is, err := drop.Identity(moved); err != nil || is != id {
+		t.Errorf("moved: %q, was %q, %v", is, id, err)
+	}
+	must(t, moved.Close())
+	must(t, os.RemoveAll(path+".moved"))
+	seen := map[string]bool{id: true}
+	for range 50 { // inodes come again
+		must(t, os.Mkdir(path, 0o700))
+		made, err := os.OpenRoot(path)
+		must(t, err)
+		is, err := drop.Identity(made)
+		must(t, errors.Join(err, made.Close()))
+		if is == "" || seen[is] {
+			t.Errorf("another directory is %q too", is)
+		}
+		seen[is] = true
+		must(t, os.Remove(path))
+		time.Sleep(5 * time.Millisecond) // the file system's clock has ticks
 	}
 }

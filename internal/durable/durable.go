@@ -46,6 +46,24 @@ func IsTemp(name string) bool {
 //
 // The file's mode is perm whatever the umask is.
 func WriteFile(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
+	if err := replace(dir, name, data, perm, true); err != nil {
+		return err
+	}
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncDir(d), d.Close())
+}
+
+// Replace is WriteFile without the syncs: whoever reads the file meets the old
+// or the new one, whole, until a power cut, after which it may be either, or
+// empty. It is for what is shown, and relied on by nobody.
+func Replace(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
+	return replace(dir, name, data, perm, false)
+}
+
+func replace(dir *os.Root, name string, data []byte, perm fs.FileMode, sync bool) error {
 	temp := tempPrefix + name + tempSuffix
 	at := dir.Name() + "/" + name
 	// Made anew and exclusively, so that nobody who can write in the folder
@@ -61,7 +79,7 @@ func WriteFile(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
 	})
 	if f != nil {
 		if err == nil {
-			err = fill(f, at, data, perm)
+			err = fill(f, at, data, perm, sync)
 		}
 		err = errors.Join(err, f.Close())
 	}
@@ -72,17 +90,12 @@ func WriteFile(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
 		if gone := dir.Remove(temp); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 			err = errors.Join(err, gone)
 		}
-		return err
 	}
-	d, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(syncDir(d), d.Close())
+	return err
 }
 
-// fill writes and syncs a new file.
-func fill(f *os.File, at string, data []byte, perm fs.FileMode) error {
+// fill writes a new file, and syncs it if that is asked for.
+func fill(f *os.File, at string, data []byte, perm fs.FileMode, sync bool) error {
 	err := step(OpWrite, at, func() error {
 		_, err := f.Write(data)
 		return err
@@ -90,7 +103,7 @@ func fill(f *os.File, at string, data []byte, perm fs.FileMode) error {
 	if err == nil {
 		err = step(OpChmod, at, func() error { return f.Chmod(perm) })
 	}
-	if err == nil {
+	if err == nil && sync {
 		err = step(OpSync, at, f.Sync)
 	}
 	return err
@@ -191,13 +204,16 @@ func Rename(from *os.File, oldName string, to *os.File, newName string) error {
 	}
 	// The new parent first: should the second sync fail, a folder under two
 	// names is possible to mend, one under none is not.
-	if err := syncDir(to); err != nil {
-		return &SyncError{Err: err}
-	}
 	if from == to {
+		if err := syncDir(to); err != nil {
+			return &SyncError{Err: err}
+		}
 		return nil
 	}
-	if err := syncDir(from); err != nil {
+	if err := syncShared(to); err != nil {
+		return &SyncError{Err: err}
+	}
+	if err := syncShared(from); err != nil {
 		return &SyncError{Err: err}
 	}
 	return nil

@@ -16,6 +16,7 @@ const (
 	OpRename  Op = "renameat"           // WriteFile: over the old file
 	OpSyncDir Op = "fsync of directory" // WriteFile, Rename, Mkdir
 	OpMove    Op = "renameat2"          // Rename
+	OpCommit  Op = "commit"             // Commit
 )
 
 var injected atomic.Pointer[func(op Op, path string, do func() error) error]
@@ -40,3 +41,7 @@ func step(op Op, path string, do func() error) error {
 	}
 	return do()
 }
+
+// Commit makes do, the commit of the database at path, a step that can be made
+// to fail. It is durable by itself.
+func Commit(path string, do func() error) error { return step(OpCommit, path, do) }

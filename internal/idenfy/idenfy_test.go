@@ -193,7 +193,7 @@ func TestFaultsInTheBody(t *testing.T) {
 	for _, fault := range []sandbox.Fault{sandbox.ResetBeforeBody, sandbox.ResetInBody, sandbox.StallInBody} {
 		s, c := api(t)
 		s.Always(&sandbox.Step{Fault: fault})
-		if _, err := c.Process(t.Context(), request(big, big)); class(err) != idenfy.NoAnswer {
+		if _, err := c.Process(t.Context(), request(big, big)); class(err) != idenfy.Unfinished {
 			t.Errorf("%s: %v", fault, err)
 		}
 		if r := s.Report(); r.Requests != 1 || r.Processed != 0 {

@@ -79,10 +79,13 @@ const (
 	// Withheld: Confirm said no, or an image could not be read to its end,
 	// so the request was left unfinished. Nothing can have been processed.
 	Withheld
+	// Unfinished: the exchange broke before the request's last byte was handed
+	// on, so nothing can have been processed.
+	Unfinished
 )
 
 func (c Class) String() string {
-	return [...]string{"", "rejected", "service fault", "server error", "not sent", "no answer", "withheld"}[c]
+	return [...]string{"", "rejected", "service fault", "server error", "not sent", "no answer", "withheld", "unfinished"}[c]
 }
 
 // Error is every error of a call.
@@ -119,10 +122,6 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// MayHaveBeenProcessed reports whether the same request may have been taken
-// for processing in spite of the error.
-func (e *Error) MayHaveBeenProcessed() bool { return e.Class == NoAnswer || e.Class == ServerError }
-
 // Answer is what came back.
 type Answer struct {
 	Status int // HTTP status
@@ -142,7 +141,11 @@ func (c *Client) Process(ctx context.Context, r *Request) (Answer, error) {
 		return Answer{}, &Error{Class: Withheld, Message: stopped.Error(), Err: stopped}
 	}
 	if err != nil {
-		return Answer{}, broken(&x, err)
+		broke := broken(&x, err)
+		if broke.Class == NoAnswer && !whole {
+			broke.Class = Unfinished
+		}
+		return Answer{}, broke
 	}
 	err = classify(&x)
 	if err == nil && !whole {
@@ -152,7 +155,7 @@ func (c *Client) Process(ctx context.Context, r *Request) (Answer, error) {
 }
 
 // broken makes the error of an exchange without an answer.
-func broken(x *exchange, err error) error {
+func broken(x *exchange, err error) *Error {
 	class := NoAnswer
 	if x.notSent {
 		class = NotSent

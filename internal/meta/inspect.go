@@ -49,6 +49,8 @@ type Report struct {
 	Invalid []Reason // wrong, and no further upload mends it
 	Waits   []Reason // what is not there yet
 
+	SHA256 string // of meta.yaml as it was read, lower-case hex; empty: it wasn't
+
 	// Proven says that the folder is complete by hashes or by the marker, so
 	// that nobody has to wait for it to be quiet.
 	Proven bool
@@ -78,6 +80,8 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 		return i.rep
 	}
 	var wrong []Reason
+	sum := sha256.Sum256(data)
+	i.rep.SHA256 = hex.EncodeToString(sum[:])
 	i.rep.Meta, wrong = Parse(data)
 	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
 	i.rep.Invalid = append(i.rep.Invalid, wrong...)

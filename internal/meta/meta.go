@@ -4,6 +4,8 @@ package meta
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -61,6 +63,16 @@ type Meta struct {
 	ScanRef      string `yaml:"scanRef"`      // optional; settles an unanswered attempt
 	Images       *Steps `yaml:"images"`       // nil: found by file name
 	SHA256       *Steps `yaml:"sha256"`       // lower-case hex after Parse
+}
+
+// TokenSHA256 returns the SHA-256 of the token, in lower-case hex, or "" when
+// there is no valid one: by it a token is known without being kept.
+func (m *Meta) TokenSHA256() string {
+	if m == nil || !tokenForm.MatchString(m.AuthToken) {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(m.AuthToken))
+	return hex.EncodeToString(sum[:])
 }
 
 // documentTypes tells for each of the API's document types which images have

@@ -76,6 +76,7 @@ type Seen struct {
 	Processed int               `json:"processed"` // never more than one
 	Sums      map[string]string `json:"sums"`      // SHA-256 of each image processed, by step
 	Began     time.Time         `json:"began"`     // when the head of the first request was there
+	Used      time.Time         `json:"used"`      // when it was processed
 	ScanRef   string            `json:"scan_ref"`
 
 	inFlight int
@@ -107,6 +108,7 @@ type Sandbox struct {
 	mu      sync.Mutex
 	report  Report
 	tokens  map[string]*Seen
+	persons map[string]int    // by the SHA-256 of FACE, how often processed
 	refs    map[string]string // scanRef to token
 	scripts map[string][]Step
 	always  *Step
@@ -117,7 +119,7 @@ type Sandbox struct {
 func New(o Options) *Sandbox {
 	s := &Sandbox{
 		o: o, mux: http.NewServeMux(), closed: make(chan struct{}),
-		tokens: map[string]*Seen{}, refs: map[string]string{}, scripts: map[string][]Step{},
+		tokens: map[string]*Seen{}, persons: map[string]int{}, refs: map[string]string{}, scripts: map[string][]Step{},
 		report: Report{ByAnswer: map[string]int{}, Violations: []string{}},
 	}
 	s.mux.HandleFunc("/api/v2/process", s.process)
@@ -218,6 +220,14 @@ func (s *Sandbox) Token(token string) Seen {
 		return *t
 	}
 	return Seen{}
+}
+
+// Persons returns how often each person was processed, with whatever token: by
+// the SHA-256 of the FACE, in lower-case hex.
+func (s *Sandbox) Persons() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.persons)
 }
 
 // seen returns the state of a token. The lock is held.
@@ -549,8 +559,10 @@ func (s *Sandbox) use(token string, sums map[string]string) *errorBody {
 		return &errorBody{Identifier: "TOKEN_NOT_VALID", Message: "Token is not valid"}
 	}
 	t.Processed++
+	t.Used = time.Now()
 	t.status = "REVIEWING"
 	t.Sums = sums
+	s.persons[sums["FACE"]]++
 	s.report.Processed++
 	return nil
 }

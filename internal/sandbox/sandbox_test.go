@@ -2,7 +2,9 @@ package sandbox_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -253,5 +255,26 @@ func TestScriptOverHTTP(t *testing.T) {
 	var r sandbox.Report
 	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil || r.Requests != 2 || r.Processed != 1 || r.ByAnswer["lose_answer"] != 1 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// A person is counted by FACE, whatever the token is.
+func TestPersons(t *testing.T) {
+	a := start(t, sandbox.Options{})
+	for n, changes := range []object{
+		{}, {}, // the same token again is nobody's submission
+		{"authToken": "ANOTHER-0123456789"},
+		{"authToken": "THIRD-0123456789", "images": object{
+			"FRONT": base64.StdEncoding.EncodeToString(front),
+			"FACE":  base64.StdEncoding.EncodeToString(sample.Pad(face, len(face)+10, 1)),
+		}},
+	} {
+		if status, _ := a.call("/api/v2/process", body(changes)); (status == http.StatusOK) != (n != 1) {
+			t.Errorf("request %d: %d", n, status)
+		}
+	}
+	sum := sha256.Sum256(face)
+	if p := a.Persons(); len(p) != 2 || p[hex.EncodeToString(sum[:])] != 2 {
+		t.Errorf("%v", p)
 	}
 }

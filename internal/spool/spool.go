@@ -12,15 +12,18 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/durable"
 )
 
@@ -129,6 +132,85 @@ func (s *Spool) SamePaths(paths Paths) bool {
 	return true
 }
 
+// Intact returns an error when work is no longer the directory that was locked
+// at the start: a file system was mounted over it, or unmounted. What is in
+// work is hidden then, not gone.
+func (s *Spool) Intact() error {
+	was, err := s.lock.Stat()
+	if err != nil {
+		return err
+	}
+	is, err := os.Stat(s.paths[Work])
+	if err == nil && !os.SameFile(was, is) {
+		err = fmt.Errorf("work: %s is another directory than at the start; was a file system mounted over it, or unmounted?", s.paths[Work])
+	}
+	return err
+}
+
+// Has reports whether the folder of the life id is in work.
+func (s *Spool) Has(id string) (bool, error) {
+	if err := s.Intact(); err != nil {
+		return false, err
+	}
+	has, err := s.paths.Has(id)
+	if err == nil {
+		err = s.Intact() // it may have been hidden meanwhile
+	}
+	return has, err
+}
+
+// Has is Spool.Has, of whatever directory is at work's path.
+func (paths Paths) Has(id string) (bool, error) {
+	names, err := paths.List(Work)
+	return slices.ContainsFunc(names, func(name string) bool {
+		_, is, _ := Split(name)
+		return is == id
+	}), err
+}
+
+// OpenFolder opens a folder in a place, without following a link.
+func (paths Paths) OpenFolder(p Place, name string) (*os.Root, error) {
+	parent, err := os.OpenRoot(paths[p])
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	return drop.Open(parent, name)
+}
+
+// OpenFolder is Paths.OpenFolder.
+func (s *Spool) OpenFolder(p Place, name string) (*os.Root, error) {
+	return s.paths.OpenFolder(p, name)
+}
+
+// gaps is how many names in a row may be free before Find gives up: folders
+// with the names between may have been taken away.
+const gaps = 20
+
+// Find returns the first of the names that Finish may have given to a folder
+// which is the one, or "".
+func (s *Spool) Find(p Place, name string, is func(name string) bool) string {
+	for n, free := 1, 0; free < gaps; n++ {
+		target := numbered(name, n)
+		if _, err := os.Lstat(filepath.Join(s.paths[p], target)); err != nil {
+			free++
+			continue
+		}
+		if free = 0; is(target) {
+			return target
+		}
+	}
+	return ""
+}
+
+// numbered is the n-th name that is tried for a folder.
+func numbered(name string, n int) string {
+	if n == 1 {
+		return fit(name, "")
+	}
+	return fit(name, "."+strconv.Itoa(n))
+}
+
 // Check is Open for somebody who only wants to know: it makes no place,
 // takes no lock, and tries the renames only when all places are there and no
 // daemon runs, which has tried them itself.
@@ -183,6 +265,19 @@ func prepare(paths Paths) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Lock takes the lock of a spool that nobody works on, for a command that
+// changes what the daemon relies on: ErrLocked while a daemon runs.
+func Lock(paths Paths) (io.Closer, error) {
+	lock, err := takeLock(paths[Work])
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, errors.New("this user may not work on the spool; run this as root or as the daemon's user")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lock, nil
 }
 
 func takeLock(work string) (*os.File, error) {
@@ -398,10 +493,7 @@ func (s *Spool) Finish(workName string, to Place, name string) (string, error) {
 // moveFree moves a folder to the first free name.
 func (s *Spool) moveFree(from Place, oldName string, to Place, name string) (string, error) {
 	for n := 1; ; n++ {
-		target := fit(name, "")
-		if n > 1 {
-			target = fit(name, "."+strconv.Itoa(n))
-		}
+		target := numbered(name, n)
 		there, err := s.move(from, oldName, to, target)
 		switch {
 		case there:

@@ -1,0 +1,169 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/record"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// decide ends the folder's life with an outcome.
+func (v *visit) decide(ctx context.Context, o sidecar.Outcome) end {
+	v.life.Result.Outcome = o
+	v.waitsNoMore()
+	v.life.Result.Times.Finished = sidecar.Now()
+	return v.record(ctx)
+}
+
+// weigh holds an outcome against the earlier lives of the folder. While one of
+// them may have been accepted, no end but that is certain; and what was
+// accepted is not filed as anything else, unless a person forced this life.
+func (v *visit) weigh() error {
+	res := v.life.Result
+	if res.Outcome == sidecar.Accepted || res.Outcome == sidecar.Unknown || v.has(sidecar.SentBefore) {
+		return nil
+	}
+	ids, err := sidecar.IDs(v.dir)
+	if err == nil {
+		v.life.Dir, err = drop.Identity(v.dir)
+	}
+	if err != nil {
+		return err
+	}
+	a, err := v.b.journal.Begin(journal.Question{Life: v.life, Prior: ids, Only: true})
+	if err != nil {
+		return err
+	}
+	if o := v.ownOpen(a.Open); o != nil {
+		v.because("may_have_been_accepted", "an earlier submission of it (%s) may have been accepted; look that session up in the iDenfy dashboard, then decide with idenfy-batch resolve", o.ID)
+		res.Outcome = sidecar.Unknown
+	} else if a.Verdict == journal.Before && a.Own && !v.life.Forced {
+		res.Outcome = v.acceptedBefore(a)
+	}
+	return nil
+}
+
+func (v *visit) has(code string) bool {
+	return slices.ContainsFunc(v.life.Result.Reasons, func(r sidecar.Reason) bool { return r.Code == code })
+}
+
+// ownOpen returns an earlier life that may have been accepted and that nothing
+// but this folder stands for: another folder in hold stands for its own.
+func (v *visit) ownOpen(open []journal.Other) *journal.Other {
+	for i := range open {
+		o := &open[i]
+		tried := o.Outcome == sidecar.GaveUp && v.life.Result.Outcome == sidecar.GaveUp
+		if !tried && !v.b.holds(spool.Place(o.Place), o.Name, o.ID) {
+			return o
+		}
+	}
+	return nil
+}
+
+// holds reports whether the folder of a life lies in a final place under that
+// name, as far as its result tells.
+func (b *Batch) holds(p spool.Place, name, id string) bool {
+	if b.spool == nil || !p.Final() || name == "" {
+		return false
+	}
+	dir, err := b.spool.OpenFolder(p, name)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	is, err := sidecar.ID(dir, sidecar.Name)
+	return err == nil && is == id
+}
+
+// record brings how the life went on into the journal, and into result.json.
+// If the journal can't be written it is kept in memory and tried again; a
+// crash meanwhile leaves the attempt as sending, which counts as unanswered.
+func (v *visit) record(ctx context.Context) end {
+	if v.life == nil {
+		v.life = v.task.unsaved
+	}
+	if v.life.State == journal.Claimed {
+		v.life.State = journal.Pending
+	}
+	if err := v.b.journal.Put(v.life); err != nil {
+		return v.unrecorded(err)
+	}
+	v.task.unsaved = nil
+	if v.life.Result.Outcome.Final() {
+		return v.finish(ctx)
+	}
+	if err := record.Show(v.dir, v.life); err != nil {
+		return v.failed(err)
+	}
+	return end{again: v.come(v.set.Retry.due(v.life.Result, time.Now()))}
+}
+
+// unrecorded keeps in memory what could not be recorded.
+func (v *visit) unrecorded(err error) end {
+	v.task.unsaved = v.life
+	return v.diskFault(err)
+}
+
+// place is where a folder of an outcome ends.
+func place(o sidecar.Outcome) spool.Place {
+	switch o {
+	case sidecar.Accepted:
+		return spool.Done
+	case sidecar.Unknown:
+		return spool.Hold
+	default:
+		return spool.Failed
+	}
+}
+
+// finish writes the final result, and then the end into the journal: a crash
+// between the two makes it anew.
+func (v *visit) finish(ctx context.Context) end {
+	if err := v.weigh(); err != nil {
+		return v.failed(err)
+	}
+	if err := record.Write(v.dir, v.life); err != nil {
+		return v.failed(err)
+	}
+	if v.stays {
+		v.life.State, v.life.Place = journal.Filed, ""
+	} else {
+		v.life.State, v.life.Place = journal.Ended, string(place(v.life.Result.Outcome))
+		v.life.Name, _, _ = spool.Split(v.task.work) // as far as it is free
+	}
+	if err := v.b.journal.Put(v.life); err != nil {
+		return v.diskFault(err)
+	}
+	if v.stays {
+		return end{}
+	}
+	return v.move(ctx)
+}
+
+// move brings the folder to its final place. If that fails after the rename
+// was made, the folder is where it belongs, and that is noted all the same.
+func (v *visit) move(context.Context) end {
+	to := spool.Place(v.life.Place)
+	name, _, _ := spool.Split(v.task.work)
+	name, err := v.b.spool.Finish(v.task.work, to, name)
+	if name != "" {
+		v.b.journal.Filed(v.life.ID, string(to), name)
+		v.b.emit(events.Ended{Result: v.life.Result, Place: to, Name: name})
+		v.task.work = ""
+	}
+	if errors.Is(err, fs.ErrNotExist) && name == "" {
+		err = v.missing(err)
+	}
+	if err != nil {
+		return v.diskFault(err)
+	}
+	return end{}
+}

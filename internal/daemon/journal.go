@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/spool"
+)
+
+// OpenJournal opens the journal of a spool whose lock is held. A spool that
+// never had one is adopted: all that its folders tell is entered first. A
+// journal that is missing where there has been one, or that doesn't fit, is a
+// *journal.UnfitError.
+func OpenJournal(ctx context.Context, w journal.Where, paths spool.Paths, emit events.Sink) (*journal.Journal, error) {
+	exists, err := w.Exists()
+	if err != nil {
+		return nil, fmt.Errorf("the journal: %w", err)
+	}
+	var j *journal.Journal
+	if exists {
+		j, err = journal.Open(w)
+	} else {
+		j, err = journal.Create(w)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the journal: %w", err)
+	}
+	done, err := j.Adopted(ctx)
+	if err == nil && !done { // made just now, or an adoption was cut off
+		err = enter(ctx, j, w, paths, emit)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the journal: %w", err), j.Close())
+	}
+	return j, nil
+}
+
+// enter adopts the spool into a journal that isn't complete.
+func enter(ctx context.Context, j *journal.Journal, w journal.Where, paths spool.Paths, emit events.Sink) error {
+	virgin, err := j.Empty(ctx) // else an adoption was cut off
+	if err != nil {
+		return err
+	}
+	unread, err := adopt.Spool(ctx, paths, j, virgin, func(done, total int) {
+		emit(events.Adopted{Folders: done, Total: total, Done: done == total})
+	})
+	if errors.Is(err, adopt.ErrHadJournal) {
+		if _, aside := journal.SetAside(w); aside != nil {
+			return errors.Join(err, aside)
+		}
+		return &journal.UnfitError{Why: err.Error() + "; bring it back, or make a new one from the folders and their results with idenfy-batch adopt"}
+	}
+	if err == nil && unread > 0 {
+		emit(events.Adopted{Total: unread})
+	}
+	return err
+}
+
+// Adopt makes a new journal from a backup, if one is given, and from all the
+// folders of a spool whose lock is held. What there was of a journal is kept
+// under the name that is returned.
+func Adopt(ctx context.Context, w journal.Where, paths spool.Paths, from string, told func(done, total int)) (aside string, unread int, err error) {
+	if aside, err = journal.SetAside(w); err != nil {
+		return aside, 0, err
+	}
+	var j *journal.Journal
+	if from == "" {
+		j, err = journal.Create(w)
+	} else if err = journal.Restore(w, from); err == nil {
+		j, err = journal.Open(w)
+	}
+	if err != nil {
+		return aside, 0, err
+	}
+	unread, err = adopt.Spool(ctx, paths, j, false, told)
+	return aside, unread, errors.Join(err, j.Close())
+}

@@ -1,0 +1,310 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"idenfy-batch/sidecar"
+)
+
+// State says how far a life has come.
+type State string
+
+// The states of a life.
+const (
+	Claimed State = "claimed" // the folder is being taken into work, or was; nothing was sent in this life
+	Pending State = "pending" // it is in work: being submitted, or waiting
+	Ended   State = "ended"   // decided, and to be moved to its place
+	Filed   State = "filed"   // it was moved there, or somebody took it away before
+)
+
+// Fate says what is known of what was sent in a life.
+type Fate string
+
+// The fates.
+const (
+	Unsent    Fate = "unsent"    // nothing was
+	Refused   Fate = "refused"   // it was not taken, for certain
+	Unsettled Fate = "unsettled" // it may have been taken
+	Taken     Fate = "taken"     // it was taken
+)
+
+// Life is one life of a folder. What result.json says of it is in Result; the
+// rest is what only the daemon needs to know.
+type Life struct {
+	ID      string
+	State   State
+	Fate    Fate
+	Took    bool   // it was allowed to send
+	Forced  bool   // because a person forced it
+	Token   string // SHA-256, hex; empty while it isn't known
+	ScanRef string
+	Dir     string // names the directory itself, see drop.Identity; empty where the file system can't
+	Place   string // where it lies, or is to lie
+	Name    string // its name there, or that it is to have if it is free; empty while it is in work
+	Charged int    // failures of its own
+	Spent   time.Duration
+	Result  *sidecar.Result
+}
+
+// Outcome is what result.json says of it.
+func (l *Life) Outcome() sidecar.Outcome { return l.Result.Outcome }
+
+// Attempts of a life that are kept: the first and the last ones. Those between
+// are a count only, so that an outage of a day can't grow a record without
+// bound.
+const (
+	keepFirst = 10
+	keepLast  = 40
+)
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms int64) sidecar.Time {
+	if ms == 0 {
+		return sidecar.Time{}
+	}
+	return sidecar.Time{Time: time.UnixMilli(ms)}
+}
+
+// nullable makes an empty text none, so that the partial indexes leave it out.
+func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }
+
+// record is what of a result has no row of its own.
+func record(r *sidecar.Result) (string, error) {
+	c := *r
+	c.Attempts, c.Decisions = nil, nil
+	data, err := json.Marshal(&c)
+	return string(data), err
+}
+
+// insert makes the row of a life.
+func (t *tx) insert(l *Life, kase int64) {
+	data, err := record(l.Result)
+	if err != nil {
+		t.err = errors.Join(t.err, err)
+		return
+	}
+	r := l.Result
+	t.exec(`INSERT INTO life (id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, place, name, attempts, charged, spent_ms, claimed, ended, record)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		l.ID, kase, l.State, r.Outcome, l.Fate, l.Took, l.Forced, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), l.Place, l.Name,
+		len(r.Attempts)+r.Omitted, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Claimed.Time), millis(r.Times.Finished.Time), data)
+	for i := range r.Attempts {
+		if i < keepFirst || i >= len(r.Attempts)-keepLast {
+			t.attempt(l.ID, &r.Attempts[i])
+		}
+	}
+}
+
+// put brings the row of a life, and that of its last attempt, up to date.
+func (t *tx) put(l *Life) {
+	data, err := record(l.Result)
+	if err != nil {
+		t.err = errors.Join(t.err, err)
+		return
+	}
+	r := l.Result
+	last := r.LastAttempt()
+	n := 0
+	if last != nil {
+		n = last.N
+		t.attempt(l.ID, last)
+		t.exec("DELETE FROM attempt WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, n-keepLast)
+	}
+	t.exec(`UPDATE life SET state = ?, outcome = ?, fate = ?, took = ?, forced = ?, folder = ?, token = ?, scan_ref = ?, dir = ?, place = ?, name = ?,
+		attempts = ?, charged = ?, spent_ms = ?, claimed = ?, ended = ?, record = ? WHERE id = ?`,
+		l.State, r.Outcome, l.Fate, l.Took, l.Forced, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), l.Place, l.Name,
+		n, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Claimed.Time), millis(r.Times.Finished.Time), data, l.ID)
+	var changed int
+	if t.row("SELECT changes() WHERE ? = 0", []any{0}, &changed); t.err == nil && changed != 1 {
+		t.err = fmt.Errorf("the journal has no life %s", l.ID)
+	}
+}
+
+func (t *tx) attempt(life string, a *sidecar.Attempt) {
+	t.exec(`INSERT INTO attempt (life, n, started, finished, state, http_status, identifier, message, duration_ms, retry_after)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (life, n) DO UPDATE SET finished = excluded.finished, state = excluded.state, http_status = excluded.http_status,
+			identifier = excluded.identifier, message = excluded.message, duration_ms = excluded.duration_ms, retry_after = excluded.retry_after`,
+		life, a.N, millis(a.Started.Time), millis(a.Finished.Time), a.State, a.HTTPStatus, a.Identifier, a.Message, a.DurationMS, a.RetryAfter)
+}
+
+// Claim notes that a folder is about to be taken into work for the life id.
+// folder is its name as it may be shown.
+func (j *Journal) Claim(id, folder string) error {
+	l := &Life{ID: id, State: Claimed, Fate: Unsent, Place: "work", Result: &sidecar.Result{
+		ID: id, Folder: folder, Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
+	}}
+	return j.write(func(t *tx) error {
+		t.insert(l, t.newCase())
+		return t.err
+	})
+}
+
+// Reserve claims lives for folders that are still to come, in one commit, so
+// that these need not wait for one.
+func (j *Journal) Reserve(ids []string) error {
+	return j.write(func(t *tx) error {
+		for _, id := range ids {
+			t.insert(&Life{ID: id, State: Claimed, Fate: Unsent, Place: "work", Result: &sidecar.Result{ID: id, Outcome: sidecar.Pending}}, t.newCase())
+		}
+		return t.err
+	})
+}
+
+// Unclaim forgets claimed lives: their folders go back to the inbox, or never
+// left it, and nothing was sent. A life that has come further is left alone.
+func (j *Journal) Unclaim(ids ...string) error {
+	return j.write(func(t *tx) error {
+		for _, id := range ids {
+			t.exec("DELETE FROM life WHERE id = ? AND state = 'claimed'", id)
+		}
+		return t.err
+	})
+}
+
+// Put records a life as it is in l, with its last attempt. It is for a life
+// that has begun (see Begin).
+func (j *Journal) Put(l *Life) error {
+	return j.write(func(t *tx) error {
+		t.put(l)
+		return t.err
+	})
+}
+
+// Settle records what became of a life that had ended: by a status request, a
+// person, a verdict. Only one that was open is changed.
+func (j *Journal) Settle(id string, fate Fate) error {
+	return j.write(func(t *tx) error {
+		t.exec("UPDATE life SET fate = ? WHERE id = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id)
+		return t.err
+	})
+}
+
+// Filed notes under which name an ended life lies in its place. Nobody waits
+// for that to be on the disk: a start finds it out again.
+func (j *Journal) Filed(id, place, name string) {
+	_ = j.send(&op{do: func(t *tx) error { // a closed journal is asked again at the next start
+		t.exec("UPDATE life SET state = 'filed', place = ?, name = ? WHERE id = ?", place, name, id)
+		return t.err
+	}})
+}
+
+// Gone notes that somebody took the folder of a life out of work. What may
+// have been taken of it stays open.
+func (j *Journal) Gone(id string) error {
+	return j.write(func(t *tx) error {
+		t.exec("UPDATE life SET state = 'filed', place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ? AND state <> 'filed'", id)
+		return t.err
+	})
+}
+
+const selectLife = "SELECT id, kase, state, outcome, fate, took, forced, token, scan_ref, dir, place, name, attempts, charged, spent_ms, record FROM life WHERE id = ?"
+
+// Load returns a life, with its attempts and all decisions about its folder,
+// or nil when the journal knows none with that id.
+func (j *Journal) Load(ctx context.Context, id string) (*Life, error) {
+	conn, err := j.reads.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return load(ctx, conn, id)
+}
+
+// Decisions returns what people decided about the folder of a life, the
+// oldest first.
+func (j *Journal) Decisions(ctx context.Context, id string) (list []sidecar.Decision, err error) {
+	conn, err := j.reads.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	var kase int64
+	if err := conn.QueryRowContext(ctx, "SELECT kase FROM life WHERE id = ?", id).Scan(&kase); err != nil {
+		return nil, err
+	}
+	return decisionsOf(ctx, conn, kase)
+}
+
+func load(ctx context.Context, conn *sql.Conn, id string) (*Life, error) {
+	l := &Life{Result: &sidecar.Result{}}
+	var kase, spent int64
+	var attempts int
+	var token, ref, dir sql.NullString
+	var outcome, data string
+	err := conn.QueryRowContext(ctx, selectLife, id).Scan(&l.ID, &kase, &l.State, &outcome, &l.Fate, &l.Took, &l.Forced,
+		&token, &ref, &dir, &l.Place, &l.Name, &attempts, &l.Charged, &spent, &data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(data), l.Result)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.Token, l.ScanRef, l.Dir, l.Spent = token.String, ref.String, dir.String, time.Duration(spent)*time.Millisecond
+	l.Result.Outcome = sidecar.Outcome(outcome)
+	if l.Result.Attempts, err = attemptsOf(ctx, conn, id); err != nil {
+		return nil, err
+	}
+	l.Result.Omitted = attempts - len(l.Result.Attempts)
+	l.Result.Decisions, err = decisionsOf(ctx, conn, kase)
+	return l, err
+}
+
+func attemptsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.Attempt, err error) {
+	rows, err := conn.QueryContext(ctx, "SELECT n, started, finished, state, http_status, identifier, message, duration_ms, retry_after FROM attempt WHERE life = ? ORDER BY n", id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var a sidecar.Attempt
+		var started, finished int64
+		if err := rows.Scan(&a.N, &started, &finished, &a.State, &a.HTTPStatus, &a.Identifier, &a.Message, &a.DurationMS, &a.RetryAfter); err != nil {
+			return nil, err
+		}
+		a.Started, a.Finished = fromMillis(started), fromMillis(finished)
+		list = append(list, a)
+	}
+	return list, rows.Err()
+}
+
+// InWork returns the ids of the lives whose folders are not in a final place,
+// with their states.
+func (j *Journal) InWork(ctx context.Context) (lives map[string]State, err error) {
+	rows, err := j.reads.QueryContext(ctx, "SELECT id, state FROM life WHERE state <> 'filed'")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	lives = map[string]State{}
+	for rows.Next() {
+		var id string
+		var s State
+		if err := rows.Scan(&id, &s); err != nil {
+			return nil, err
+		}
+		lives[id] = s
+	}
+	return lives, rows.Err()
+}
+
+// SentSince counts the attempts that began after a time and of which something
+// may have left, for the account's quota.
+func (j *Journal) SentSince(ctx context.Context, since time.Time) (n int, err error) {
+	err = j.reads.QueryRowContext(ctx, "SELECT count(*) FROM attempt WHERE started > ? AND state <> 'not_sent'", since.UnixMilli()).Scan(&n)
+	return n, err
+}

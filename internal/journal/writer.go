@@ -1,0 +1,404 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"syscall"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"idenfy-batch/internal/durable"
+)
+
+// atOnce bounds how many steps share a commit.
+const atOnce = 256
+
+// op is a step that waits for its commit.
+type op struct {
+	do   func(*tx) error
+	err  error
+	done chan struct{} // nil: nobody waits
+}
+
+// ErrClosed is what a closed journal answers.
+var ErrClosed = errors.New("the journal is closed")
+
+// write has do made and committed, together with what others ask for at that
+// time. nil means that it is on the disk; an error, that it is not in the
+// journal, and will not be; an UncertainError, that this can't be told yet.
+func (j *Journal) write(do func(*tx) error) error {
+	o := &op{do: do, done: make(chan struct{})}
+	if err := j.send(o); err != nil {
+		return err
+	}
+	<-o.done
+	return o.err
+}
+
+func (j *Journal) send(o *op) (err error) {
+	defer func() {
+		if recover() != nil { // of a send on the channel that Close has closed
+			err = ErrClosed
+		}
+	}()
+	j.ops <- o
+	return nil
+}
+
+// patience is how long a step that nobody waits for waits for others.
+const patience = 200 * time.Millisecond
+
+// run is the one that writes.
+func (j *Journal) run() {
+	defer close(j.ended)
+	for first := range j.ops {
+		batch := []*op{first}
+		if first.done == nil {
+			select {
+			case o, ok := <-j.ops:
+				if ok {
+					batch = append(batch, o)
+				}
+			case <-time.After(patience):
+			}
+		}
+		for len(batch) < atOnce {
+			select {
+			case o, ok := <-j.ops:
+				if ok {
+					batch = append(batch, o)
+					continue
+				}
+			default:
+			}
+			break
+		}
+		j.commit(batch)
+	}
+}
+
+// commit makes a batch of steps in one transaction. A step that fails by
+// itself is taken back alone.
+func (j *Journal) commit(batch []*op) {
+	err := j.w.usable(j.path, j.id)
+	if err == nil {
+		err = j.w.commit(func(t *tx) error {
+			for _, o := range batch {
+				if o.err = t.within(o.do); t.broken != nil {
+					return t.broken
+				}
+			}
+			t.exec("UPDATE journal SET seq = seq + 1")
+			return t.err
+		})
+	}
+	if err != nil {
+		for _, o := range batch {
+			o.err = fmt.Errorf("the journal: %w", inWords(err))
+		}
+	} else {
+		j.mark.set(j.w.seq)
+	}
+	for _, o := range batch {
+		if o.done != nil {
+			close(o.done)
+		}
+	}
+}
+
+// writer is the connection that writes, and how far it came.
+type writer struct {
+	path  string
+	id    string // of the journal; empty while it is being made
+	db    *sql.DB
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt
+	seq   int64
+}
+
+// escape makes a path fit for a URI (sqlite.org, "Uniform Resource
+// Identifiers").
+func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }
+
+func (w *writer) open(path string) (err error) {
+	w.path = path
+	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&mode=rw"
+	if w.db, err = sql.Open("sqlite", "file:"+escape(path)+pragmas); err != nil {
+		return err
+	}
+	w.stmts = map[string]*sql.Stmt{}
+	if w.conn, err = w.db.Conn(context.Background()); err != nil {
+		return errors.Join(err, w.close())
+	}
+	return nil
+}
+
+func (w *writer) close() error {
+	var errs []error
+	for _, s := range w.stmts {
+		errs = append(errs, s.Close())
+	}
+	if w.conn != nil {
+		_, _ = w.conn.ExecContext(context.Background(), "ROLLBACK") // of what a failed commit left under way, if anything
+		errs = append(errs, w.conn.Close())
+	}
+	if w.db != nil {
+		errs = append(errs, w.db.Close())
+	}
+	w.db, w.conn, w.stmts = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// check reads what the journal says of itself.
+func (w *writer) check(id *string) error {
+	var v int
+	ctx := context.Background()
+	if err := w.conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
+		return err
+	}
+	if v == 0 {
+		return unfit("the journal is empty: it was replaced by another file%s", mend)
+	}
+	if v > version {
+		return unfit("the journal is of a newer idenfy-batch (schema %d, and this one knows %d); install that one again", v, version)
+	}
+	return w.conn.QueryRowContext(ctx, "SELECT id, seq FROM journal").Scan(id, &w.seq)
+}
+
+// quickly is the size up to which a database is looked at as a whole when it is
+// opened, in bytes. A larger one is looked at where it is read.
+const quickly = 32 << 20
+
+// quickCheck looks for damage (sqlite.org, "PRAGMA quick_check").
+func (w *writer) quickCheck() error {
+	info, err := os.Stat(w.path)
+	if err != nil || info.Size() > quickly {
+		return err
+	}
+	var says string
+	if err := w.conn.QueryRowContext(context.Background(), "PRAGMA quick_check(1)").Scan(&says); err != nil {
+		return err
+	}
+	if says != "ok" {
+		return unfit("%s is damaged (%s)%s", w.path, says, mend)
+	}
+	return nil
+}
+
+// usable opens the database again after a failure.
+func (w *writer) usable(path, id string) error {
+	if w.conn != nil {
+		return nil
+	}
+	if err := sound(path); err != nil {
+		return err
+	}
+	if err := w.open(path); err != nil {
+		return err
+	}
+	was := w.seq
+	var is string
+	err := w.settle()
+	if err == nil {
+		err = w.check(&is)
+	}
+	if err == nil && (is != id || w.seq < was) {
+		err = unfit("the journal was replaced by another file while the daemon ran%s", mend)
+	}
+	if err != nil {
+		w.seq = was
+		return errors.Join(err, w.close())
+	}
+	return nil
+}
+
+// settle makes what the log holds a part of the database, by writing it there
+// anew and syncing that: the sync of a log that failed once proves nothing
+// when it is repeated (fsync(2)).
+func (w *writer) settle() error {
+	var busy, logged, moved int
+	row := w.conn.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
+	if err := row.Scan(&busy, &logged, &moved); err != nil {
+		return err
+	}
+	if busy != 0 {
+		return errors.New("somebody reads the database for long, so that its log can't be settled")
+	}
+	return nil
+}
+
+// commit makes do in a transaction. When the commit fails, the database is
+// opened again to see what became of it: it is never taken for done, nor for
+// undone, without looking.
+func (w *writer) commit(do func(*tx) error) error {
+	ctx := context.Background()
+	if _, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return errors.Join(err, w.close())
+	}
+	t := &tx{w: w}
+	if err := do(t); err != nil {
+		_, _ = w.conn.ExecContext(ctx, "ROLLBACK") // closing does it as well
+		return errors.Join(err, w.close())
+	}
+	err := durable.Commit(w.path, func() error {
+		_, err := w.conn.ExecContext(ctx, "COMMIT")
+		return err
+	})
+	if err != nil {
+		return w.look(err)
+	}
+	w.seq++
+	return nil
+}
+
+// look tells whether a commit that failed is in the database.
+func (w *writer) look(failed error) error {
+	before := w.seq
+	failed = errors.Join(failed, w.close())
+	if err := w.open(w.path); err != nil {
+		return &UncertainError{errors.Join(failed, err)}
+	}
+	var id string
+	err := errors.Join(w.settle(), w.check(&id))
+	if err == nil && (w.id != "" && id != w.id || w.seq < before) {
+		err = unfit("the journal was replaced by another file while the daemon ran%s", mend)
+	}
+	if err != nil {
+		w.seq = before
+		return &UncertainError{errors.Join(failed, err, w.close())}
+	}
+	if w.seq > before {
+		return nil // it is there, and on the disk by now
+	}
+	return failed
+}
+
+// UncertainError says that a commit failed and that it can't be looked up yet
+// whether it was made: whoever asked has to read the journal before it goes
+// on.
+type UncertainError struct{ Err error }
+
+func (e *UncertainError) Error() string {
+	return fmt.Sprintf("whether it was recorded can't be told yet: %v", e.Err)
+}
+func (e *UncertainError) Unwrap() error { return e.Err }
+
+// inWords adds to an error of SQLite the system's error that it stands for, so
+// that it is said, and known, like any other of the disk.
+func inWords(err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	const ioErr, readOnly, full, cantOpen = 10, 8, 13, 14
+	for code, errno := range map[int]syscall.Errno{ioErr: syscall.EIO, readOnly: syscall.EROFS, full: syscall.ENOSPC, cantOpen: syscall.EIO} {
+		if e.Code()&0xff == code {
+			return fmt.Errorf("%w (%w)", errno, err)
+		}
+	}
+	return err
+}
+
+// corrupt reports whether SQLite says that the file is no sound database
+// (sqlite.org, "Result and Error Codes").
+func corrupt(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	const corruptCode, notADB = 11, 26
+	return ok && (e.Code()&0xff == corruptCode || e.Code()&0xff == notADB)
+}
+
+// tx is a transaction under way. The first error stays.
+type tx struct {
+	w      *writer
+	err    error
+	broken error // of the transaction as a whole
+}
+
+// within makes one step so that it can be taken back alone.
+func (t *tx) within(do func(*tx) error) error {
+	t.exec("SAVEPOINT step")
+	if t.broken = t.err; t.broken != nil {
+		return t.broken
+	}
+	err := do(t)
+	if err == nil {
+		err = t.err
+	}
+	t.err = nil
+	if err != nil {
+		t.exec("ROLLBACK TO step")
+	}
+	t.exec("RELEASE step")
+	t.broken = t.err
+	return errors.Join(err, t.err)
+}
+
+// stmt returns a prepared statement, which lives as long as the connection.
+func (t *tx) stmt(query string) *sql.Stmt {
+	if s := t.w.stmts[query]; s != nil {
+		return s
+	}
+	s, err := t.w.conn.PrepareContext(context.Background(), query)
+	if err != nil {
+		t.err = err
+		return nil
+	}
+	t.w.stmts[query] = s
+	return s
+}
+
+func (t *tx) exec(query string, args ...any) {
+	if t.err != nil {
+		return
+	}
+	if len(args) == 0 { // schema and the like, which may be several
+		_, t.err = t.w.conn.ExecContext(context.Background(), query)
+		return
+	}
+	if s := t.stmt(query); s != nil {
+		_, t.err = s.ExecContext(context.Background(), args...)
+	}
+}
+
+// row reads one row; found is false when there is none.
+func (t *tx) row(query string, args []any, dest ...any) (found bool) {
+	if t.err != nil {
+		return false
+	}
+	s := t.stmt(query)
+	if s == nil {
+		return false
+	}
+	switch err := s.QueryRowContext(context.Background(), args...).Scan(dest...); {
+	case err == nil:
+		return true
+	case !errors.Is(err, sql.ErrNoRows):
+		t.err = err
+	}
+	return false
+}
+
+// each calls scan for each row.
+func (t *tx) each(query string, args []any, scan func(*sql.Rows) error) {
+	if t.err != nil {
+		return
+	}
+	s := t.stmt(query)
+	if s == nil {
+		return
+	}
+	rows, err := s.QueryContext(context.Background(), args...)
+	if err != nil {
+		t.err = err
+		return
+	}
+	for rows.Next() && err == nil {
+		err = scan(rows)
+	}
+	t.err = errors.Join(err, rows.Err(), rows.Close())
+}

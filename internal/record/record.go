@@ -1,0 +1,54 @@
+// Package record owns what people and programs read of a folder while it is
+// the daemon's: the one place that writes result.json, always from a life in
+// the journal.
+package record
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/sidecar"
+)
+
+// Write durably replaces result.json in dir by what the life says. What lay
+// under that name and is not of this life is kept as result.1.json, or the
+// next number that is free.
+func Write(dir *os.Root, l *journal.Life) error {
+	if err := keep(dir, l.ID); err != nil {
+		return err
+	}
+	return sidecar.Write(dir, l.Result)
+}
+
+// Show is Write of a life that goes on: it is for people to look at, nobody
+// relies on it, and it is not synced.
+func Show(dir *os.Root, l *journal.Life) error {
+	if err := keep(dir, l.ID); err != nil {
+		return err
+	}
+	return sidecar.Show(dir, l.Result)
+}
+
+// keep keeps a result of another life as evidence. An empty one is none: a
+// power cut may leave it of what Show wrote.
+func keep(dir *os.Root, id string) error {
+	info, err := dir.Lstat(sidecar.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() {
+		is, err := sidecar.ID(dir, sidecar.Name)
+		if err != nil {
+			return err
+		}
+		if is == id || info.Size() == 0 {
+			return nil
+		}
+	}
+	return sidecar.Rotate(dir)
+}
