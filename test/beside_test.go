@@ -121,6 +121,23 @@ func TestBeside(t *testing.T) {
 	}
 }
 
+// A start that meets a command which has the spool waits for it; one that meets
+// a daemon says so at once.
+func TestStartBesideACommand(t *testing.T) {
+	l := newLab(t)
+	l.inboxReady()
+	l.start()
+	l.until("started", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
+	must(t, l.stop())
+	lock, err := spool.Lock(spool.Paths{spool.Work: l.path("work")}) // as requeue does
+	must(t, err)
+	l.start()
+	time.Sleep(300 * time.Millisecond) // it is waiting by then, or would have ended
+	must(t, lock.Close())
+	l.until("started again", func() bool { return strings.Count(l.logged(), "watching the inbox") == 2 })
+	must(t, l.stop())
+}
+
 // Without a free descriptor nothing is lost, and it goes on when there are
 // some again.
 func TestDescriptorLimit(t *testing.T) {

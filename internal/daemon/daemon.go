@@ -101,7 +101,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	if err := d.drop(&cfg); err != nil {
 		return Left{}, &ConfigError{err}
 	}
-	if d.spool, err = spool.Open(cfg.Spool()); err != nil {
+	if d.spool, err = open(ctx, &cfg); err != nil {
 		return Left{}, classify(err)
 	}
 	defer d.spool.Close()
@@ -127,6 +127,30 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		d.emit(events.Stopped{InWork: left.InWork})
 	}
 	return left, err
+}
+
+// patience is how long a start waits for a command that has the spool for a
+// moment, or for a killed daemon to be gone.
+const patience = 10 * time.Second
+
+// open opens the spool. While somebody else has it and no daemon answers, it
+// waits a little.
+func open(ctx context.Context, cfg *config.Config) (*spool.Spool, error) {
+	for begin := time.Now(); ; {
+		s, err := spool.Open(cfg.Spool())
+		if !errors.Is(err, spool.ErrLocked) || time.Since(begin) > patience {
+			return s, err
+		}
+		if running, noDaemon := control.Dial(cfg.Root); noDaemon == nil {
+			running.Close()
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // drop gives root's rights up where the spool is another user's: what root
