@@ -13,7 +13,6 @@ import (
 // released.
 var _ = func() bool {
 	skip := map[string]func(durable.Op) bool{
-		"nodirsync": func(op durable.Op) bool { return op == durable.OpSyncDir },
 		"nosync": func(op durable.Op) bool {
 			return op == durable.OpSyncDir || op == durable.OpSync || op == durable.OpBegin
 		},
