@@ -69,18 +69,9 @@ func (v *visit) ownOpen(open []journal.Other) *journal.Other {
 }
 
 // holds reports whether the folder of a life lies in a final place under that
-// name, as far as its result tells.
+// name. Submit has no places.
 func (b *Batch) holds(p spool.Place, name, id string) bool {
-	if b.spool == nil || !p.Final() || name == "" {
-		return false
-	}
-	dir, err := b.spool.OpenFolder(p, name)
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	is, err := sidecar.ID(dir, sidecar.Name)
-	return err == nil && is == id
+	return b.spool != nil && record.LiesAt(b.spool.Paths(), p, name, id)
 }
 
 // record brings how the life went on into the journal, and into result.json.

@@ -337,7 +337,7 @@ func TestWay05ResultUnreadable(t *testing.T) {
 			b.start()
 			b.send("a")
 			b.want("a accepted done/a")
-			root, err := b.spool.OpenFolder(spool.Done, "a")
+			root, err := b.spool.Paths().OpenFolder(spool.Done, "a")
 			must(t, err)
 			id, err := drop.Identity(root)
 			must(t, errors.Join(err, root.Close()))
@@ -605,7 +605,7 @@ func TestWay10ForgedResult(t *testing.T) {
 		for _, action := range []sidecar.Action{sidecar.Requeued, sidecar.Resubmit} {
 			r.Decisions = append(r.Decisions, sidecar.Decision{At: sidecar.Now(), Action: action, Forced: true, Result: r.ID, Outcome: r.Outcome})
 		}
-		dir, err := b.spool.OpenFolder(past.from, "a")
+		dir, err := b.spool.Paths().OpenFolder(past.from, "a")
 		must(t, err)
 		must(t, errors.Join(sidecar.Write(dir, r), dir.Close()))
 		b.fresh(past.from, "a", "fresh")

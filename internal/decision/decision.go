@@ -137,7 +137,7 @@ func (c *matter) read(ctx context.Context) error {
 			}
 		}
 	}
-	if p := spool.Place(c.life.Place); p.Final() && c.life.Name != "" && (p != c.from || c.life.Name != c.name) && c.desk.holds(p, c.life.Name, id) {
+	if p := spool.Place(c.life.Place); (p != c.from || c.life.Name != c.name) && record.LiesAt(c.desk.Paths, p, c.life.Name, id) {
 		return refuse("it is a copy of %s/%s; decide that one", p, meta.Show(c.life.Name))
 	}
 	if c.history, err = c.desk.Journal.History(ctx, id); err != nil {
@@ -151,22 +151,11 @@ func (c *matter) read(ctx context.Context) error {
 // decided with this folder: not those for which another one lies in hold.
 func (c *matter) standsFor() (ids []string) {
 	for _, o := range c.history.Open {
-		if p := spool.Place(o.Place); !p.Final() || o.Name == "" || !c.desk.holds(p, o.Name, o.ID) {
+		if !record.LiesAt(c.desk.Paths, spool.Place(o.Place), o.Name, o.ID) {
 			ids = append(ids, o.ID)
 		}
 	}
 	return ids
-}
-
-// holds reports whether the folder of a life lies there.
-func (d *Desk) holds(p spool.Place, name, id string) bool {
-	dir, err := d.Paths.OpenFolder(p, name)
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	is, err := sidecar.ID(dir, sidecar.Name)
-	return err == nil && is == id
 }
 
 // enter records the decision, and returns where the folder is to go.

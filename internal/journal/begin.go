@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -283,15 +282,6 @@ func (j *Journal) History(ctx context.Context, id string) (h History, err error)
 		}
 	}
 	return h, err
-}
-
-// Known returns the lives that are known by these ids.
-func (j *Journal) Known(ctx context.Context, ids []string) ([]Other, error) {
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
-	return j.find(ctx, selectOthers+"id IN (SELECT value FROM json_each(?))"+newestFirst, string(list))
 }
 
 // WithToken returns the lives that had a token, by its SHA-256.

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
 
@@ -29,6 +30,21 @@ func Show(dir *os.Root, l *journal.Life) error {
 		return err
 	}
 	return sidecar.Show(dir, l.Result)
+}
+
+// LiesAt reports whether the folder of the life id lies in a final place under
+// that name, as far as its result tells.
+func LiesAt(paths spool.Paths, p spool.Place, name, id string) bool {
+	if !p.Final() || name == "" {
+		return false
+	}
+	dir, err := paths.OpenFolder(p, name)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	is, err := sidecar.ID(dir, sidecar.Name)
+	return err == nil && is == id
 }
 
 // keep keeps a result of another life as evidence. An empty one is none: a

@@ -178,10 +178,8 @@ func (paths Paths) OpenFolder(p Place, name string) (*os.Root, error) {
 	return drop.Open(parent, name)
 }
 
-// OpenFolder is Paths.OpenFolder.
-func (s *Spool) OpenFolder(p Place, name string) (*os.Root, error) {
-	return s.paths.OpenFolder(p, name)
-}
+// Paths returns where each place is.
+func (s *Spool) Paths() Paths { return s.paths }
 
 // gaps is how many names in a row may be free before Find gives up: folders
 // with the names between may have been taken away.
