@@ -879,6 +879,9 @@ func (w *world) make(f *folder, a at, dec decision.Decision) {
 	d, done := w.desk()
 	defer done()
 	to, name, err := d.Make(w.s.Context(), string(a.place)+"/"+a.name, dec)
+	for tries := 0; errors.Is(err, journal.ErrChanged) && tries < 10; tries++ { // as the error says
+		to, name, err = d.Make(w.s.Context(), string(a.place)+"/"+a.name, dec)
+	}
 	w.decided(f, a, dec, err, fmt.Sprintf("%s/%s", to, name))
 	if err == nil && !dec.Force && d.Status != nil && dec.Action == sidecar.Denied && !f.forged && w.tells(f.person) {
 		w.s.Errorf("%s of %v was allowed, though the service would say that it was taken", dec.Action, f)
@@ -1270,6 +1273,19 @@ func (w *world) check() {
 	}
 }
 
+// stands reports whether a folder says, by its place or its reasons, that its
+// person was, or may have been, taken.
+func (w *world) stands(a at) bool {
+	if a.place == spool.Done || a.place == spool.Hold {
+		return true
+	}
+	dir, err := os.OpenRoot(w.path(a))
+	must(w.s, err)
+	defer dir.Close()
+	r, err := sidecar.Read(dir)
+	return err == nil && slices.Contains(codes(r), sidecar.SentBefore)
+}
+
 // whole looks at the images.
 func (w *world) whole(f *folder, a at) {
 	files := map[string][]byte{"FRONT.jpg": f.front, "FACE.jpg": f.person.face}
@@ -1322,7 +1338,7 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 		})
 		if (r.Outcome == sidecar.Invalid || r.Outcome == sidecar.Incomplete) && len(r.Attempts) == 0 {
 			ok = ok || slices.ContainsFunc(w.folders, func(c *folder) bool { // a copy, and another one stands for the person
-				return c != f && c.person == p && (where[c.no][0].place == spool.Done || where[c.no][0].place == spool.Hold)
+				return c != f && c.person == p && w.stands(where[c.no][0])
 			})
 		}
 	}
