@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -45,7 +46,8 @@ type Image struct {
 type Report struct {
 	Meta    *Meta    // nil when there is none
 	Images  []Image  // to send, in order
-	Extra   []string // other files and directories, these with a slash
+	Extra   []string // other files and directories, these with a slash; at most mostExtra
+	More    int      // how many there are beyond those of Extra
 	Invalid []Reason // wrong, and no further upload mends it
 	Waits   []Reason // what is not there yet
 
@@ -63,10 +65,13 @@ type Report struct {
 // files and quiet are the watcher's.
 func (r *Report) Complete() bool { return len(r.Invalid) == 0 && len(r.Waits) == 0 }
 
-// List reads the folder's listing, without the files that the daemon itself
-// has put there.
+// List reads the listing of the folder's tree. What the daemon itself has put
+// into the folder is no entry of it; what only has such a name is.
 func List(root *os.Root, lim Limits) (drop.Listing, error) {
-	return drop.List(root, lim.Files, sidecar.IsOwn)
+	self := uint32(os.Geteuid())
+	return drop.List(root, lim.Files, func(e drop.Entry) bool {
+		return e.Regular() && sidecar.IsOwn(e.Name) && (e.UID == self || e.UID == 0)
+	})
 }
 
 // Inspect checks the folder as it was listed. With quick set, images are read
@@ -131,10 +136,13 @@ func (i *inspector) names() {
 		i.wait("temporary_name", "", "the folder has the name of an upload in progress; rename it when it is whole")
 	}
 	if i.l.More {
-		i.invalid("too_many_files", "", "the folder holds more than %d files (limits.files); one folder is one submission, so split it up", i.lim.Files)
+		i.invalid("too_many_files", "", "the folder holds more than %d files and directories (limits.files); one folder is one submission, so split it up", i.lim.Files)
+	}
+	if i.l.Deep != "" {
+		i.invalid("too_deep", i.l.Deep, "%s: directories lie more than %d deep; one folder is one submission, so drop only what belongs to it", Show(i.l.Deep), drop.MaxDepth)
 	}
 	for _, e := range i.l.Entries {
-		if drop.Temporary(e.Name) {
+		if drop.Temporary(path.Base(e.Name)) {
 			i.wait("temporary_name", e.Name, "%s: the name of an upload in progress", Show(e.Name))
 		}
 	}
@@ -178,7 +186,7 @@ func (i *inspector) readMeta() ([]byte, bool) {
 // similar hints at a file that was perhaps meant.
 func (i *inspector) similar(match func(name string) bool) string {
 	for _, e := range i.l.Entries {
-		if match(e.Name) && !drop.Temporary(e.Name) {
+		if match(path.Base(e.Name)) && !drop.Temporary(path.Base(e.Name)) {
 			return fmt.Sprintf(" (there is %s; rename it if that is meant)", Show(e.Name))
 		}
 	}
@@ -191,7 +199,7 @@ func (i *inspector) choose() []Image {
 	byStem := map[string][]string{}
 	for _, e := range i.l.Entries {
 		stem, _, dot := strings.Cut(strings.ToUpper(e.Name), ".")
-		if dot && !drop.Temporary(e.Name) {
+		if dot && !strings.Contains(e.Name, "/") && !drop.Temporary(e.Name) {
 			byStem[stem] = append(byStem[stem], e.Name)
 		}
 	}
@@ -234,16 +242,26 @@ func (i *inspector) choose() []Image {
 			images = append(images, Image{Step: step, File: e, SHA256: m.SHA256.get(step)})
 		}
 	}
+	i.extra(known)
+	return images
+}
+
+// mostExtra bounds how many of the files that are not sent are named.
+const mostExtra = 256
+
+// extra notes what travels along.
+func (i *inspector) extra(known map[string]bool) {
 	for _, e := range i.l.Entries {
 		switch {
 		case known[e.Name]:
+		case len(i.rep.Extra) == mostExtra:
+			i.rep.More++
 		case e.Mode.IsDir():
 			i.rep.Extra = append(i.rep.Extra, Show(e.Name)+"/")
 		default:
 			i.rep.Extra = append(i.rep.Extra, Show(e.Name))
 		}
 	}
-	return images
 }
 
 // plainFile judges what kind of file e is.
@@ -367,6 +385,8 @@ func (i *inspector) open(e drop.Entry) (*os.File, bool) {
 	switch {
 	case errors.Is(err, drop.ErrChanged):
 		i.wait("still_changing", e.Name, "still changing: %s", Show(e.Name))
+	case errors.Is(err, drop.ErrBusy):
+		i.wait("open_for_writing", e.Name, "%s: %v", Show(e.Name), drop.ErrBusy)
 	case err != nil:
 		i.unreadable(e.Name, err)
 	default:
