@@ -438,20 +438,20 @@ func control(f *os.File, call func(fd uintptr) error) error {
 	return callErr
 }
 
-// Holes reports whether parts of f were never written: a client has set the
-// size first and fills the file in later. File systems without holes tell
-// that there are none.
-func Holes(f *os.File, size int64) bool {
-	var hole int64
+// Hole returns where in f, of that size, the first part begins that was never
+// written, or size when there is none: a client has set the size first and
+// fills the file in later, or a copying program left out zeros. File systems
+// without holes tell that there are none.
+func Hole(f *os.File, size int64) int64 {
+	hole := size
 	err := control(f, func(fd uintptr) (err error) {
 		hole, err = unix.Seek(int(fd), 0, unix.SEEK_HOLE)
 		return err
 	})
-	if err != nil {
-		return false
+	if _, back := f.Seek(0, io.SeekStart); err != nil || back != nil {
+		return size
 	}
-	_, err = f.Seek(0, io.SeekStart)
-	return err == nil && hole < size
+	return min(hole, size)
 }
 
 // Why a folder can't be moved, see Movable.

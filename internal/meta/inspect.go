@@ -363,10 +363,8 @@ func (i *inspector) image(img *Image) {
 	}
 	img.Format, img.Width, img.Height = info.Format, info.Width, info.Height
 	if img.SHA256 == "" {
-		// A file of which the size was set first reads as zeros where nothing
-		// was written, and zeros are image data like any other.
-		if drop.Holes(f, img.File.Size) {
-			i.wait("not_written", name, "%s has parts that were never written", Show(name))
+		if drop.Hole(f, img.File.Size) < written(info, img.File.Size) {
+			i.wait("not_written", name, "%s has parts that were never written; if it is whole and was copied with holes (rsync -S, cp --sparse), give its sha256 in %s", Show(name), Name)
 		}
 		return
 	}
@@ -377,6 +375,22 @@ func (i *inspector) image(img *Image) {
 	}
 	if hex.EncodeToString(h.Sum(nil)) != img.SHA256 {
 		i.wait("sha256_mismatch", name, "%s does not match sha256.%s of %s", Show(name), img.Step, Name)
+	}
+}
+
+// written is how much of a file has to have been written. A file of which the
+// size was set first reads as zeros where nothing was written, and zeros are
+// image data like any other; but not in a PNG, whose checksums cover all of it.
+// What lies behind the end mark is no part of the image; but of a PDF it may be
+// an update that is still to come.
+func written(info imagefile.Info, size int64) int64 {
+	switch info.Format {
+	case imagefile.PNG:
+		return 0
+	case imagefile.PDF:
+		return size
+	default:
+		return info.End
 	}
 }
 
