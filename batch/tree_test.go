@@ -54,3 +54,27 @@ func TestIncompleteWasNotComplete(t *testing.T) {
 		t.Errorf("times: %+v", r.Times)
 	}
 }
+
+// What somebody changes all the time is not sent, though it may look complete,
+// and needs not be quiet to be taken away.
+func TestNeverQuiet(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.put("case")
+	log := filepath.Join(b.spool.Path(spool.Inbox), "case", "logs", "scan.log")
+	must(t, os.MkdirAll(filepath.Dir(log), 0o700))
+	must(t, os.WriteFile(log, []byte("1"), 0o600))
+	a := b.arrival("case")
+	a.Expired, a.Changing = true, "logs/scan.log"
+	writer, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	defer writer.Close()
+	_, err = writer.WriteString("2")
+	must(t, err)
+	b.in <- a
+	b.want("case incomplete failed/case")
+	r := b.result(spool.Failed, "case")
+	if len(r.Reasons) != 1 || r.Reasons[0].Message != "still changing: logs/scan.log" || len(r.Attempts) != 0 {
+		t.Errorf("reasons %+v, attempts %+v", r.Reasons, r.Attempts)
+	}
+}

@@ -245,18 +245,22 @@ func (v *visit) missing(err error) error {
 }
 
 // examine looks at an arrival again, and goes on with it if it is as the
-// watcher saw it.
+// watcher saw it. What was changed all the time until it was too old is never
+// sent, and needs not be as it was.
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
-	if why, err := v.inspect(); err != nil {
+	restless := a != nil && a.Changing != ""
+	why, err := v.inspect()
+	switch {
+	case err != nil:
 		return v.giveBack(err.Error())
-	} else if why != "" {
+	case restless:
+		v.rep.Waits = append(v.rep.Waits, meta.StillChanging(a.Changing))
+	case why != "":
 		return v.giveBack(why)
-	}
-	if a != nil && v.list.Content != a.Content {
+	case a != nil && v.list.Content != a.Content:
 		return v.giveBack("it changed before the claim")
-	}
-	if a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0 {
+	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
 	if err := v.keep(); errors.Is(err, drop.ErrBusy) {
@@ -314,10 +318,10 @@ func (v *visit) inspect() (why string, err error) {
 		return "", err
 	}
 	if drop.Busy(v.dir, v.list) != "" {
-		return "somebody has one of its files open for writing", nil
+		why = "somebody has one of its files open for writing"
 	}
 	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
-	return "", nil
+	return why, nil
 }
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {

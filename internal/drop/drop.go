@@ -99,6 +99,18 @@ func Open(parent *os.Root, name string) (*os.Root, error) {
 	return root, nil
 }
 
+// Newest returns what changed last: the name of an entry, or "." when that was
+// the folder itself.
+func (l Listing) Newest() string {
+	newest := l.Dir
+	for _, e := range l.Entries {
+		if e.ctime >= newest.ctime {
+			newest = e
+		}
+	}
+	return newest.Name
+}
+
 var seed = maphash.MakeSeed()
 
 // Bounds of a listing.
@@ -224,12 +236,23 @@ func (w *walk) names(d *os.Root) ([]string, error) {
 	return names, nil
 }
 
-// at says in which directory below the folder an error was met.
+// BelowError says in which directory of the folder an error was met.
+type BelowError struct {
+	Dir string // its name in the listing
+	Err error
+}
+
+func (e *BelowError) Error() string { return e.Dir + ": " + e.Err.Error() }
+func (e *BelowError) Unwrap() error { return e.Err }
+
 func at(prefix string, err error) error {
-	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && prefix != "" {
-		return &fs.PathError{Op: pathErr.Op, Path: strings.TrimSuffix(prefix, "/"), Err: pathErr.Err}
+	if prefix == "" {
+		return err
 	}
-	return err
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err
+	}
+	return &BelowError{Dir: strings.TrimSuffix(prefix, "/"), Err: err}
 }
 
 func entry(name string, info fs.FileInfo) Entry {
@@ -490,6 +513,7 @@ type Arrival struct {
 	Name      string
 	Content   uint64    // Listing.Content as it was judged; after the claim it has to be the same
 	Expired   bool      // it never became complete
+	Changing  string    // with Expired: what somebody writes to, or changes, all the time; "." is the folder itself
 	FirstSeen time.Time // by this process
 	Complete  time.Time // when it was judged
 }

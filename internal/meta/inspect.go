@@ -51,6 +51,10 @@ type Report struct {
 	Invalid []Reason // wrong, and no further upload mends it
 	Waits   []Reason // what is not there yet
 
+	// Passing says that something could not be read, which may change without
+	// the folder doing so.
+	Passing bool
+
 	SHA256 string // of meta.yaml as it was read, lower-case hex; empty: it wasn't
 
 	// Proven says that the folder is complete by hashes or by the marker, so
@@ -94,7 +98,7 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && (!proof || !i.rep.Complete()) {
-		i.wait("still_changing", "", "still changing")
+		i.rep.Waits = append(i.rep.Waits, StillChanging("."))
 		return i.rep
 	}
 	i.content(files, quick)
@@ -396,9 +400,10 @@ func written(info imagefile.Info, size int64) int64 {
 
 func (i *inspector) open(e drop.Entry) (*os.File, bool) {
 	f, err := drop.OpenFile(i.root, e)
+	i.rep.Passing = i.rep.Passing || err != nil
 	switch {
 	case errors.Is(err, drop.ErrChanged):
-		i.wait("still_changing", e.Name, "still changing: %s", Show(e.Name))
+		i.rep.Waits = append(i.rep.Waits, StillChanging(e.Name))
 	case errors.Is(err, drop.ErrBusy):
 		i.wait("open_for_writing", e.Name, "%s: %v", Show(e.Name), drop.ErrBusy)
 	case err != nil:
@@ -409,7 +414,17 @@ func (i *inspector) open(e drop.Entry) (*os.File, bool) {
 	return nil, false
 }
 
+// StillChanging is the reason that the file name of the folder keeps changing;
+// "." is the folder itself.
+func StillChanging(name string) Reason {
+	if name == "." {
+		return Reason{Code: "still_changing", Message: "still changing"}
+	}
+	return Reason{Code: "still_changing", Field: name, Message: "still changing: " + Show(name)}
+}
+
 func (i *inspector) unreadable(name string, err error) {
+	i.rep.Passing = true
 	if errors.Is(err, fs.ErrPermission) {
 		i.wait("unreadable", name, "%s is unreadable for the daemon: fix with chmod g+r, in a folder whose group the daemon shares", Show(name))
 		return
