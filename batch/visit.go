@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -244,21 +245,27 @@ func (v *visit) missing(err error) error {
 }
 
 // examine looks at an arrival again, and goes on with it if it is as the
-// watcher saw it.
+// watcher saw it. What was changed all the time until it was too old is never
+// sent, and needs not be as it was.
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
-	if why, err := v.inspect(); err != nil {
+	restless := a != nil && a.Changing != ""
+	why, err := v.inspect()
+	switch {
+	case err != nil:
 		return v.giveBack(err.Error())
-	} else if why != "" {
+	case restless:
+		v.rep.Waits = append(v.rep.Waits, meta.StillChanging(a.Changing))
+	case why != "":
 		return v.giveBack(why)
-	}
-	if a != nil && v.list.Content != a.Content {
+	case a != nil && v.list.Content != a.Content:
 		return v.giveBack("it changed before the claim")
-	}
-	if a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0 {
+	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
-	if err := v.keep(); err != nil {
+	if err := v.keep(); errors.Is(err, drop.ErrBusy) {
+		return v.giveBack("somebody has one of its files open")
+	} else if err != nil {
 		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
 		return v.diskFault(err)
 	}
@@ -266,21 +273,34 @@ func (v *visit) examine(ctx context.Context) end {
 	return v.begin(ctx)
 }
 
-// keep brings what was uploaded to the disk. Uploading programs don't, so a
-// power cut within half a minute would leave empty images behind a record
-// which says that they were sent. The names are synced with result.json.
-func (v *visit) keep() (err error) {
+// keep brings what was uploaded to the disk, the whole tree of it. Uploading
+// programs don't, so a power cut within half a minute would leave empty images
+// behind a record which says that they were sent. The names in the folder
+// itself are synced with result.json, those in its directories here.
+func (v *visit) keep() error {
+	for entries := range slices.Chunk(v.list.Entries, 64) { // a bound on what is open at once
+		if err := v.keepSome(entries); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *visit) keepSome(entries []drop.Entry) (err error) {
 	var files []*os.File
 	defer func() {
 		for _, f := range files {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	for _, e := range v.list.Entries {
-		if !e.Regular() {
+	for _, e := range entries {
+		open := drop.OpenFile
+		if e.Mode.IsDir() {
+			open = drop.OpenDir
+		} else if !e.Regular() {
 			continue
 		}
-		file, err := drop.OpenFile(v.dir, e)
+		file, err := open(v.dir, e)
 		if errors.Is(err, drop.ErrChanged) || errors.Is(err, fs.ErrPermission) {
 			continue // an image is looked at again; what travels along may be anybody's
 		}
@@ -298,22 +318,25 @@ func (v *visit) inspect() (why string, err error) {
 		return "", err
 	}
 	if drop.Busy(v.dir, v.list) != "" {
-		return "somebody has one of its files open for writing", nil
+		why = "somebody has one of its files open for writing"
 	}
 	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
-	return "", nil
+	return why, nil
 }
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 	res := &sidecar.Result{
 		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending,
-		ExtraFiles: v.rep.Extra,
-		Uploader:   uploader(v.list.Dir),
-		Daemon:     v.set.Daemon,
-		Times:      sidecar.Times{Claimed: sidecar.Now()},
+		ExtraFiles: v.rep.Extra, MoreFiles: v.rep.More,
+		Uploader: uploader(v.list.Dir),
+		Daemon:   v.set.Daemon,
+		Times:    sidecar.Times{Claimed: sidecar.Now()},
 	}
 	if a != nil {
-		res.Times.FirstSeen, res.Times.Complete = sidecar.Time{Time: a.FirstSeen}, sidecar.Time{Time: a.Complete}
+		res.Times.FirstSeen = sidecar.Time{Time: a.FirstSeen}
+		if !a.Expired {
+			res.Times.Complete = sidecar.Time{Time: a.Complete}
+		}
 	}
 	v.describe(res)
 	return res

@@ -190,8 +190,9 @@ type Result struct {
 	Attempts   []Attempt `json:"attempts"`
 	Omitted    int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
 	Times      Times     `json:"times"`
-	ExtraFiles []string  `json:"extra_files"`       // files that travelled along and were not sent
-	Session    *Session  `json:"session,omitempty"` // nil: its reference isn't known
+	ExtraFiles []string  `json:"extra_files"`                // what travelled along and was not sent: "note.txt", "originals/", "originals/p1.tif"
+	MoreFiles  int       `json:"extra_files_more,omitempty"` // how many there are beyond those of extra_files
+	Session    *Session  `json:"session,omitempty"`          // nil: its reference isn't known
 	Uploader   Uploader  `json:"uploader"`
 	Daemon     Daemon    `json:"daemon"`
 

@@ -53,9 +53,9 @@ func full() *sidecar.Result {
 			{N: 3, Started: at(40), State: sidecar.Sending},
 		},
 		Times:      sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
-		ExtraFiles: []string{"note.txt"},
-		Uploader:   sidecar.Uploader{UID: 1001, GID: 100, User: "scanner", Group: "drop"},
-		Daemon:     sidecar.Daemon{Version: "1.0.0", Host: "gate"},
+		ExtraFiles: []string{"note.txt", "originals/", "originals/p1.tif"}, MoreFiles: 3,
+		Uploader: sidecar.Uploader{UID: 1001, GID: 100, User: "scanner", Group: "drop"},
+		Daemon:   sidecar.Daemon{Version: "1.0.0", Host: "gate"},
 	}
 }
 

@@ -41,11 +41,19 @@ const (
 	slow                    // with pauses longer than settle, between files and within
 	resumed                 // killed midway, and begun again after a pause
 	abandoned               // killed midway, for ever
+	nested                  // with sub-folders, in a trickle that takes longer than settle
 )
 
 func (m manner) String() string {
-	return [...]string{"whole", "slow", "killed and resumed", "killed and abandoned"}[m]
+	return [...]string{"whole", "slow", "killed and resumed", "killed and abandoned", "with sub-folders"}[m]
 }
+
+// Of an upload with sub-folders: how long it has to be quiet, and the pause
+// after each 8 KiB, which has to be much shorter.
+const (
+	nestedSettle = 1500 * time.Millisecond
+	trickle      = 50 * time.Millisecond
+)
 
 // upload is one folder on its way.
 type upload struct {
@@ -80,6 +88,8 @@ type client struct {
 	needs []string // programs
 	send  func(u *upload) error
 	only  []manner // empty: all
+
+	nested bool // it sends sub-folders, too
 }
 
 // arrivalLab is a daemon with servers in front of its inbox.
@@ -98,10 +108,21 @@ type arrivalLab struct {
 // the table is then written to docs/completeness.md if -update is given.
 // Otherwise the simulated ones make a few.
 func TestArrivals(t *testing.T) {
-	a := newArrivalLab(t)
+	arrivals(t, "table", labSettle, []manner{whole, slow, resumed, abandoned})
+}
+
+// What lies in sub-folders arrives with the rest: the folder isn't taken while
+// any of it is on its way, and nothing of it is missing where it ends.
+func TestArrivalsSubFolders(t *testing.T) {
+	arrivals(t, "table of sub-folders", nestedSettle, []manner{nested})
+}
+
+func arrivals(t *testing.T, mark string, settle time.Duration, manners []manner) {
+	t.Helper()
+	a := newArrivalLab(t, settle)
 	table := &arrivalTable{}
 	for _, c := range clients() {
-		if !inLab && len(c.needs) > 0 {
+		if !inLab && len(c.needs) > 0 || manners[0] == nested && !c.nested {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -113,8 +134,8 @@ func TestArrivals(t *testing.T) {
 			if !inLab {
 				t.Parallel()
 			}
-			for _, m := range []manner{whole, slow, resumed, abandoned} {
-				if len(c.only) == 0 || slices.Contains(c.only, m) {
+			for _, m := range manners {
+				if m == nested || len(c.only) == 0 || slices.Contains(c.only, m) {
 					a.cell(t, c, m, table)
 				}
 			}
@@ -127,7 +148,7 @@ func TestArrivals(t *testing.T) {
 		}
 		t.Logf("\n%s", table)
 		if *update && inLab {
-			writeTable(t, table)
+			writeTable(t, mark, table)
 		}
 	})
 }
@@ -138,17 +159,18 @@ var inLab = os.Getenv("IDENFY_BATCH_LAB") != ""
 var update = flag.Bool("update", false, "write the table in docs/completeness.md")
 
 // writeTable puts the table between its marks in the documentation.
-func writeTable(t *testing.T, table *arrivalTable) {
+func writeTable(t *testing.T, mark string, table *arrivalTable) {
 	t.Helper()
 	path := filepath.Join("..", "docs", "completeness.md")
 	data, err := os.ReadFile(path)
 	must(t, err)
-	before, rest, ok1 := strings.Cut(string(data), "<!-- table -->\n")
-	_, after, ok2 := strings.Cut(rest, "<!-- end of table -->")
+	begin, end := "<!-- "+mark+" -->\n", "<!-- end of "+mark+" -->"
+	before, rest, ok1 := strings.Cut(string(data), begin)
+	_, after, ok2 := strings.Cut(rest, end)
 	if !ok1 || !ok2 {
 		t.Fatal("the marks of the table are missing")
 	}
-	must(t, os.WriteFile(path, []byte(before+"<!-- table -->\n"+table.String()+"<!-- end of table -->"+after), 0o644))
+	must(t, os.WriteFile(path, []byte(before+begin+table.String()+end+after), 0o644))
 }
 
 func installed(program string) bool {
@@ -156,9 +178,9 @@ func installed(program string) bool {
 	return err == nil
 }
 
-func newArrivalLab(t *testing.T) *arrivalLab {
+func newArrivalLab(t *testing.T, settle time.Duration) *arrivalLab {
 	t.Helper()
-	a := &arrivalLab{lab: newLab(t, fmt.Sprintf("completeness: {settle: %s, rescan: 1s}", labSettle), "concurrency: 4")}
+	a := &arrivalLab{lab: newLab(t, fmt.Sprintf("completeness: {settle: %s, rescan: 1s}", settle), "concurrency: 4")}
 	a.inboxReady()
 	must(t, os.Chmod(a.root, 0o755))
 	must(t, os.Chmod(a.path("inbox"), 0o777))
@@ -195,6 +217,9 @@ func (a *arrivalLab) cell(t *testing.T, c client, m manner, table *arrivalTable)
 			mu.Lock()
 			defer mu.Unlock()
 			row.drops++
+			if m == nested && a.place(u.name) == spool.Done && !a.arrived(u) {
+				early = true
+			}
 			if early || m == abandoned && seen.Requests > 0 || m != abandoned && seen.Processed > 0 && !a.equal(u) {
 				row.early++
 			}
@@ -225,11 +250,33 @@ func (a *arrivalLab) upload(t *testing.T, name string, m manner) *upload {
 		"FRONT.jpg": sample.Pad(front, 90_000, n), "BACK.jpg": sample.Pad(back, 60_000, n+1), "FACE.jpg": sample.Pad(face, 70_000, n+2),
 		"meta.yaml": []byte(sample.Meta(token(name), "LT", "ID_CARD")),
 	}
-	for _, data := range files {
+	if m == nested {
+		for _, name := range subFiles {
+			files[name] = sample.Pad(front, 50_000, n)
+		}
+	}
+	for name, data := range files {
 		u.size += int64(len(data))
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(u.source, name)), 0o755))
 	}
 	must(t, sample.Write(u.source, files))
 	return u
+}
+
+// subFiles lie in sub-folders.
+var subFiles = []string{
+	"originals/p1.tif", "originals/p2.tif", "originals/p3.tif", "originals/p4.tif", "originals/p5.tif", "originals/raw/p6.tif", "originals/raw/p7.tif", "zz/p8.tif",
+}
+
+// arrived tells whether what lies in done is what the client has.
+func (a *arrivalLab) arrived(u *upload) bool {
+	return u.each(slices.Concat(metaFirst, subFiles), func(name string, data []byte) error {
+		got, err := os.ReadFile(a.path("done", u.name, name))
+		if err == nil && !bytes.Equal(got, data) {
+			err = errors.New("another content")
+		}
+		return err
+	}) == nil
 }
 
 func fnvOf(s string) (h uint32) {
@@ -244,6 +291,9 @@ func fnvOf(s string) (h uint32) {
 func (a *arrivalLab) round(c client, u *upload) (early bool, err error) {
 	requests := func() int { return a.api.Token(token(u.name)).Requests }
 	err = c.send(u)
+	if u.manner == nested && (err != nil || a.place(u.name) != spool.Inbox) {
+		return true, nil // taken while it was on its way, after which the client fails
+	}
 	if errors.Is(err, errKilled) {
 		time.Sleep(2 * labSettle) // quiet for longer than the rule asks
 		if early = requests() > 0; early || u.manner == abandoned {
@@ -322,6 +372,9 @@ func (p *pacer) tick(n int) error {
 	if p.kill > 0 && p.sent >= p.kill {
 		return errKilled
 	}
+	if p.u.manner == nested {
+		time.Sleep(trickle)
+	}
 	if p.u.pauses() && p.sent >= p.pause {
 		p.pause += p.u.size / 4
 		time.Sleep(labPause)
@@ -379,8 +432,17 @@ func simulated(order []string, one func(p *pacer, path string, data []byte) erro
 		if err := os.MkdirAll(u.target(), 0o777); err != nil {
 			return err
 		}
+		if u.manner == nested {
+			order = slices.Concat(order, subFiles)
+		}
 		p := u.pacer()
-		return u.each(order, func(name string, data []byte) error { return one(p, filepath.Join(u.target(), name), data) })
+		return u.each(order, func(name string, data []byte) error {
+			path := filepath.Join(u.target(), name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+				return err
+			}
+			return one(p, path, data)
+		})
 	}
 }
 
@@ -512,7 +574,7 @@ func (u *upload) through(server string, f func(ctx context.Context, host, port s
 		return err
 	}
 	defer l.Close()
-	r := &relay{server: server, kill: kill, pauses: u.pauses(), every: u.size / 4}
+	r := &relay{server: server, kill: kill, pauses: u.pauses(), every: u.size / 4, trickles: u.manner == nested}
 	r.left.Store(u.killed())
 	if r.left.Load() == 0 {
 		r.left.Store(1 << 40)
@@ -533,6 +595,8 @@ type relay struct {
 	passed atomic.Int64
 	pauses bool
 	every  int64 // bytes between pauses
+
+	trickles bool
 }
 
 func (r *relay) serve(l net.Listener) {
@@ -557,6 +621,9 @@ func (r *relay) serve(l net.Listener) {
 func (r *relay) forward(in, out net.Conn) {
 	defer out.Close()
 	buf := make([]byte, 16<<10)
+	if r.trickles {
+		buf = buf[:step]
+	}
 	for {
 		n, err := in.Read(buf)
 		if n > 0 {
@@ -567,6 +634,9 @@ func (r *relay) forward(in, out net.Conn) {
 			}
 			if before := r.passed.Add(int64(n)) - int64(n); r.pauses && before/r.every != (before+int64(n))/r.every {
 				time.Sleep(labPause)
+			}
+			if r.trickles && n == len(buf) { // not after each word of the protocol
+				time.Sleep(trickle)
 			}
 			if _, err := out.Write(buf[:n]); err != nil {
 				return
@@ -667,7 +737,9 @@ func local(args ...string) func(*upload) error {
 			return u.command(ctx, args[0], args[1:]...)
 		}
 		delay := "delay_exit=" + fmt.Sprint(labPause.Microseconds())
-		if u.manner != slow {
+		if u.manner == nested {
+			delay = "delay_exit=300000" // one call a file
+		} else if u.manner != slow {
 			delay = "delay_exit=100000"
 			timer := time.AfterFunc(150*time.Millisecond+time.Duration(rand.Int64N(int64(100*time.Millisecond))), kill)
 			defer timer.Stop()
@@ -678,24 +750,24 @@ func local(args ...string) func(*upload) error {
 
 func clients() []client {
 	return []client{
-		{name: "sftp put -r", needs: []string{"sftp", "sshd"}, send: sftp(func(u *upload) string { return "put -r " + u.source + " " + u.lab.path("inbox") + "/\n" })},
+		{nested: true, name: "sftp put -r", needs: []string{"sftp", "sshd"}, send: sftp(func(u *upload) string { return "put -r " + u.source + " " + u.lab.path("inbox") + "/\n" })},
 		{name: "sftp put and rename", needs: []string{"sftp", "sshd"}, send: sftp(sftpRename)},
-		{name: "scp -r", needs: []string{"scp", "sshd"}, send: scp},
-		{name: "rsync -a", needs: []string{"rsync", "sshd"}, send: rsync("-a")},
+		{nested: true, name: "scp -r", needs: []string{"scp", "sshd"}, send: scp},
+		{nested: true, name: "rsync -a", needs: []string{"rsync", "sshd"}, send: rsync("-a")},
 		{name: "rsync --inplace", needs: []string{"rsync", "sshd"}, send: rsync("-a", "--inplace")},
-		{name: "rsync --delay-updates", needs: []string{"rsync", "sshd"}, send: rsync("-a", "--delay-updates")},
+		{nested: true, name: "rsync --delay-updates", needs: []string{"rsync", "sshd"}, send: rsync("-a", "--delay-updates")},
 		{name: "rsync --partial", needs: []string{"rsync", "sshd"}, send: rsync("-a", "--partial")},
-		{name: "lftp mirror -R", needs: []string{"lftp", "sshd"}, send: lftpSFTP},
-		{name: "smbclient mput", needs: []string{"smbclient", "smbd"}, send: smb},
-		{name: "FTP to vsftpd", needs: []string{"lftp", "vsftpd"}, send: ftp},
-		{name: "like WinSCP", send: simulated(imagesFirst, winSCP)},
+		{nested: true, name: "lftp mirror -R", needs: []string{"lftp", "sshd"}, send: lftpSFTP},
+		{nested: true, name: "smbclient mput", needs: []string{"smbclient", "smbd"}, send: smb},
+		{nested: true, name: "FTP to vsftpd", needs: []string{"lftp", "vsftpd"}, send: ftp},
+		{nested: true, name: "like WinSCP", send: simulated(imagesFirst, winSCP)},
 		{name: "a scanner that keeps files open, images first", send: simulated(imagesFirst, plain)},
-		{name: "a scanner that keeps files open, meta.yaml first", send: simulated(metaFirst, plain)},
-		{name: "a scanner that reopens and appends", send: simulated(metaFirst, appends)},
+		{nested: true, name: "a scanner that keeps files open, meta.yaml first", send: simulated(metaFirst, plain)},
+		{nested: true, name: "a scanner that reopens and appends", send: simulated(metaFirst, appends)},
 		{name: "a writer that sets the size first", send: simulated(metaFirst, preallocates)},
-		{name: "a writer by mmap", send: simulated(metaFirst, mapped)},
+		{nested: true, name: "a writer by mmap", send: simulated(metaFirst, mapped)},
 		{name: "a writer of old times", send: simulated(metaFirst, oldTimes)},
-		{name: "cp -a", needs: []string{"strace"}, send: local("cp", "-a")},
+		{nested: true, name: "cp -a", needs: []string{"strace"}, send: local("cp", "-a")},
 		{name: "mv from elsewhere", needs: []string{"strace"}, send: local("mv"), only: []manner{whole, slow, abandoned}},
 		{name: "mv of a tree", send: moveIn, only: []manner{whole}},
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,14 +42,24 @@ func (m *model) complete() bool {
 			return false
 		}
 	}
-	_, temporary := m.have["x.part"]
-	return !temporary && len(m.open) == 0
+	for _, name := range []string{"x.part", "originals/x.part", ".~tmp~/FACE.jpg"} {
+		if _, temporary := m.have[name]; temporary {
+			return false
+		}
+	}
+	return len(m.open) == 0
 }
 
 // step makes one random change.
 func (m *model) step(r *rand.Rand) error {
-	files := []string{"FRONT.jpg", "FACE.jpg", "meta.yaml", "note.txt", "x.part", ".ready"}
+	files := []string{
+		"FRONT.jpg", "FACE.jpg", "meta.yaml", "note.txt", "x.part", ".ready",
+		"originals/p1.tif", "originals/x.part", "originals/raw/FRONT.jpg", ".~tmp~/FACE.jpg",
+	}
 	file := files[r.IntN(len(files))]
+	if r.IntN(3) == 0 {
+		file = files[r.IntN(3)]
+	}
 	data, named := m.want[file]
 	if !named {
 		data = []byte("x")
@@ -57,6 +68,16 @@ func (m *model) step(r *rand.Rand) error {
 		m.changed = time.Now()
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
+	}
+	if dir := filepath.Dir(file); dir != "." {
+		// It goes with its last file, so that its name counts only while one is there.
+		if _, err := os.Stat(m.path(dir)); err != nil {
+			m.changed = time.Now()
+		}
+		if err := os.MkdirAll(m.path(dir), 0o700); err != nil {
+			return err
+		}
+		defer m.tidy(dir)
 	}
 	put := func(data []byte) error {
 		m.have[file], m.changed = data, time.Now()
@@ -71,7 +92,11 @@ func (m *model) step(r *rand.Rand) error {
 		}
 		return f.Close()
 	}
-	switch r.IntN(9) {
+	what := r.IntN(9)
+	if _, there := m.have[file]; there && (strings.Contains(file, "x.part") || strings.Contains(file, "~tmp~")) {
+		what = 4 // else hardly any folder is ever without
+	}
+	switch what {
 	case 0, 1, 2: // whole, as most files are in the end
 		return put(data)
 	case 3: // cut off, but not in the middle of a line of meta.yaml
@@ -91,7 +116,7 @@ func (m *model) step(r *rand.Rand) error {
 		return os.Remove(m.path(file))
 	case 5: // renamed in
 		m.have[file], m.changed = data, time.Now()
-		return errors.Join(os.WriteFile(m.path("y.tmp"), data, 0o600), os.Rename(m.path("y.tmp"), m.path(file)), forget())
+		return errors.Join(os.WriteFile(m.path(file+".tmp"), data, 0o600), os.Rename(m.path(file+".tmp"), m.path(file)), forget())
 	case 6: // opened for writing; the content is as it was
 		if _, there := m.have[file]; !there || m.open[file] != nil {
 			return nil
@@ -101,6 +126,15 @@ func (m *model) step(r *rand.Rand) error {
 		return err
 	default: // closed
 		return m.close()
+	}
+}
+
+// tidy removes a sub-folder without files.
+func (m *model) tidy(dir string) {
+	for ; dir != "."; dir = filepath.Dir(dir) {
+		if os.Remove(m.path(dir)) == nil {
+			m.changed = time.Now()
+		}
 	}
 }
 
@@ -165,12 +199,15 @@ func modelRound(t *testing.T, r *rand.Rand, dir string) (steps, taken int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watcher.Run(ctx, watcher.Config{
+		err := watcher.Run(ctx, watcher.Config{
 			Dir: dir, Settings: watcher.Settings{
 				Settle: settle, Rescan: 15 * time.Second,
 				Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
 			},
 		}, src, out, (&notes{}).take)
+		if err != nil {
+			t.Error(err)
+		}
 	}()
 	defer func() { cancel(); <-done }()
 	m := &model{dir: dir, name: "case0", want: map[string][]byte{"FRONT.jpg": face, "FACE.jpg": face, "meta.yaml": []byte(metaText)}, have: map[string][]byte{}, open: map[string]*os.File{}}

@@ -74,6 +74,7 @@ type entry struct {
 	content    uint64    // likewise
 	seen       time.Time // first look
 	changed    time.Time // when a look last found a change
+	restless   time.Time // since when it has not been quiet for long enough
 	complete   time.Time
 	due        time.Time     // next look; zero: none
 	notBefore  time.Time     // earliest next look
@@ -82,10 +83,11 @@ type entry struct {
 	place      int           // in the heap, -1: not in it
 	generation uint32        // of the scan that saw it last
 	state      state
-	judged     bool // waiting, and content has been read since the last change
+	judged     bool // waiting, content has been read since the last change, and nothing but a change mends it
 	warned     bool
 	watched    bool
 	expired    bool
+	changing   string // with expired, see drop.Arrival
 }
 
 type watcher struct {
@@ -109,14 +111,14 @@ type watcher struct {
 	mode       events.Mode
 	inboxWatch error
 	watchErr   error
-	trouble    bool
+	trouble    error // why the inbox can't be read
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
 // hand on. Ready folders are sent to out one by one, the longest ready first;
-// while nobody receives, the judgement is kept up to date. Run doesn't fail:
-// an inbox that can't be read is reported and tried again.
-func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) {
+// while nobody receives, the judgement is kept up to date. An inbox that can't be
+// read is reported and tried again; with Config.Once it ends Run.
+func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) error {
 	w := &watcher{cfg: cfg, src: src, emit: emit, entries: map[string]*entry{}, mode: "none"}
 	defer func() {
 		if w.inbox != nil {
@@ -129,8 +131,11 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 		worked := w.takeHints()
 		worked = w.lookDue() || worked
 		worked = w.lookSweep() || worked
-		if cfg.Once && w.idle() {
-			return
+		if cfg.Once && w.trouble != nil {
+			return fmt.Errorf("the inbox can't be read, so nothing is known of the folders in it: %w; see idenfy-batch check", w.trouble)
+		}
+		if cfg.Once && w.idle(time.Now()) {
+			return nil
 		}
 		var offer chan<- drop.Arrival
 		var arrival drop.Arrival
@@ -160,24 +165,29 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 			w.offered(head)
 		}
 	}
+	return nil
 }
 
 func (e *entry) arrival() drop.Arrival {
-	return drop.Arrival{Name: e.name, Content: e.content, Expired: e.expired, FirstSeen: e.seen, Complete: e.complete}
+	return drop.Arrival{Name: e.name, Content: e.content, Expired: e.expired, Changing: e.changing, FirstSeen: e.seen, Complete: e.complete}
 }
 
-// idle reports whether all that is left waits for its uploader.
-func (w *watcher) idle() bool {
+// idle reports whether all that is left waits for its uploader, as one does that
+// is not quiet for longer than any doubt lasts.
+func (w *watcher) idle(now time.Time) bool {
 	if !w.swept || w.sweeping || w.head() != nil {
 		return false
 	}
 	for _, e := range w.entries {
-		if e.state == settling {
+		if e.state == settling && now.Sub(e.restless) < w.patience() {
 			return false
 		}
 	}
 	return true
 }
+
+// patience is how long a folder that is not quiet is about to be.
+func (w *watcher) patience() time.Duration { return 2 * doubt * w.cfg.Settle }
 
 // head returns the folder to hand on next, or nil.
 func (w *watcher) head() *entry {
@@ -336,10 +346,10 @@ func (w *watcher) beginSweep() {
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
 	names, err := w.list()
-	if (err != nil) != w.trouble {
-		w.trouble = err != nil
+	if (err != nil) != (w.trouble != nil) {
 		w.emit(events.InboxTrouble{Err: err})
 	}
+	w.trouble = err
 	w.sweep = names
 	if err != nil {
 		// Nothing is known of the folders; they are not gone.
@@ -477,7 +487,7 @@ func (w *watcher) look(e *entry) {
 	if !e.watched && e.state != offered && !w.watch(e) {
 		return
 	}
-	root, err := drop.Open(w.inbox, e.name)
+	root, l, err := w.read(e)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		w.forget(e)
 		return
@@ -487,15 +497,10 @@ func (w *watcher) look(e *entry) {
 		return
 	}
 	defer root.Close()
-	l, err := meta.List(root, w.cfg.Limits)
-	if err != nil {
-		w.unreadable(e, begin, err)
-		return
-	}
 	now := time.Now()
 	switch {
 	case e.seen.IsZero():
-		e.seen, e.changed = now, now
+		e.seen, e.changed, e.restless = now, now, now
 		e.credit = w.credit(l)
 	case l.Full != e.full:
 		e.changed = now
@@ -508,12 +513,28 @@ func (w *watcher) look(e *entry) {
 		return
 	}
 	if l.Full != e.full || e.state == offered {
+		if e.state != settling && e.changing == "" {
+			e.restless = now
+		}
 		e.full, e.content, e.judged, e.state = l.Full, l.Content, false, settling
 	}
 	w.judge(e, root, l, now)
 	// A look that was long because there was much to read may not be followed
 	// by the next at once, however often the folder changes.
 	e.notBefore = time.Now().Add(min(max(minGap, share/5*time.Since(begin)), time.Second))
+}
+
+// read opens and lists the folder, whose root is then to be closed.
+func (w *watcher) read(e *entry) (*os.Root, drop.Listing, error) {
+	root, err := drop.Open(w.inbox, e.name)
+	if err != nil {
+		return nil, drop.Listing{}, err
+	}
+	l, err := meta.List(root, w.cfg.Limits)
+	if err != nil {
+		return nil, l, errors.Join(err, root.Close())
+	}
+	return root, l, nil
 }
 
 // watch begins the watch of e, before it is looked at, so that nothing falls
@@ -542,19 +563,23 @@ func (w *watcher) old(e *entry, now time.Time) bool {
 // credit is the age of a folder that lay there before the daemon started, by
 // the newest of its change times. It serves the day-long limit only, never the
 // judgement of completeness; and because a clock may be wrong, a folder is
-// left at least WarnAfter to mend.
+// left at least WarnAfter to mend. With Config.Once there is nothing but the
+// clock to tell how often it was seen before.
 func (w *watcher) credit(l drop.Listing) time.Duration {
 	newest := l.Dir.ChangeTime()
 	for _, f := range l.Entries {
 		newest = max(newest, f.ChangeTime())
 	}
 	most := max(w.cfg.FailAfter-w.cfg.WarnAfter, 0)
+	if w.cfg.Once {
+		most = w.cfg.FailAfter
+	}
 	return min(max(time.Since(time.Unix(0, newest)), 0), most)
 }
 
 func (w *watcher) unreadable(e *entry, now time.Time, err error) {
 	if e.seen.IsZero() {
-		e.seen, e.changed = now, now
+		e.seen, e.changed, e.restless = now, now, now
 	}
 	w.wait(e, now, []meta.Reason{Unreadable(err)})
 	e.full, e.judged = 0, false // the next scan looks again
@@ -579,26 +604,32 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 		if w.busy(e, root, l, now) {
 			return
 		}
-		w.finish(e, now, false)
+		w.finish(e, now)
 	case !settled, (rep.Complete() || invalid) && quiet < long:
-		if settled {
-			e.state = waiting // so Once doesn't wait for the doubt to end
-			if w.cfg.Once {
-				return
-			}
-		}
 		next := e.changed.Add(w.cfg.Settle)
 		if settled {
 			next = e.changed.Add(long)
 		}
+		e.state = settling
 		w.schedule(e, next)
+		w.warn(e, now, []meta.Reason{meta.StillChanging(l.Newest())})
+		if w.overdue(e, now) {
+			w.expire(e, now, l.Newest())
+		}
 	default:
-		e.judged = true
+		e.judged = !rep.Passing
 		w.wait(e, now, rep.Waits)
-		if w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter && drop.Busy(root, l) == "" {
-			w.finish(e, now, true)
+		if w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter {
+			w.expire(e, now, drop.Busy(root, l))
 		}
 	}
+}
+
+// overdue reports whether a folder that would be complete if it were left alone
+// is old, and not about to be left alone: it has not been quiet for longer than
+// any doubt lasts.
+func (w *watcher) overdue(e *entry, now time.Time) bool {
+	return w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter && now.Sub(e.restless) >= min(w.cfg.FailAfter, w.patience())
 }
 
 // Unmovable explains an error of drop.Movable to people.
@@ -612,11 +643,16 @@ func Unmovable(err error) meta.Reason {
 
 // Unreadable explains why a folder can't be looked into.
 func Unreadable(err error) meta.Reason {
-	message := fmt.Sprintf("unreadable: %v", err)
-	if errors.Is(err, fs.ErrPermission) {
-		message = "unreadable: fix with chmod g+rwx on it, in an inbox whose group the daemon shares"
+	r := meta.Reason{Code: "unreadable", Message: fmt.Sprintf("unreadable: %v", err)}
+	what := "it"
+	if below, ok := errors.AsType[*drop.BelowError](err); ok {
+		r.Field, what = below.Dir, meta.Show(below.Dir)
+		r.Message = fmt.Sprintf("unreadable: %s: %v", what, below.Err)
 	}
-	return meta.Reason{Code: "unreadable", Message: message}
+	if errors.Is(err, fs.ErrPermission) {
+		r.Message = fmt.Sprintf("unreadable: fix with chmod g+rwx on %s, in an inbox whose group the daemon shares", what)
+	}
+	return r
 }
 
 // uploading reports whether a temporary name shows that somebody is at it.
@@ -639,18 +675,31 @@ func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Time) b
 	w.wait(e, now, []meta.Reason{{Code: "open_for_writing", Field: name, Message: meta.Show(name) + " is open for writing"}})
 	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
 	w.schedule(e, now.Add(e.gap))
+	if w.overdue(e, now) {
+		w.expire(e, now, name)
+	}
 	return true
 }
 
-func (w *watcher) finish(e *entry, now time.Time, expired bool) {
+func (w *watcher) finish(e *entry, now time.Time) {
 	w.schedule(e, time.Time{})
-	e.state, e.complete, e.expired = ready, now, expired
+	e.state, e.complete, e.expired, e.changing = ready, now, false, ""
 	w.queue = append(w.queue, e.name)
+}
+
+// expire hands e on as one that never became complete.
+func (w *watcher) expire(e *entry, now time.Time, changing string) {
+	w.finish(e, now)
+	e.expired, e.changing = true, changing
 }
 
 // wait notes that e is not complete, and warns of an old one.
 func (w *watcher) wait(e *entry, now time.Time, reasons []meta.Reason) {
 	e.state = waiting
+	w.warn(e, now, reasons)
+}
+
+func (w *watcher) warn(e *entry, now time.Time, reasons []meta.Reason) {
 	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
 		e.warned = true
 		w.emit(events.FolderWaits{Folder: e.name, Age: age, Reasons: reasons})

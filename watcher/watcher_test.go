@@ -116,7 +116,9 @@ func bubble(t *testing.T, change func(*watcher.Config), test func(*inbox)) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			watcher.Run(ctx, cfg, in.src, in.out, in.ev.take)
+			if err := watcher.Run(ctx, cfg, in.src, in.out, in.ev.take); err != nil {
+				t.Error(err)
+			}
 		}()
 		synctest.Wait()
 		test(in)
@@ -460,35 +462,104 @@ func TestInboxReplaced(t *testing.T) {
 	})
 }
 
-func TestOnce(t *testing.T) {
+// once runs a watcher until there is nothing left to hand on, and returns what
+// it handed on and how long it took.
+func once(t *testing.T, change func(*watcher.Config), fill func(*inbox)) (names []string, took time.Duration, err error) {
+	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		in := &inbox{t: t, dir: dir, ev: &notes{}, out: make(chan drop.Arrival), src: &hints{c: make(chan watcher.Hint), watched: map[string]bool{}}}
-		in.fill("whole")
-		in.fill("partly")
-		in.write("partly", "FACE.jpg", face[:100])
+		fill(in)
+		cfg := watcher.Config{
+			Dir: dir, Once: true, Settings: watcher.Settings{
+				Settle: 5 * time.Second, Rescan: 15 * time.Second, WarnAfter: time.Hour, FailAfter: 24 * time.Hour,
+				Limits: meta.Limits{Request: 20_000_000, Files: 64},
+			},
+		}
+		if change != nil {
+			change(&cfg)
+		}
 		begin := time.Now()
 		go func() {
 			defer close(in.out)
-			watcher.Run(t.Context(), watcher.Config{
-				Dir: dir, Once: true, Settings: watcher.Settings{
-					Settle: 5 * time.Second, Rescan: 15 * time.Second, Limits: meta.Limits{Request: 20_000_000, Files: 64},
-				},
-			}, in.src, in.out, in.ev.take)
+			err = watcher.Run(t.Context(), cfg, in.src, in.out, in.ev.take)
 		}()
-		var names []string
 		for a := range in.out {
-			names = append(names, a.Name)
-			in.want("", nil)
+			if names = append(names, a.Name); a.Expired {
+				names[len(names)-1] += " expired"
+			}
 			if err := os.RemoveAll(filepath.Join(dir, a.Name)); err != nil {
-				t.Fatal(err)
+				t.Error(err)
 			}
 		}
-		in.want("once", names, "whole")
-		if took := time.Since(begin); took < 5*time.Second || took > 30*time.Second {
-			t.Errorf("it took %s", took)
-		}
+		took = time.Since(begin)
+		time.Sleep(time.Hour) // for what fill has begun
 	})
+	return names, took, err
+}
+
+func TestOnce(t *testing.T) {
+	names, took, err := once(t, nil, func(in *inbox) {
+		in.fill("whole")
+		in.fill("partly")
+		in.write("partly", "FACE.jpg", face[:100])
+	})
+	if !slices.Equal(names, []string{"whole"}) || err != nil || took < 5*time.Second || took > 30*time.Second {
+		t.Errorf("handed on: %v, %v, after %s", names, err, took)
+	}
+}
+
+// A meta.yaml without a line break at its end is waited for until it is beyond
+// doubt: the next run would begin anew.
+func TestOnceInDoubt(t *testing.T) {
+	names, took, err := once(t, nil, func(in *inbox) {
+		in.fill("case")
+		in.write("case", "meta.yaml", []byte(strings.TrimSpace(metaText)))
+	})
+	if !slices.Equal(names, []string{"case"}) || err != nil || took != time.Minute {
+		t.Errorf("handed on: %v, %v, after %s", names, err, took)
+	}
+}
+
+// What is too old ends, though no run lasts that long. The bubble's clock stands
+// at the year 2000, so these files are of the future: fail_after is nothing.
+func TestOnceTooOld(t *testing.T) {
+	names, _, err := once(t, func(c *watcher.Config) { c.WarnAfter, c.FailAfter = 0, time.Nanosecond }, func(in *inbox) {
+		in.fill("case")
+		in.write("case", "FACE.jpg", face[:100])
+	})
+	if !slices.Equal(names, []string{"case expired"}) || err != nil {
+		t.Errorf("handed on: %v, %v", names, err)
+	}
+}
+
+// A folder that is never quiet, and an inbox that can't be read, end it too.
+func TestOnceEnds(t *testing.T) {
+	_, took, err := once(t, nil, func(in *inbox) {
+		in.fill("case")
+		go func() {
+			for n := range 1000 {
+				in.write("case", "log.txt", fmt.Append(nil, n))
+				time.Sleep(3 * time.Second)
+			}
+		}()
+	})
+	if err != nil || took > 5*time.Minute {
+		t.Errorf("never quiet: %v, after %s", err, took)
+	}
+	for what, change := range map[string]func(*watcher.Config){
+		"missing": func(c *watcher.Config) { c.Dir += "/nowhere" },
+		"a file":  func(c *watcher.Config) { c.Dir += "/file" },
+	} {
+		_, took, err := once(t, change, func(in *inbox) {
+			if err := os.WriteFile(filepath.Join(in.dir, "file"), nil, 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+		if err == nil || !strings.Contains(err.Error(), "the inbox can't be read") || took > time.Minute {
+			t.Errorf("%s: %v, after %s", what, err, took)
+		}
+	}
 }
 
 // The fingerprint that is handed on is that of what was judged.

@@ -1,10 +1,11 @@
-// Package drop owns the safe view of one dropped folder: what lies in it, a
-// fingerprint that tells whether anything changed, and its files opened
+// Package drop owns the safe view of one dropped folder: what lies in its whole
+// tree, a fingerprint that tells whether anything changed, and its files opened
 // without following links or waiting for anybody.
 //
 // The folder belongs to somebody else, who may change it at any moment and
-// with intent. So every step goes through an os.Root, special files are never
-// opened, and the number of entries that are looked at has a limit.
+// with intent. So every step begins at an os.Root, no link is followed, what is
+// not a regular file is never read, and the number of entries that are looked
+// at has a limit, as has their depth.
 package drop
 
 import (
@@ -22,9 +23,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Entry is one name in the folder, as lstat(2) tells it.
+// Entry is one name in the folder's tree, as lstat(2) tells it.
 type Entry struct {
-	Name  string
+	Name  string // below the folder: "FRONT.jpg", "originals/p1.tif"
 	Mode  fs.FileMode
 	Size  int64 // bytes
 	UID   uint32
@@ -43,18 +44,20 @@ func (e Entry) Regular() bool { return e.Mode.IsRegular() }
 // of the host that holds the file, and not for the uploader to set.
 func (e Entry) ChangeTime() int64 { return e.ctime }
 
-// Listing is a folder at one moment.
+// Listing is a folder's tree at one moment.
 type Listing struct {
 	Dir     Entry   // the folder itself
-	Entries []Entry // sorted by name, at most the limit
+	Entries []Entry // files, directories and all else, sorted by name; at most the limit
+	Records []Entry // in the folder itself: what the caller of List knows for records of the daemon's
 	More    bool    // there are more entries than the limit
+	Deep    string  // a directory that lies too deep to be looked into; empty: there is none
 
 	// Content changes when a name, kind, owner, size, mtime, ctime or inode
 	// among the entries does. It compares only within this process.
 	Content uint64
 	// Full is Content and the folder's own mode, owner, mtime and ctime, which
 	// a move to another place changes too. Only it tells of changes among
-	// entries beyond the limit.
+	// records, and among entries beyond the limit.
 	Full uint64
 }
 
@@ -81,6 +84,9 @@ func Open(parent *os.Root, name string) (*os.Root, error) {
 	// is an error, not a wait for its other end.
 	root, err := parent.OpenRoot(name + "/.")
 	if err != nil {
+		if now, gone := parent.Lstat(name); gone == nil && !now.IsDir() {
+			err = &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
+		}
 		return nil, err
 	}
 	after, err := root.Stat(".")
@@ -93,60 +99,160 @@ func Open(parent *os.Root, name string) (*os.Root, error) {
 	return root, nil
 }
 
+// Newest returns what changed last: the name of an entry, or "." when that was
+// the folder itself.
+func (l Listing) Newest() string {
+	newest := l.Dir
+	for _, e := range l.Entries {
+		if e.ctime >= newest.ctime {
+			newest = e
+		}
+	}
+	return newest.Name
+}
+
 var seed = maphash.MakeSeed()
 
-// List reads the folder, but no more than limit names, leaving out those that
-// skip tells. Names that vanish while it reads are left out.
-func List(root *os.Root, limit int, skip func(name string) bool) (Listing, error) {
-	d, err := root.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+// Bounds of a listing.
+const (
+	MaxDepth    = 16  // parts of the longest name; a directory there is not looked into
+	mostRecords = 100 // more are entries like any other
+)
+
+// List reads the folder's tree, but no more than limit entries of it. Files of
+// the folder itself that record tells are no entries, and don't count. Names
+// that vanish while it reads are left out. A directory that can't be read is an
+// error that names it.
+func List(root *os.Root, limit int, record func(Entry) bool) (Listing, error) {
+	info, err := root.Stat(".")
 	if err != nil {
 		return Listing{}, err
 	}
-	defer d.Close()
-	info, err := d.Stat()
-	if err != nil {
+	w := walk{l: Listing{Dir: entry(".", info)}, limit: limit, record: record}
+	if err := w.dir(root, "", 1); err != nil {
 		return Listing{}, err
 	}
-	l := Listing{Dir: entry(".", info)}
-	var names []string
-	for len(names) <= limit {
-		batch, err := d.Readdirnames(min(limit+1, 128))
-		for _, name := range batch {
-			if !skip(name) {
-				names = append(names, name)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return Listing{}, err
-		}
-	}
-	if len(names) > limit {
-		names, l.More = names[:limit], true
-	}
-	slices.Sort(names)
-	l.Entries = make([]Entry, 0, len(names))
+	l := w.l
+	slices.SortFunc(l.Entries, byName)
+	slices.SortFunc(l.Records, byName)
 	var h maphash.Hash
 	h.SetSeed(seed)
-	for _, name := range names {
-		info, err := root.Lstat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return Listing{}, err
-		}
-		e := entry(name, info)
-		l.Entries = append(l.Entries, e)
+	for _, e := range l.Entries {
 		maphash.WriteComparable(&h, e)
 	}
 	maphash.WriteComparable(&h, [2]uint64{l.Dir.dev, l.Dir.ino})
 	l.Content = h.Sum64()
+	for _, e := range l.Records {
+		maphash.WriteComparable(&h, e)
+	}
 	maphash.WriteComparable(&h, l.Dir)
 	l.Full = h.Sum64()
 	return l, nil
+}
+
+func byName(a, b Entry) int { return strings.Compare(a.Name, b.Name) }
+
+// walk is a listing on its way.
+type walk struct {
+	l      Listing
+	limit  int
+	record func(Entry) bool
+}
+
+// dir lists the directory d, whose names begin with prefix and have depth
+// parts: first all that is in it, then what its own directories hold. So the
+// folder itself is the last to go short when there are too many entries.
+func (w *walk) dir(d *os.Root, prefix string, depth int) error {
+	names, err := w.names(d)
+	if err != nil {
+		return at(prefix, err)
+	}
+	var dirs []string
+	for _, name := range names {
+		info, err := d.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return at(prefix, err)
+		}
+		e := entry(prefix+name, info)
+		if depth == 1 && len(w.l.Records) < mostRecords && w.record(e) {
+			w.l.Records = append(w.l.Records, e)
+			continue
+		}
+		if len(w.l.Entries) == w.limit {
+			w.l.More = true
+			return nil
+		}
+		w.l.Entries = append(w.l.Entries, e)
+		if e.Mode.IsDir() {
+			dirs = append(dirs, name)
+		}
+	}
+	for _, name := range dirs {
+		if depth == MaxDepth {
+			w.l.Deep = prefix + name
+			return nil
+		}
+		if err := w.below(d, prefix, name, depth); err != nil || w.l.More {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walk) below(d *os.Root, prefix, name string, depth int) error {
+	sub, err := Open(d, name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil // the next look finds what became of it
+	}
+	if err != nil {
+		return at(prefix+name+"/", err)
+	}
+	defer sub.Close()
+	return w.dir(sub, prefix+name+"/", depth+1)
+}
+
+// names reads the names in d, but not many more than may be listed.
+func (w *walk) names(d *os.Root) ([]string, error) {
+	f, err := d.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	most := w.limit - len(w.l.Entries) + mostRecords + 1
+	var names []string
+	for len(names) < most {
+		batch, err := f.Readdirnames(min(most-len(names), 128))
+		names = append(names, batch...)
+		if errors.Is(err, io.EOF) {
+			return names, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// BelowError says in which directory of the folder an error was met.
+type BelowError struct {
+	Dir string // its name in the listing
+	Err error
+}
+
+func (e *BelowError) Error() string { return e.Dir + ": " + e.Err.Error() }
+func (e *BelowError) Unwrap() error { return e.Err }
+
+func at(prefix string, err error) error {
+	if prefix == "" {
+		return err
+	}
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err
+	}
+	return &BelowError{Dir: strings.TrimSuffix(prefix, "/"), Err: err}
 }
 
 func entry(name string, info fs.FileInfo) Entry {
@@ -158,20 +264,33 @@ func entry(name string, info fs.FileInfo) Entry {
 	return e
 }
 
-// ErrChanged says that the file under a name is no longer the one that was
-// listed.
-var ErrChanged = errors.New("the file changed")
+// Why a file that was listed can't be opened now.
+var (
+	ErrChanged = errors.New("the file changed")     // it is no longer the one that was listed
+	ErrBusy    = errors.New("somebody has it open") // somebody else's lease is on it, as Samba makes them for its clients
+)
 
 // OpenFile opens the regular file e for reading. When the name now means
-// another file, or a changed one, the error is ErrChanged. It never waits, and
-// never opens what is not a regular file.
+// another file, a link, or a changed file, the error is ErrChanged. It never
+// waits: a file under somebody's lease is ErrBusy.
 func OpenFile(root *os.Root, e Entry) (*os.File, error) {
 	if !e.Regular() {
 		return nil, &fs.PathError{Op: "open", Path: e.Name, Err: errors.New("not a regular file")}
 	}
-	f, err := root.OpenFile(e.Name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: it is gone", ErrChanged)
+	return reopen(root, e, 0)
+}
+
+// OpenDir is OpenFile for the directory e.
+func OpenDir(root *os.Root, e Entry) (*os.File, error) {
+	return reopen(root, e, unix.O_DIRECTORY)
+}
+
+func reopen(root *os.Root, e Entry, flags int) (*os.File, error) {
+	f, err := openAt(root, e.Name, flags)
+	for _, gone := range []error{fs.ErrNotExist, syscall.ELOOP, syscall.ENOTDIR, syscall.ENXIO} {
+		if errors.Is(err, gone) {
+			return nil, fmt.Errorf("%w: something else is in its place", ErrChanged)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -182,46 +301,76 @@ func OpenFile(root *os.Root, e Entry) (*os.File, error) {
 	return f, nil
 }
 
+// openAt opens the file called name below root for reading, following no link,
+// not even one that stays inside, which os.Root would follow whatever the
+// flags say. Nothing is waited for; what was opened has still to be looked at.
+func openAt(root *os.Root, name string, flags int) (*os.File, error) {
+	d, err := root.Open(".")
+	for more := true; err == nil && more; {
+		var part string
+		part, name, more = strings.Cut(name, "/")
+		how := flags | unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+		if more {
+			how = unix.O_PATH | unix.O_DIRECTORY
+		}
+		var f *os.File
+		f, err = openIn(d, part, how)
+		_ = d.Close() // it was read only
+		d = f
+	}
+	return d, err
+}
+
+func openIn(dir *os.File, name string, flags int) (*os.File, error) {
+	if name == ".." {
+		return nil, &fs.PathError{Op: "openat", Path: name, Err: syscall.ENOTDIR}
+	}
+	fd := -1
+	err := control(dir, func(at uintptr) (err error) {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			fd, err = unix.Openat(int(at), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		}
+		return err
+	})
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrBusy
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "openat", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+}
+
 // ErrNotPlain says that a name is not one of a regular file of a sensible size.
 var ErrNotPlain = errors.New("not a regular file, or too large")
 
 // ReadFile reads the regular file name of at most limit bytes. It never waits,
-// and never follows a link: a FIFO or a link put in its place just then can't
-// hang or mislead the daemon.
+// and follows no link: neither a FIFO nor a link can hang or mislead the
+// daemon, whenever it is put there.
 func ReadFile(root *os.Root, name string, limit int64) ([]byte, error) {
-	info, err := root.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > limit {
-		return nil, ErrNotPlain
-	}
-	return readPlain(root, name, info, limit)
+	return readPlain(root, name, limit, false)
 }
 
 // ReadHead is ReadFile of at most the first limit bytes.
 func ReadHead(root *os.Root, name string, limit int64) ([]byte, error) {
-	info, err := root.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	return readPlain(root, name, info, limit)
+	return readPlain(root, name, limit, true)
 }
 
-func readPlain(root *os.Root, name string, info fs.FileInfo, limit int64) ([]byte, error) {
-	if !info.Mode().IsRegular() {
-		return nil, ErrNotPlain
-	}
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
-	if errors.Is(err, unix.ELOOP) { // a link was put in its place
+func readPlain(root *os.Root, name string, limit int64, head bool) ([]byte, error) {
+	f, err := openAt(root, name, 0)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) { // a link, a socket
 		return nil, ErrNotPlain
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if is, err := f.Stat(); err != nil || !os.SameFile(info, is) {
-		return nil, errors.Join(err, ErrNotPlain)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || !head && info.Size() > limit {
+		return nil, ErrNotPlain
 	}
 	return io.ReadAll(io.LimitReader(f, limit))
 }
@@ -263,16 +412,19 @@ func Unchanged(f *os.File, e Entry) error {
 }
 
 // Busy returns the name of a file that somebody on this host has open for
-// writing, or "" when there is none, or when the kernel doesn't say: a read
-// lease is refused with EAGAIN while the file is open for writing
-// (fcntl(2), F_SETLEASE), but may be taken only on one's own files or with
-// CAP_LEASE, and not on every file system.
+// writing, or holds a lease on, or "" when there is none, or when the kernel
+// doesn't say: a read lease is refused with EAGAIN while the file is open for
+// writing (fcntl(2), F_SETLEASE), but may be taken only on one's own files or
+// with CAP_LEASE, and not on every file system.
 func Busy(root *os.Root, l Listing) string {
 	for _, e := range l.Entries {
 		if !e.Regular() {
 			continue
 		}
-		f, err := root.OpenFile(e.Name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+		f, err := openAt(root, e.Name, 0)
+		if errors.Is(err, ErrBusy) {
+			return e.Name
+		}
 		if err != nil {
 			continue // whether it can be read is for others to tell
 		}
@@ -309,20 +461,20 @@ func control(f *os.File, call func(fd uintptr) error) error {
 	return callErr
 }
 
-// Holes reports whether parts of f were never written: a client has set the
-// size first and fills the file in later. File systems without holes tell
-// that there are none.
-func Holes(f *os.File, size int64) bool {
-	var hole int64
+// Hole returns where in f, of that size, the first part begins that was never
+// written, or size when there is none: a client has set the size first and
+// fills the file in later, or a copying program left out zeros. File systems
+// without holes tell that there are none.
+func Hole(f *os.File, size int64) int64 {
+	hole := size
 	err := control(f, func(fd uintptr) (err error) {
 		hole, err = unix.Seek(int(fd), 0, unix.SEEK_HOLE)
 		return err
 	})
-	if err != nil {
-		return false
+	if _, back := f.Seek(0, io.SeekStart); err != nil || back != nil {
+		return size
 	}
-	_, err = f.Seek(0, io.SeekStart)
-	return err == nil && hole < size
+	return min(hole, size)
 }
 
 // Why a folder can't be moved, see Movable.
@@ -361,6 +513,7 @@ type Arrival struct {
 	Name      string
 	Content   uint64    // Listing.Content as it was judged; after the claim it has to be the same
 	Expired   bool      // it never became complete
+	Changing  string    // with Expired: what somebody writes to, or changes, all the time; "." is the folder itself
 	FirstSeen time.Time // by this process
 	Complete  time.Time // when it was judged
 }

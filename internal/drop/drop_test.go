@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,7 +16,7 @@ import (
 	"idenfy-batch/internal/drop"
 )
 
-func none(string) bool { return false }
+func none(drop.Entry) bool { return false }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -144,6 +146,9 @@ func TestOpenFile(t *testing.T) {
 	}{
 		{"link to a file of the folder", func(p string) error { return os.Symlink("a", p) }},
 		{"link to outside", func(p string) error { return os.Symlink("/etc/passwd", p) }},
+		{"link to nothing", func(p string) error { return os.Symlink("nowhere", p) }},
+		{"socket", func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o600, 0) }},
+		{"directory", func(p string) error { return os.Mkdir(p, 0o700) }},
 		{"fifo", func(p string) error { return unix.Mkfifo(p, 0o600) }},
 		{"another file", func(p string) error { return os.WriteFile(p, []byte("bbb"), 0o600) }},
 		{"nothing", func(string) error { return nil }},
@@ -151,13 +156,201 @@ func TestOpenFile(t *testing.T) {
 		p := filepath.Join(path, "b")
 		must(t, os.Remove(p))
 		must(t, swap.do(p))
-		if f, err := drop.OpenFile(root, b); err == nil {
-			t.Errorf("%s was opened in place of the file", swap.name)
+		f, err := drop.OpenFile(root, b)
+		if !errors.Is(err, drop.ErrChanged) {
+			t.Errorf("%s in place of the file: %v, and not ErrChanged", swap.name, err)
+		}
+		if err == nil {
 			must(t, f.Close())
 		}
 		if swap.name == "nothing" {
 			break
 		}
+	}
+}
+
+// A directory on the way to a file, replaced by a link: to the same directory
+// under another name, to outside, to nothing.
+func TestOpenBelow(t *testing.T) {
+	path, root := folder(t)
+	sub := filepath.Join(path, "sub")
+	must(t, os.Mkdir(sub, 0o700))
+	must(t, os.WriteFile(filepath.Join(sub, "c"), []byte("ccc"), 0o600))
+	l, err := drop.List(root, 10, none)
+	must(t, err)
+	c, _ := l.Find("sub/c")
+	f, err := drop.OpenFile(root, c)
+	must(t, err)
+	must(t, f.Close())
+	dir, _ := l.Find("sub")
+	d, err := drop.OpenDir(root, dir)
+	must(t, err)
+	must(t, d.Close())
+	must(t, os.Rename(sub, sub+".moved"))
+	for _, to := range []string{"sub.moved", "/etc", "nowhere", "a"} {
+		must(t, os.Symlink(to, sub))
+		for what, open := range map[string]func() (*os.File, error){
+			"file":      func() (*os.File, error) { return drop.OpenFile(root, c) },
+			"directory": func() (*os.File, error) { return drop.OpenDir(root, dir) },
+		} {
+			f, err := open()
+			if !errors.Is(err, drop.ErrChanged) {
+				t.Errorf("%s through a link to %s: %v", what, to, err)
+			}
+			if err == nil {
+				must(t, f.Close())
+			}
+		}
+		must(t, os.Remove(sub))
+	}
+}
+
+// What an uploader puts under the name of a record is told from it, and never
+// waited for.
+func TestReadFile(t *testing.T) {
+	path, root := folder(t)
+	must(t, os.Symlink("a", filepath.Join(path, "link")))
+	must(t, os.Symlink("/etc/passwd", filepath.Join(path, "outside")))
+	must(t, os.Symlink("nowhere", filepath.Join(path, "dangling")))
+	must(t, os.Mkdir(filepath.Join(path, "directory"), 0o700))
+	must(t, unix.Mknod(filepath.Join(path, "socket"), unix.S_IFSOCK|0o600, 0))
+	must(t, unix.Mkfifo(filepath.Join(path, "fifo"), 0o600))
+	writer, err := os.OpenFile(filepath.Join(path, "fifo"), os.O_RDWR, 0) // a FIFO with a writer never ends
+	must(t, err)
+	defer writer.Close()
+	for name, want := range map[string]error{
+		"a": nil, "link": drop.ErrNotPlain, "outside": drop.ErrNotPlain, "dangling": drop.ErrNotPlain, "directory": drop.ErrNotPlain,
+		"socket": drop.ErrNotPlain, "fifo": drop.ErrNotPlain, "nothing": fs.ErrNotExist,
+	} {
+		for _, read := range []func(*os.Root, string, int64) ([]byte, error){drop.ReadFile, drop.ReadHead} {
+			data, err := read(root, name, 100)
+			if !errors.Is(err, want) || err == nil && string(data) != "aaa" {
+				t.Errorf("%s: %q, %v", name, data, err)
+			}
+		}
+	}
+	if _, err := drop.ReadFile(root, "a", 2); !errors.Is(err, drop.ErrNotPlain) {
+		t.Errorf("over the limit: %v", err)
+	}
+	if head, err := drop.ReadHead(root, "a", 2); err != nil || string(head) != "aa" {
+		t.Errorf("the head: %q, %v", head, err)
+	}
+}
+
+// A file that is exchanged for a FIFO with a writer, all the time.
+func TestReadFileRace(t *testing.T) {
+	path, root := folder(t)
+	must(t, unix.Mkfifo(filepath.Join(path, "fifo"), 0o600))
+	writer, err := os.OpenFile(filepath.Join(path, "fifo"), os.O_RDWR, 0)
+	must(t, err)
+	defer writer.Close()
+	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
+		swapped := make(chan error)
+		go func() {
+			swapped <- unix.Renameat2(unix.AT_FDCWD, filepath.Join(path, "a"), unix.AT_FDCWD, filepath.Join(path, "fifo"), unix.RENAME_EXCHANGE)
+		}()
+		if _, err := drop.ReadFile(root, "a", 100); err != nil && !errors.Is(err, drop.ErrNotPlain) {
+			t.Errorf("%v", err)
+		}
+		must(t, <-swapped)
+	}
+}
+
+// The whole tree shows in the fingerprint, and counts.
+func TestTree(t *testing.T) {
+	path, root := folder(t)
+	must(t, os.MkdirAll(filepath.Join(path, "sub", "deeper"), 0o700))
+	must(t, os.WriteFile(filepath.Join(path, "sub", "deeper", "c"), []byte("ccc"), 0o600))
+	list := func() drop.Listing {
+		t.Helper()
+		l, err := drop.List(root, 10, none)
+		must(t, err)
+		return l
+	}
+	names := func(l drop.Listing) string {
+		var names []string
+		for _, e := range l.Entries {
+			names = append(names, e.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	before := list()
+	if got := names(before); got != "a b sub sub/deeper sub/deeper/c" {
+		t.Fatalf("listed: %s", got)
+	}
+	c := filepath.Join(path, "sub", "deeper", "c")
+	for name, change := range map[string]func() error{
+		"append": func() error { return os.WriteFile(c, []byte("cccc"), 0o600) },
+		"chmod":  func() error { return os.Chmod(c, 0o640) },
+		"new":    func() error { return os.WriteFile(filepath.Join(path, "sub", "d"), nil, 0o600) },
+	} {
+		must(t, change())
+		after := list()
+		if after.Content == before.Content || after.Full == before.Full {
+			t.Errorf("%s below does not show", name)
+		}
+		before = after
+	}
+	if l, err := drop.List(root, 3, none); err != nil || !l.More || len(l.Entries) != 3 || names(l) != "a b sub" {
+		t.Errorf("with a limit of 3: %s, %v", names(l), err)
+	}
+	deep := path
+	for range 200 {
+		deep = filepath.Join(deep, "x")
+	}
+	must(t, os.MkdirAll(deep, 0o700))
+	l, err := drop.List(root, 100, none)
+	must(t, err)
+	if l.Deep != strings.Repeat("x/", drop.MaxDepth-1)+"x" || l.More {
+		t.Errorf("200 deep: %q", l.Deep)
+	}
+}
+
+// Records are no entries, and don't count; but not any number of them.
+func TestRecords(t *testing.T) {
+	path, root := folder(t)
+	record := func(e drop.Entry) bool { return strings.HasPrefix(e.Name, "result") }
+	for i := range 90 {
+		must(t, os.WriteFile(filepath.Join(path, "result"+strconv.Itoa(i)), nil, 0o600))
+	}
+	must(t, os.MkdirAll(filepath.Join(path, "sub"), 0o700))
+	must(t, os.WriteFile(filepath.Join(path, "sub", "result"), nil, 0o600))
+	l, err := drop.List(root, 4, record)
+	must(t, err)
+	if len(l.Records) != 90 || len(l.Entries) != 4 || l.More {
+		t.Errorf("%d records, %d entries, more: %v", len(l.Records), len(l.Entries), l.More)
+	}
+	for i := range 5000 {
+		must(t, os.WriteFile(filepath.Join(path, "result"+strconv.Itoa(i)), nil, 0o600))
+	}
+	l, err = drop.List(root, 4, record)
+	must(t, err)
+	if len(l.Records) != 100 || len(l.Entries) != 4 || !l.More {
+		t.Errorf("%d records, %d entries, more: %v", len(l.Records), len(l.Entries), l.More)
+	}
+}
+
+// A write lease, as a Samba server holds it for a client that has the file
+// open: opening it is nothing to wait for.
+func TestLease(t *testing.T) {
+	path, root := folder(t)
+	l, err := drop.List(root, 10, none)
+	must(t, err)
+	b, _ := l.Find("b")
+	holder, err := os.OpenFile(filepath.Join(path, "b"), os.O_RDWR, 0)
+	must(t, err)
+	defer holder.Close()
+	if _, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skipf("this file system has no leases: %v", err)
+	}
+	if _, err := drop.OpenFile(root, b); !errors.Is(err, drop.ErrBusy) {
+		t.Errorf("opening: %v", err)
+	}
+	if _, err := drop.ReadFile(root, "b", 100); !errors.Is(err, drop.ErrBusy) {
+		t.Errorf("reading: %v", err)
+	}
+	if name := drop.Busy(root, l); name != "b" {
+		t.Errorf("busy: %q", name)
 	}
 }
 
@@ -199,17 +392,17 @@ func TestHoles(t *testing.T) {
 	_, err = f.Write(make([]byte, 64<<10))
 	must(t, err)
 	must(t, f.Sync())
-	if drop.Holes(f, 64<<10) {
+	if drop.Hole(f, 64<<10) != 64<<10 {
 		t.Error("zeros that were written are called a hole")
 	}
 	must(t, f.Truncate(256<<10))
-	if !drop.Holes(f, 256<<10) {
+	if drop.Hole(f, 256<<10) == 256<<10 {
 		t.Skip("this file system has no holes")
 	}
 	_, err = f.WriteAt([]byte("end"), 256<<10-3)
 	must(t, err)
-	if !drop.Holes(f, 256<<10) {
-		t.Error("a hole in the middle is not seen")
+	if at := drop.Hole(f, 256<<10); at != 64<<10 {
+		t.Errorf("a hole in the middle is seen at %d", at)
 	}
 }
 

@@ -135,6 +135,32 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// Bytes behind the end are legal, however many they are; the beginning of an
+// update is not.
+func TestBytesBehindTheEnd(t *testing.T) {
+	for _, w := range whole {
+		data := read(t, w.file)
+		for _, n := range []int{1, 9_000, pdfSteps - 3, pdfSteps, 300_000} {
+			for _, tail := range [][]byte{bytes.Repeat([]byte("x"), n), make([]byte, n), bytes.Repeat([]byte("%%EOF\n"), n/6)} {
+				long := append(bytes.Clone(data), tail...)
+				if info, err := walk(long); err != nil || info.End != int64(len(data))-w.after {
+					t.Errorf("%s with %d bytes behind it: %+v, %v", w.file, len(tail), info, err)
+				}
+			}
+		}
+		if w.format != imagefile.PDF {
+			continue
+		}
+		update := append(bytes.Clone(data), "\n7 0 obj\n<< /Length 300000 >>\nstream\n"+strings.Repeat("x", 300_000)...)
+		if _, err := walk(update); err == nil {
+			t.Errorf("%s with an update that was cut off is taken for whole", w.file)
+		}
+	}
+}
+
+// pdfSteps is by how much the search for a PDF's end goes on.
+const pdfSteps = 64 << 10
+
 func TestPaddedSampleIsWhole(t *testing.T) {
 	for _, size := range []int{100_000, 400_000, 5_000_000} {
 		data := sample.Pad(sample.Front(), size, 7)

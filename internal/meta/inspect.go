@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -45,9 +46,14 @@ type Image struct {
 type Report struct {
 	Meta    *Meta    // nil when there is none
 	Images  []Image  // to send, in order
-	Extra   []string // other files and directories, these with a slash
+	Extra   []string // other files and directories, these with a slash; at most mostExtra
+	More    int      // how many there are beyond those of Extra
 	Invalid []Reason // wrong, and no further upload mends it
 	Waits   []Reason // what is not there yet
+
+	// Passing says that something could not be read, which may change without
+	// the folder doing so.
+	Passing bool
 
 	SHA256 string // of meta.yaml as it was read, lower-case hex; empty: it wasn't
 
@@ -63,10 +69,13 @@ type Report struct {
 // files and quiet are the watcher's.
 func (r *Report) Complete() bool { return len(r.Invalid) == 0 && len(r.Waits) == 0 }
 
-// List reads the folder's listing, without the files that the daemon itself
-// has put there.
+// List reads the listing of the folder's tree. What the daemon itself has put
+// into the folder is no entry of it; what only has such a name is.
 func List(root *os.Root, lim Limits) (drop.Listing, error) {
-	return drop.List(root, lim.Files, sidecar.IsOwn)
+	self := uint32(os.Geteuid())
+	return drop.List(root, lim.Files, func(e drop.Entry) bool {
+		return e.Regular() && sidecar.IsOwn(e.Name) && (e.UID == self || e.UID == 0)
+	})
 }
 
 // Inspect checks the folder as it was listed. With quick set, images are read
@@ -89,7 +98,7 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && (!proof || !i.rep.Complete()) {
-		i.wait("still_changing", "", "still changing")
+		i.rep.Waits = append(i.rep.Waits, StillChanging("."))
 		return i.rep
 	}
 	i.content(files, quick)
@@ -131,10 +140,13 @@ func (i *inspector) names() {
 		i.wait("temporary_name", "", "the folder has the name of an upload in progress; rename it when it is whole")
 	}
 	if i.l.More {
-		i.invalid("too_many_files", "", "the folder holds more than %d files (limits.files); one folder is one submission, so split it up", i.lim.Files)
+		i.invalid("too_many_files", "", "the folder holds more than %d files and directories (limits.files); one folder is one submission, so split it up", i.lim.Files)
+	}
+	if i.l.Deep != "" {
+		i.invalid("too_deep", i.l.Deep, "%s: directories lie more than %d deep; one folder is one submission, so drop only what belongs to it", Show(i.l.Deep), drop.MaxDepth)
 	}
 	for _, e := range i.l.Entries {
-		if drop.Temporary(e.Name) {
+		if drop.Temporary(path.Base(e.Name)) {
 			i.wait("temporary_name", e.Name, "%s: the name of an upload in progress", Show(e.Name))
 		}
 	}
@@ -178,7 +190,7 @@ func (i *inspector) readMeta() ([]byte, bool) {
 // similar hints at a file that was perhaps meant.
 func (i *inspector) similar(match func(name string) bool) string {
 	for _, e := range i.l.Entries {
-		if match(e.Name) && !drop.Temporary(e.Name) {
+		if match(path.Base(e.Name)) && !drop.Temporary(path.Base(e.Name)) {
 			return fmt.Sprintf(" (there is %s; rename it if that is meant)", Show(e.Name))
 		}
 	}
@@ -191,7 +203,7 @@ func (i *inspector) choose() []Image {
 	byStem := map[string][]string{}
 	for _, e := range i.l.Entries {
 		stem, _, dot := strings.Cut(strings.ToUpper(e.Name), ".")
-		if dot && !drop.Temporary(e.Name) {
+		if dot && !strings.Contains(e.Name, "/") && !drop.Temporary(e.Name) {
 			byStem[stem] = append(byStem[stem], e.Name)
 		}
 	}
@@ -234,16 +246,26 @@ func (i *inspector) choose() []Image {
 			images = append(images, Image{Step: step, File: e, SHA256: m.SHA256.get(step)})
 		}
 	}
+	i.extra(known)
+	return images
+}
+
+// mostExtra bounds how many of the files that are not sent are named.
+const mostExtra = 256
+
+// extra notes what travels along.
+func (i *inspector) extra(known map[string]bool) {
 	for _, e := range i.l.Entries {
 		switch {
 		case known[e.Name]:
+		case len(i.rep.Extra) == mostExtra:
+			i.rep.More++
 		case e.Mode.IsDir():
 			i.rep.Extra = append(i.rep.Extra, Show(e.Name)+"/")
 		default:
 			i.rep.Extra = append(i.rep.Extra, Show(e.Name))
 		}
 	}
-	return images
 }
 
 // plainFile judges what kind of file e is.
@@ -345,10 +367,8 @@ func (i *inspector) image(img *Image) {
 	}
 	img.Format, img.Width, img.Height = info.Format, info.Width, info.Height
 	if img.SHA256 == "" {
-		// A file of which the size was set first reads as zeros where nothing
-		// was written, and zeros are image data like any other.
-		if drop.Holes(f, img.File.Size) {
-			i.wait("not_written", name, "%s has parts that were never written", Show(name))
+		if drop.Hole(f, img.File.Size) < written(info, img.File.Size) {
+			i.wait("not_written", name, "%s has parts that were never written; if it is whole and was copied with holes (rsync -S, cp --sparse), give its sha256 in %s", Show(name), Name)
 		}
 		return
 	}
@@ -362,11 +382,30 @@ func (i *inspector) image(img *Image) {
 	}
 }
 
+// written is how much of a file has to have been written. A file of which the
+// size was set first reads as zeros where nothing was written, and zeros are
+// image data like any other; but not in a PNG, whose checksums cover all of it.
+// What lies behind the end mark is no part of the image; but of a PDF it may be
+// an update that is still to come.
+func written(info imagefile.Info, size int64) int64 {
+	switch info.Format {
+	case imagefile.PNG:
+		return 0
+	case imagefile.PDF:
+		return size
+	default:
+		return info.End
+	}
+}
+
 func (i *inspector) open(e drop.Entry) (*os.File, bool) {
 	f, err := drop.OpenFile(i.root, e)
+	i.rep.Passing = i.rep.Passing || err != nil
 	switch {
 	case errors.Is(err, drop.ErrChanged):
-		i.wait("still_changing", e.Name, "still changing: %s", Show(e.Name))
+		i.rep.Waits = append(i.rep.Waits, StillChanging(e.Name))
+	case errors.Is(err, drop.ErrBusy):
+		i.wait("open_for_writing", e.Name, "%s: %v", Show(e.Name), drop.ErrBusy)
 	case err != nil:
 		i.unreadable(e.Name, err)
 	default:
@@ -375,7 +414,17 @@ func (i *inspector) open(e drop.Entry) (*os.File, bool) {
 	return nil, false
 }
 
+// StillChanging is the reason that the file name of the folder keeps changing;
+// "." is the folder itself.
+func StillChanging(name string) Reason {
+	if name == "." {
+		return Reason{Code: "still_changing", Message: "still changing"}
+	}
+	return Reason{Code: "still_changing", Field: name, Message: "still changing: " + Show(name)}
+}
+
 func (i *inspector) unreadable(name string, err error) {
+	i.rep.Passing = true
 	if errors.Is(err, fs.ErrPermission) {
 		i.wait("unreadable", name, "%s is unreadable for the daemon: fix with chmod g+r, in a folder whose group the daemon shares", Show(name))
 		return

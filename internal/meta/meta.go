@@ -164,9 +164,20 @@ func (c *checker) add(code, key, format string, args ...any) {
 	c.reasons = append(c.reasons, Reason{Code: code, Field: key, line: fault.Line, Message: Name + ": " + fault.Error()})
 }
 
+// empty tells a key that stands there without its value, and that nothing else
+// is wrong with.
+func (c *checker) empty(key, value string) bool {
+	return value == "" && c.lines[key] > 0 && !slices.ContainsFunc(c.reasons, func(r Reason) bool { return r.Field == key })
+}
+
 func (c *checker) images(m *Meta) {
 	if m.Images == nil {
 		return
+	}
+	for _, s := range stepNames {
+		if c.empty("images."+s, m.Images.get(s)) {
+			c.add("bad_value", "images."+s, "images.%s names no file; name it, or leave the line out if %s is not to be sent", s, s)
+		}
 	}
 	if *m.Images == (Steps{}) {
 		if !slices.ContainsFunc(c.reasons, func(r Reason) bool { return strings.HasPrefix(r.Field, "images") }) {
@@ -198,10 +209,13 @@ func (c *checker) hashes(m *Meta) {
 		step string
 		hash *string
 	}{{"FRONT", &m.SHA256.Front}, {"BACK", &m.SHA256.Back}, {"FACE", &m.SHA256.Face}} {
+		key := "sha256." + h.step
+		if c.empty(key, *h.hash) {
+			c.add("bad_value", key, "%s is empty; give the hash, or leave the line out", key)
+		}
 		if *h.hash == "" {
 			continue
 		}
-		key := "sha256." + h.step
 		*h.hash = strings.ToLower(*h.hash)
 		if !hashForm.MatchString(*h.hash) {
 			c.add("bad_value", key, "%s has to be 64 hexadecimal digits, as sha256sum prints", key)

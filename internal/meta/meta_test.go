@@ -106,6 +106,14 @@ func TestParseReasons(t *testing.T) {
 			`unknown_key images.SIDE: meta.yaml: line 4: unknown key "images.SIDE"; the keys are FRONT, BACK, FACE`,
 		}},
 		{"no image", good + "images: {}\n", []string{"bad_value images: meta.yaml: line 4: images names no file; leave it out to have FRONT.*, BACK.* and FACE.* found by name"}},
+		{"a step without its file", good + "images:\n  FRONT: a.jpg\n  FACE:\nsha256: {FRONT: ''}\n", []string{
+			"bad_value images.FACE: meta.yaml: line 6: images.FACE names no file; name it, or leave the line out if FACE is not to be sent",
+			"bad_value sha256.FRONT: meta.yaml: line 7: sha256.FRONT is empty; give the hash, or leave the line out",
+		}},
+		{"steps without files", good + "images: {FRONT: , FACE: ~}\n", []string{
+			"bad_value images.FRONT: meta.yaml: line 4: images.FRONT names no file; name it, or leave the line out if FRONT is not to be sent",
+			"bad_value images.FACE: meta.yaml: line 4: images.FACE names no file; name it, or leave the line out if FACE is not to be sent",
+		}},
 		{"traversal", good + "images:\n  FRONT: ../other/front.jpg\n  BACK: ..\n  FACE: 'a\\b.jpg'\n", []string{
 			"bad_file_name images.FRONT: meta.yaml: line 5: images.FRONT has to be a plain file name in the same folder, and it has a separator in it",
 			"bad_file_name images.BACK: meta.yaml: line 6: images.BACK has to be a plain file name in the same folder, and it means a directory",
