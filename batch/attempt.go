@@ -25,7 +25,7 @@ func (v *visit) unanswered(ctx context.Context) end {
 	last.State, last.Finished = sidecar.NoAnswer, sidecar.Now()
 	last.Message = "the daemon ended while it was sending"
 	last.DurationMS = max(last.Finished.Sub(last.Started.Time).Milliseconds(), 0)
-	v.set.Retry.charge(v.life)
+	v.set.Retry.charge(v.life, false)
 	v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *last})
 	return v.record(ctx) // due after its delay
 }
@@ -34,8 +34,8 @@ func (v *visit) unanswered(ctx context.Context) end {
 // once it is due and still as it was.
 func (v *visit) again(ctx context.Context) end {
 	// What a start finds is held against the recorded times, once; from then
-	// on the queue knows, by a clock that nobody sets. A probe goes on at once.
-	if at := v.set.Retry.due(v.life.Result, time.Now()); v.task.fresh && !v.task.probe && at.After(time.Now()) {
+	// on the queue knows, by a clock that nobody sets.
+	if at := v.set.Retry.due(v.life.Result, time.Now()); v.task.fresh && at.After(time.Now()) {
 		return end{again: v.come(at)}
 	}
 	why, err := v.inspect()
@@ -120,8 +120,8 @@ func (v *visit) attempt(ctx context.Context) end {
 			return e
 		}
 	}
-	if err := v.turn(ctx); err != nil { // the daemon stops
-		return v.stopped()
+	if err := v.turn(ctx); err != nil {
+		return v.notNow()
 	}
 	req, files, err := v.request()
 	defer closeAll(files)
@@ -138,7 +138,7 @@ func (v *visit) attempt(ctx context.Context) end {
 	if err := record.Show(v.dir, v.life); err != nil {
 		// Where that can't be written, nothing can be filed either.
 		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the disk failed before anything was sent"
-		if e := v.record(ctx); e.health != nothing || e.again == nil {
+		if e := v.record(ctx); e.fault.owner != nobody || e.again == nil {
 			return e
 		}
 		return v.failed(err)
@@ -309,36 +309,49 @@ func (v *visit) judge(ctx context.Context, a *sidecar.Attempt, err error) end {
 		a.HTTPStatus, a.Identifier, a.Message = apiErr.Status, apiErr.Identifier, apiErr.Message
 		a.RetryAfter = int64(apiErr.RetryAfter / time.Second)
 	}
+	if how == doubtfulFault && v.task.own {
+		how = ownFault
+	}
 	m := meanings[how]
 	a.State = m.state
 	if m.fate != journal.Unsent {
 		v.life.Fate = m.fate
 	}
-	v.set.Retry.charge(v.life)
+	v.set.Retry.charge(v.life, how == ownFault)
 	v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *a})
-	stopping := ctx.Err() != nil // then nothing is said of the service
+	stopping := ctx.Err() != nil // then a failure says nothing of the service
 	e := m.follow(v, ctx, apiErr)
-	switch {
-	case m.health == healthy:
-		return e.well()
-	case m.health == nothing || stopping:
-		return e
-	default:
-		return e.met(m.health, apiErr)
+	if m.answer != silence {
+		e.answer = m.answer
+		if v.life.Result.Outcome == sidecar.Rejected {
+			e.refusal = journal.RefusalKey(a)
+		}
 	}
+	if m.owner == nobody || stopping && m.answer == silence {
+		return e
+	}
+	return e.met(v.faultOf(apiErr, m.owner, m.doubtful))
 }
 
-// stopped ends a visit because the daemon stops.
-func (v *visit) stopped() end {
+// notNow ends a visit that can't ask the service now: the daemon stops, or the
+// account's gate is shut.
+func (v *visit) notNow() end {
 	if v.life.State == journal.Claimed {
 		return v.giveBack("the daemon stops")
 	}
 	return end{again: v.come(time.Now())}
 }
 
+// errShut says that the account's gate is shut.
+var errShut = errors.New("the account's gate is shut")
+
 // turn waits until the rate allows one more request. A stop ends that at once:
-// the grace is for what has begun.
+// the grace is for what has begun. With the account's gate shut it is nobody's
+// turn but the probe's.
 func (v *visit) turn(ctx context.Context) error {
+	if !v.task.may {
+		return errShut
+	}
 	if v.b.soft != nil {
 		if v.b.soft.Err() != nil {
 			return v.b.soft.Err()

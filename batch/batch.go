@@ -32,6 +32,7 @@ import (
 type Settings struct {
 	Concurrency int // submissions in flight
 	Retry       Retry
+	Rejections  int           // in a row with the same words, until that is taken for the account's fault; 0: any number
 	Grace       time.Duration // how long a stop waits for submissions in flight
 	DiskRetry   time.Duration // how long a folder waits that met a fault of the disk; 0: 30 s
 	Limits      meta.Limits
@@ -53,7 +54,6 @@ type Batch struct {
 
 	// Below: of the goroutine in Run only.
 	queue queue
-	row   []string // folders that met trouble, one after the other
 }
 
 // New returns a batch that works on the spool with the journal.
@@ -63,8 +63,9 @@ func New(set Settings, s *spool.Spool, j *journal.Journal, emit events.Sink) *Ba
 	return b
 }
 
-// Set changes the settings, at any time and from any goroutine. A pause ends
-// with it: what caused it may have been mended, and the next attempt tells.
+// Set changes the settings, at any time and from any goroutine. Where a gate is
+// shut one folder tries at once, unless the service asked for more patience:
+// what shut it may have been mended.
 func (b *Batch) Set(set Settings) {
 	b.settings.Store(&set)
 	select {
@@ -76,7 +77,7 @@ func (b *Batch) Set(set Settings) {
 // Left is what Run leaves undone.
 type Left struct {
 	InWork int    // folders in work, for the next start
-	Paused string // why submission is paused; empty: it isn't
+	Paused string // why a gate is shut, and the mend; empty: none is
 }
 
 // end is how far a visit came.
@@ -84,49 +85,46 @@ type end struct {
 	task   task
 	folder string
 	again  *task // how it goes on, when the folder is still in work
-	health health
-	disk   bool   // the fault is the disk's
-	reason string // of a fault
-	retry  time.Duration
+	wrote  bool  // the disk took what there was to write
+	fault  fault // what kept it from its end
+
+	answer  answer // what the service said, whatever became of the record
+	refusal string // of a rejection: what makes it the same as others
 }
 
-// health is what a visit says of the service.
-type health int
+// answer is what the service said in its own words. Any shows that the account
+// is well.
+type answer int
 
 const (
-	nothing health = iota // it wasn't asked
-	healthy               // it answered as it should
-	trouble               // no answer, or a server error: the folder or the service
-	fault                 // the service's fault, or the disk's
+	silence    answer = iota
+	reply             // no, or what it knows of a session
+	acceptance        // yes
 )
 
-// well notes that the service answered as it should, unless the disk has
-// failed as well: that comes first.
-func (e end) well() end {
-	e.health = max(e.health, healthy)
-	return e
-}
-
-// met notes that it did not.
-func (e end) met(h health, err *idenfy.Error) end {
-	if e.health == nothing {
-		e.health, e.reason, e.retry = h, err.Brief(), err.RetryAfter
+// met adds a fault to the end, unless the disk has failed as well: what could
+// not be recorded comes first.
+func (e end) met(f fault) end {
+	if e.fault.owner == nobody {
+		e.fault = f
+	}
+	if e.again != nil && f.owner == account && f.doubtful {
+		e.again.doubted = true
 	}
 	return e
 }
 
-// inARow is how many different folders have to meet trouble, with nothing
-// going well in between, until it is taken for the service's.
-const inARow = 3
-
 // Run works until ctx ends, or, with once, until intake was closed and nothing
-// is in flight, or submission is paused. Then it waits for what is in flight,
+// is in flight, or a gate is shut. Then it waits for what is in flight,
 // for as long as Settings.Grace; what has not ended by then is cut off, and
 // recorded as what it is. An error means that work, or the journal, could not
 // be read at the start.
 func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) (Left, error) {
 	if err := b.recover(ctx); err != nil && ctx.Err() == nil {
 		return Left{}, err
+	}
+	if err := b.remember(ctx); err != nil && ctx.Err() == nil {
+		return Left{}, fmt.Errorf("the journal: %w", err)
 	}
 	b.soft = ctx
 	// Submissions outlive ctx by the grace.
@@ -147,7 +145,8 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		b.queue.limit = b.settings.Load().Concurrency
+		set := b.settings.Load()
+		b.queue.limit, b.queue.most = set.Concurrency, set.Rejections
 		b.emit(events.Progress{InFlight: b.queue.inFlight, Parked: len(b.queue.waiting)})
 		if b.queue.prefersNew(time.Now()) {
 			intake = b.offer(intake, start)
@@ -155,7 +154,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 		for t, ok := b.queue.next(time.Now()); ok; t, ok = b.queue.next(time.Now()) {
 			start(t)
 		}
-		if once && b.queue.inFlight == 0 && (intake == nil || b.queue.gate.shut()) {
+		if once && b.queue.inFlight == 0 && (intake == nil || b.queue.barred(time.Now())) {
 			break
 		}
 		timer.Reset(b.queue.idle(time.Now()))
@@ -163,7 +162,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-b.changed:
-			b.reopen()
+			b.hasten()
 		case e := <-ends:
 			b.ended(e)
 		case a, ok := <-b.open(intake):
@@ -171,7 +170,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 				intake = nil
 				continue
 			}
-			start(b.arrive(task{arrival: &a}))
+			start(b.arrive(task{arrival: &a, asks: true}))
 		}
 	}
 	reserved()
@@ -180,7 +179,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	for b.queue.inFlight > 0 {
 		b.ended(<-ends)
 	}
-	return Left{InWork: len(b.queue.waiting), Paused: b.queue.gate.reason}, group.Wait()
+	return Left{InWork: len(b.queue.waiting), Paused: b.queue.paused()}, group.Wait()
 }
 
 // open returns intake while a new folder may begin.
@@ -198,7 +197,7 @@ func (b *Batch) offer(intake <-chan drop.Arrival, start func(task)) <-chan drop.
 		if !ok {
 			return nil
 		}
-		start(b.arrive(task{arrival: &a}))
+		start(b.arrive(task{arrival: &a, asks: true}))
 	default:
 	}
 	return intake
@@ -258,48 +257,55 @@ func (b *Batch) lost(ctx context.Context, id string, state journal.State) error 
 	return b.journal.Gone(id)
 }
 
-// reopen lets submission go on after a change of settings.
-func (b *Batch) reopen() {
-	if b.queue.gate.shut() {
-		b.queue.open(time.Now())
-		b.emit(events.Resumed{})
+// remember takes from the journal what was known of the account.
+func (b *Batch) remember(ctx context.Context) error {
+	set := b.settings.Load()
+	kept, err := b.journal.Gate(ctx)
+	if err != nil {
+		return err
+	}
+	// The newest tell enough: of many kinds of rejections, none is everybody's.
+	list, err := b.journal.Refused(ctx, 8*set.Rejections)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		b.queue.refused.add(r.Key, r.Folder, set.Rejections-1) // a further one has to come
+	}
+	if b.queue.account = restored(kept, set.Retry, time.Now()); b.queue.account.shut() {
+		b.tell(events.Account)
+	}
+	return nil
+}
+
+// hasten has shut gates probed after a change of settings.
+func (b *Batch) hasten() {
+	for _, o := range events.Owners() {
+		if g := b.queue.gateOf(o); g.shut() {
+			g.hasten(time.Now())
+			b.tell(o)
+		}
 	}
 }
 
 // ended notes the end of a visit.
 func (b *Batch) ended(e end) {
-	b.queue.end(e.task, e.again, time.Now())
-	switch e.health {
-	case healthy:
-		b.row = b.row[:0]
-		if b.queue.gate.shut() {
-			b.queue.open(time.Now())
-			b.emit(events.Resumed{})
-		}
-	case fault:
-		b.hold(e, e.reason)
-	case trouble:
-		if !slices.Contains(b.row, e.folder) {
-			b.row = append(b.row, e.folder)
-		}
-		if len(b.row) >= inARow || b.queue.gate.shut() {
-			b.hold(e, fmt.Sprintf("%d folders in a row met: %s", len(b.row), e.reason))
-		}
-	case nothing:
-		if e.task.probe {
-			b.queue.gate.until = time.Now() // it told nothing; take another
-			if e.again != nil {
-				b.queue.gate.until = time.Now().Add(time.Second) // it may be the only one
-			}
-		}
+	now := time.Now()
+	b.queue.end(e.task, e.again, now)
+	for _, o := range b.queue.note(&e, b.settings.Load().Retry, now) {
+		b.tell(o)
 	}
 }
 
-// hold pauses, or goes on pausing.
-func (b *Batch) hold(e end, reason string) {
-	if b.queue.gate.shut() && !e.task.probe {
-		return // one of those that were in flight when it began
+// tell says how a gate is now, and has the account's kept.
+func (b *Batch) tell(o events.Owner) {
+	g := b.queue.gateOf(o)
+	if o == events.Account {
+		b.journal.KeepGate(g.kept())
 	}
-	wait := b.queue.gate.fail(reason, e.retry, b.settings.Load().Retry, time.Now())
-	b.emit(events.Paused{Disk: e.disk, Reason: reason, Wait: wait})
+	if !g.shut() {
+		b.emit(events.GateOpened{Owner: o})
+		return
+	}
+	b.emit(events.GateShut{Owner: o, Reason: g.reason, Mend: g.mend, Since: g.since, Wait: max(time.Until(g.until), 0), Tries: g.tries})
 }

@@ -91,10 +91,10 @@ func (n *notes) take(e events.Event) {
 		n.add("vanished %s", e.Folder)
 	case events.Attempted:
 		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
-	case events.Paused:
-		n.add("paused %s", e.Reason)
-	case events.Resumed:
-		n.add("resumed")
+	case events.GateShut:
+		n.add("shut %s, %d tries: %s; %s", e.Owner, e.Tries, e.Reason, e.Mend)
+	case events.GateOpened:
+		n.add("opened %s", e.Owner)
 	case events.Progress:
 		n.inFlight.Store(int64(e.InFlight))
 		n.turns.Add(1)
@@ -489,7 +489,7 @@ func TestPauseWithNothingToDo(t *testing.T) {
 	b.start()
 	b.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no", Latency: 20 * time.Millisecond})
 	b.send("taken")
-	b.until("paused")
+	b.until("shut")
 	for range 100 { // somebody takes it away between two probes
 		if names, err := b.spool.List(spool.Work); err == nil && len(names) == 1 {
 			_ = os.RemoveAll(filepath.Join(b.spool.Path(spool.Work), names[0])) // a probe may be writing in it
@@ -504,7 +504,7 @@ func TestPauseWithNothingToDo(t *testing.T) {
 	b.api.Always(nil)
 	b.send("next")
 	b.want("next accepted done/next")
-	b.until("resumed")
+	b.until("opened")
 }
 
 func TestRetryAfterIsHonoured(t *testing.T) {
@@ -542,7 +542,7 @@ func TestPoison(t *testing.T) {
 	if ends[0] != "good0 accepted done/good0" || ends[4] != "good4 accepted done/good4" || ends[5] != "poison gave_up failed/poison" {
 		t.Errorf("ended: %v", ends)
 	}
-	if b.ev.has("paused") {
+	if b.ev.has("shut") {
 		t.Errorf("paused: %v", b.ev.list)
 	}
 	// Attempts without an answer may have been taken, so giving up is for a person.
@@ -791,7 +791,7 @@ func TestTargetMissing(t *testing.T) {
 	must(t, os.Rename(done, done+".away"))
 	b.start()
 	b.send("case")
-	b.until("paused")
+	b.until("shut")
 	must(t, os.Rename(done+".away", done))
 	b.want("case accepted done/case")
 	if n := b.api.Token(token("case")).Requests; n != 1 {
@@ -810,7 +810,7 @@ func TestOwnNameIsADirectory(t *testing.T) {
 	b.until("claimed bad")
 	b.send("good")
 	b.want("good accepted done/good")
-	if b.ev.has("paused") || b.api.Token(token("bad")).Requests != 0 {
+	if b.ev.has("shut") || b.api.Token(token("bad")).Requests != 0 {
 		t.Errorf("reports %v", b.ev.list)
 	}
 }

@@ -94,7 +94,7 @@ func (v *visit) record(ctx context.Context) end {
 	if err := record.Show(v.dir, v.life); err != nil {
 		return v.failed(err)
 	}
-	return end{again: v.come(v.set.Retry.due(v.life.Result, time.Now()))}
+	return end{again: v.come(v.set.Retry.due(v.life.Result, time.Now())), wrote: true}
 }
 
 // unrecorded keeps in memory what could not be recorded.
@@ -156,5 +156,5 @@ func (v *visit) move(context.Context) end {
 	if err != nil {
 		return v.diskFault(err)
 	}
-	return end{}
+	return end{wrote: true}
 }

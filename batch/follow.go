@@ -48,7 +48,7 @@ func (v *visit) refuseToken(ctx context.Context, err *idenfy.Error) end {
 	}
 	v.because("may_have_been_accepted", "an attempt got no clear answer, and now the token is refused: either that attempt was taken, or the token expired; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve. With scanRef in meta.yaml the daemon finds out by itself")
 	v.life.Fate = journal.Unsettled
-	return v.decide(ctx, sidecar.Unknown).well()
+	return answered(v.decide(ctx, sidecar.Unknown))
 }
 
 // settleRefused is refuseToken of an attempt that a visit before had recorded,
@@ -64,7 +64,7 @@ func (v *visit) retry(ctx context.Context, _ *idenfy.Error) end { return v.recor
 // retryOwn is retry of a folder that has failed by itself, and is given up when
 // that has lasted too long.
 func (v *visit) retryOwn(ctx context.Context, err *idenfy.Error) end {
-	if v.task.probe || !v.set.Retry.over(v.life) {
+	if v.task.probesAccount || !v.set.Retry.over(v.life) {
 		return v.record(ctx)
 	}
 	res := v.life.Result
@@ -99,20 +99,26 @@ func (v *visit) settle(ctx context.Context) (e end, over bool) {
 	case idenfy.WasTaken:
 		v.because("settled_by_status", "no clear answer came, but the session's status is %s, so the documents were taken", word)
 		v.life.Fate = journal.Taken
-		return v.decide(ctx, sidecar.Accepted).well(), true
+		return answered(v.decide(ctx, sidecar.Accepted)), true
 	case idenfy.TokenExpired:
 		v.because("token_expired", "no clear answer came, and the session's status is %s: the documents were not taken and the token expired; drop the folder again with a new token", word)
 		v.life.Fate = journal.Refused
-		return v.decide(ctx, sidecar.Rejected).well(), true
+		return answered(v.decide(ctx, sidecar.Rejected)), true
 	default:
 		return end{}, false
 	}
 }
 
+// answered notes that the service answered in its own words.
+func answered(e end) end {
+	e.answer = reply
+	return e
+}
+
 // question asks for a session's state. over tells that there was no answer,
 // and that the folder waits; an answer that tells nothing is TakenUnknown.
 func (v *visit) question(ctx context.Context, scanRef string) (state idenfy.Taken, word string, e end, over bool) {
-	if err := v.turn(ctx); err != nil { // the daemon stops: what the attempt before it came to is kept
+	if err := v.turn(ctx); err != nil { // the daemon stops, or the gate is shut: what the attempt before it came to is kept
 		return 0, "", v.record(ctx), true
 	}
 	state, word, err := v.set.API.Status(ctx, scanRef)
@@ -121,7 +127,11 @@ func (v *visit) question(ctx context.Context, scanRef string) (state idenfy.Take
 		case ctx.Err() != nil:
 			return 0, "", v.record(ctx), true
 		case apiErr.Class == idenfy.ServiceFault, apiErr.Class == idenfy.NotSent:
-			return 0, "", v.record(ctx).met(fault, apiErr), true
+			doubtful := endingOf(apiErr) == doubtfulFault
+			if doubtful && v.task.own {
+				return 0, "", v.record(ctx).met(v.faultOf(apiErr, folder, false)), true
+			}
+			return 0, "", v.record(ctx).met(v.faultOf(apiErr, account, doubtful)), true
 		}
 		return idenfy.TakenUnknown, "", end{}, false // the token decides; asking again would be polling
 	}

@@ -85,38 +85,44 @@ type ending int
 
 // The endings.
 const (
-	accepted     ending = iota // 200 and nothing else
-	rejected                   // the API's no to this folder
-	tokenRefused               // expired, used or unknown: one identifier for the three
-	serviceFault               // credentials, contract, quota, a wrong address, a proxy
-	serverError                // 5xx: it may have been taken
-	noAnswer                   // it left whole, and no answer came: it may have been taken
-	unfinished                 // it broke before its last byte
-	notSent                    // not one byte left
-	changed                    // what was being sent was no longer what had been looked at
-	unreadable                 // a file could not be read to its end
+	accepted      ending = iota // 200 and nothing else
+	rejected                    // the API's no to this folder
+	tokenRefused                // expired, used or unknown: one identifier for the three
+	serviceFault                // credentials, quota, a wrong address, a proxy: anybody would meet it
+	doubtfulFault               // contract, or an answer that is not the service's own: perhaps nobody else meets it
+	ownFault                    // the same again, while others were answered in between
+	serverError                 // 5xx: it may have been taken
+	noAnswer                    // it left whole, and no answer came: it may have been taken
+	unfinished                  // it broke before its last byte
+	notSent                     // not one byte left
+	changed                     // what was being sent was no longer what had been looked at
+	unreadable                  // a file could not be read to its end
 )
 
-// meaning is what an ending means for the folder and for the service.
+// meaning is what an ending means for the folder and for the account.
 type meaning struct {
-	state  sidecar.State // how the attempt is recorded
-	fate   journal.Fate  // of what was sent; Unsent leaves it as it was before
-	follow func(v *visit, ctx context.Context, err *idenfy.Error) end
-	health health
+	state    sidecar.State // how the attempt is recorded
+	fate     journal.Fate  // of what was sent; Unsent leaves it as it was before
+	follow   func(v *visit, ctx context.Context, err *idenfy.Error) end
+	answer   answer
+	owner    owner // of the fault, where it is one
+	doubtful bool  // see fault
 }
 
 // meanings says what each ending means, and how the visit goes on.
 var meanings = map[ending]meaning{
-	accepted:     {sidecar.Answered, journal.Taken, (*visit).accept, healthy},
-	rejected:     {sidecar.Answered, journal.Refused, (*visit).reject, healthy},
-	tokenRefused: {sidecar.Answered, journal.Unsent, (*visit).refuseToken, healthy},
-	serviceFault: {sidecar.Answered, journal.Unsent, (*visit).retry, fault},
-	serverError:  {sidecar.Answered, journal.Unsettled, (*visit).retryOwn, trouble},
-	noAnswer:     {sidecar.NoAnswer, journal.Unsettled, (*visit).retryOwn, trouble},
-	unfinished:   {sidecar.NoAnswer, journal.Unsent, (*visit).retryOwn, trouble},
-	notSent:      {sidecar.NotSent, journal.Unsent, (*visit).retry, fault},
-	changed:      {sidecar.NoAnswer, journal.Unsent, (*visit).changedWhileSent, nothing},
-	unreadable:   {sidecar.NoAnswer, journal.Unsent, (*visit).readAgain, nothing},
+	accepted:      {sidecar.Answered, journal.Taken, (*visit).accept, acceptance, nobody, false},
+	rejected:      {sidecar.Answered, journal.Refused, (*visit).reject, reply, folder, false},
+	tokenRefused:  {sidecar.Answered, journal.Unsent, (*visit).refuseToken, reply, folder, false},
+	serviceFault:  {sidecar.Answered, journal.Unsent, (*visit).retry, silence, account, false},
+	doubtfulFault: {sidecar.Answered, journal.Unsent, (*visit).retry, silence, account, true},
+	ownFault:      {sidecar.Answered, journal.Unsent, (*visit).retryOwn, silence, folder, false},
+	serverError:   {sidecar.Answered, journal.Unsettled, (*visit).retryOwn, silence, folder, true},
+	noAnswer:      {sidecar.NoAnswer, journal.Unsettled, (*visit).retryOwn, silence, folder, true},
+	unfinished:    {sidecar.NoAnswer, journal.Unsent, (*visit).retryOwn, silence, folder, true},
+	notSent:       {sidecar.NotSent, journal.Unsent, (*visit).retry, silence, account, false},
+	changed:       {sidecar.NoAnswer, journal.Unsent, (*visit).changedWhileSent, silence, folder, false},
+	unreadable:    {sidecar.NoAnswer, journal.Unsent, (*visit).readAgain, silence, folder, false},
 }
 
 // endingOf classifies the error of an attempt.
@@ -128,6 +134,9 @@ func endingOf(err *idenfy.Error) ending {
 		}
 		return rejected
 	case idenfy.ServiceFault:
+		if idenfy.Doubtful(err.Status, err.Identifier) {
+			return doubtfulFault
+		}
 		return serviceFault
 	case idenfy.ServerError:
 		return serverError

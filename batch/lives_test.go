@@ -1185,7 +1185,7 @@ func (w *world) outage() {
 	w.mu.Unlock()
 	w.say("the service refuses the account")
 	w.started()
-	w.drive(func() bool { return w.ev.has("paused") && w.ev.inFlight.Load() == 0 })
+	w.drive(func() bool { return w.ev.has("shut") && w.ev.inFlight.Load() == 0 })
 }
 
 // cutOff stops the daemon while the service has a request.
@@ -1214,8 +1214,8 @@ func (w *world) hidden() {
 	must(w.s, os.Rename(work, work+".hidden"))
 	must(w.s, os.Mkdir(work, 0o700))
 	w.say("something lies over work")
-	paused := w.ev.count("paused")
-	w.drive(func() bool { return w.ev.count("paused") > paused || w.broke.Load() })
+	paused := w.ev.count("shut")
+	w.drive(func() bool { return w.ev.count("shut") > paused || w.broke.Load() })
 	if err := os.Remove(work); err != nil {
 		w.s.Errorf("something was put into the wrong work: %v", err)
 		_ = os.Rename(work, work+".wrong")

@@ -323,7 +323,7 @@ func TestUnrecordedIsKept(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	p.dead.Store(true) // from the intent on
-	b.until("paused")
+	b.until("shut")
 	b.batch.Set(b.cfg)
 	p.dead.Store(false)
 	b.want("case accepted done/case")

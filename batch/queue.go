@@ -1,11 +1,12 @@
 package batch
 
 import (
-	"math/rand/v2"
+	"fmt"
 	"slices"
 	"time"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
 )
 
@@ -19,69 +20,96 @@ type task struct {
 	fresh    bool          // found at the start, and not looked at yet
 	behind   string        // the life whose end it waits for, though not beyond due
 	disk     bool          // it met a fault of the disk
-	probe    bool          // it tells whether the gate may open
+	asks     bool          // it is to ask the service; others only move and record
+	doubted  bool          // its last attempt met what may be its own fault, or the account's
+	heard    int           // answers of the service until then
+
+	// Set when it begins.
+	may           bool // it may ask the service
+	own           bool // others were answered since it was doubted: it meets its own fault
+	probesAccount bool // it tells whether that gate may open
+	probesDisk    bool
 
 	// unsaved is how the life went on, where that could not be recorded yet.
 	unsaved *journal.Life
 }
 
-// queue says what comes next. It knows no files and no clock: times come from
-// outside, and so does what became of a task.
+// queue says what comes next, and which gate is shut. It knows no files and no
+// clock: times come from outside, and so does what became of a task.
 type queue struct {
 	limit    int // tasks in flight
-	gate     gate
+	most     int // folders that are rejected with the same words, until that is the account's; 0: any number
+	account  gate
+	disk     gate
 	waiting  []task // in work
 	inFlight int
 	missed   map[string][]string // for each in flight, which ended meanwhile
+
+	heard   int      // answers that were the service's own
+	row     []string // lives that met a doubtful fault since the last of these
+	refused refusals
 }
 
-// gate holds submission back while the service, or the disk, is at fault.
-type gate struct {
-	reason  string // empty: it is open
-	until   time.Time
-	tries   int // probes that failed
-	probing bool
-}
-
-func (g *gate) shut() bool { return g.reason != "" }
-
-// passes reports whether a task may begin: through an open gate, or as the one
-// that probes a shut one.
-func (g *gate) passes(now time.Time) bool {
-	return !g.shut() || !g.probing && !now.Before(g.until)
-}
-
-// fail shuts the gate, or keeps it shut, for a time that grows with the tries,
-// and is at least as long as the service asked for.
-func (g *gate) fail(reason string, asked time.Duration, r Retry, now time.Time) (wait time.Duration) {
-	g.tries++
-	wait = max(time.Duration(rand.Int64N(int64(r.ceiling(g.tries))+1)), asked)
-	g.reason, g.until = reason, now.Add(wait)
-	return wait
-}
-
-// mayBegin reports whether one more task may begin.
-func (q *queue) mayBegin(now time.Time) bool {
-	return q.inFlight < q.limit && q.gate.passes(now)
-}
-
-// ready reports whether a task may begin at that time. A probe need not wait
-// for its time: the pause was longer, or it is the only one to try.
-func (q *queue) ready(t *task, now time.Time) bool {
-	if q.gate.shut() {
-		return t.behind == ""
+// gateOf returns the gate of an owner.
+func (q *queue) gateOf(o events.Owner) *gate {
+	if o == events.Disk {
+		return &q.disk
 	}
-	return !t.due.After(now)
+	return &q.account
 }
 
-// next returns the task in work that is to begin now.
+// paused says why a gate is shut; empty: none is.
+func (q *queue) paused() string {
+	for _, g := range []*gate{&q.disk, &q.account} {
+		if g.shut() {
+			return g.reason + "; " + g.mend
+		}
+	}
+	return ""
+}
+
+// barred reports whether a gate is shut, and not to be probed now.
+func (q *queue) barred(now time.Time) bool { return !q.disk.passes(now) || !q.account.passes(now) }
+
+// mayBegin reports whether one more task that asks the service may begin.
+func (q *queue) mayBegin(now time.Time) bool { return q.inFlight < q.limit && !q.barred(now) }
+
+// from is when a task may begin, but for a place in flight; not ok: something
+// else has to happen first. A probe need not wait for its time: the pause was
+// longer, or it is the only one to try. But what may be a folder's own fault
+// has the delay of that.
+func (q *queue) from(t *task) (at time.Time, ok bool) {
+	probes := false
+	for _, g := range []*gate{&q.disk, &q.account} {
+		if !g.shut() || g == &q.account && !t.asks {
+			continue
+		}
+		if g.probing {
+			return at, false
+		}
+		at, probes = latest(at, g.until), true
+	}
+	switch {
+	case !probes || t.doubted:
+		return latest(at, t.due), true
+	default:
+		return at, t.behind == ""
+	}
+}
+
+// next returns the task in work that is to begin now: by when it was due, and
+// as a probe first one that is not doubted.
 func (q *queue) next(now time.Time) (task, bool) {
-	if !q.mayBegin(now) {
+	if q.inFlight >= q.limit {
 		return task{}, false
 	}
 	first := -1
 	for i := range q.waiting {
-		if q.ready(&q.waiting[i], now) && (first < 0 || q.waiting[i].due.Before(q.waiting[first].due)) {
+		t := &q.waiting[i]
+		if at, ok := q.from(t); !ok || at.After(now) {
+			continue
+		}
+		if first < 0 || q.before(t, &q.waiting[first]) {
 			first = i
 		}
 	}
@@ -93,26 +121,38 @@ func (q *queue) next(now time.Time) (task, bool) {
 	return t, true
 }
 
+func (q *queue) before(a, b *task) bool {
+	if q.account.shut() && a.doubted != b.doubted {
+		return b.doubted
+	}
+	return a.due.Before(b.due)
+}
+
 // takes reports whether a new folder may begin: after those that were found in
-// work, and while the gate is shut only when there is none in work to probe
-// with.
+// work, and while a gate is shut only when there is none in work to probe with.
 func (q *queue) takes(now time.Time) bool {
 	if !q.mayBegin(now) {
 		return false
 	}
-	return !slices.ContainsFunc(q.waiting, func(t task) bool { return t.fresh || q.gate.shut() && t.behind == "" })
+	return !slices.ContainsFunc(q.waiting, func(t task) bool {
+		probes := q.disk.shut() || q.account.shut() && t.asks
+		return t.fresh || probes && t.behind == "" && !t.doubted
+	})
 }
 
 // prefersNew reports whether the next probe should be a new folder, if there
 // is one: every other is, lest all depend on one that fails by itself.
 func (q *queue) prefersNew(now time.Time) bool {
-	return q.gate.shut() && q.gate.tries%2 == 0 && q.mayBegin(now)
+	return (q.account.shut() || q.disk.shut()) && (q.account.tries+q.disk.tries)%2 == 0 && q.mayBegin(now)
 }
 
 // begin notes that a task is in flight.
 func (q *queue) begin(t task) task {
-	t.probe = q.gate.shut()
-	q.gate.probing = q.gate.probing || t.probe
+	t.may = t.asks || !q.account.shut()
+	t.probesAccount, t.probesDisk = t.asks && q.account.shut(), q.disk.shut()
+	t.own = t.doubted && q.heard > t.heard && !t.probesAccount
+	q.account.probing = q.account.probing || t.probesAccount
+	q.disk.probing = q.disk.probing || t.probesDisk
 	q.inFlight++
 	if q.missed == nil {
 		q.missed = map[string][]string{}
@@ -127,13 +167,17 @@ func (q *queue) end(t task, again *task, now time.Time) {
 	q.inFlight--
 	missed := q.missed[t.id]
 	delete(q.missed, t.id)
-	if t.probe {
-		q.gate.probing = false
+	if t.probesAccount {
+		q.account.probing = false
+	}
+	if t.probesDisk {
+		q.disk.probing = false
 	}
 	if again != nil {
 		if again.behind != "" && slices.Contains(missed, again.behind) { // it would not be told any more
 			again.behind, again.due = "", now
 		}
+		again.heard = q.heard
 		q.waiting = append(q.waiting, *again)
 		return
 	}
@@ -147,14 +191,116 @@ func (q *queue) end(t task, again *task, now time.Time) {
 	}
 }
 
-// open opens the gate. What met the disk's fault need not wait any longer.
-func (q *queue) open(now time.Time) {
-	q.gate = gate{}
-	for i := range q.waiting {
-		if q.waiting[i].disk {
-			q.waiting[i].due = now
-		}
+// note takes in what the end of a visit says of account and disk, and returns
+// whose gate was shut by it, or stays so after a try, or was opened.
+func (q *queue) note(e *end, r Retry, now time.Time) (changed []events.Owner) {
+	if q.noteDisk(e, r, now) {
+		changed = append(changed, events.Disk)
 	}
+	if q.noteAccount(e, r, now) {
+		changed = append(changed, events.Account)
+	}
+	return changed
+}
+
+func (q *queue) noteDisk(e *end, r Retry, now time.Time) bool {
+	failed, probe := e.fault.owner == disk, e.task.probesDisk
+	switch {
+	case failed && q.disk.shut() && !probe: // one of those that were in flight when it was shut
+	case failed:
+		q.disk.fail(e.fault, r, now)
+		return true
+	case probe && e.wrote:
+		q.disk = gate{}
+		for i := range q.waiting {
+			if q.waiting[i].disk {
+				q.waiting[i].due = now
+			}
+		}
+		return true
+	case probe:
+		q.disk.another(e.again != nil, now)
+	}
+	return false
+}
+
+func (q *queue) noteAccount(e *end, r Retry, now time.Time) bool {
+	g := &q.account
+	switch probe := e.task.probesAccount; {
+	case e.answer != silence:
+		return q.noteAnswer(e, r, now)
+	case e.fault.doubtful:
+		return q.noteDoubt(e, r, now)
+	case e.fault.owner == account && (!g.shut() || probe || g.tries == 0):
+		g.fail(e.fault, r, now)
+		g.refusal = ""
+		return true
+	case probe:
+		g.another(e.again != nil, now)
+	}
+	return false
+}
+
+// inARow is how many different folders have to meet a doubtful fault, with no
+// answer in between, until it is the account's for certain.
+const inARow = 3
+
+// noteDoubt takes in a fault that may be the folder's or the account's. If it
+// is more likely the account's, the gate is shut at the first, with no wait: how
+// others fare is to be known at once.
+func (q *queue) noteDoubt(e *end, r Retry, now time.Time) bool {
+	if !slices.Contains(q.row, e.task.id) {
+		q.row = append(q.row, e.task.id)
+	}
+	g, f := &q.account, e.fault
+	sure := len(q.row) >= inARow
+	if sure {
+		f.reason = fmt.Sprintf("%d folders in a row met: %s", len(q.row), f.reason)
+	}
+	switch {
+	case g.shut() && !e.task.probesAccount && (g.tries > 0 || !sure):
+		return false // one of those that were in flight when it was shut
+	case sure || g.tries > 0:
+		g.fail(f, r, now)
+	case g.shut() || f.owner == account:
+		if !g.shut() {
+			g.since = now
+		}
+		g.reason, g.mend, g.until = f.reason, f.mend, now
+	default:
+		return false // it backs off by itself
+	}
+	g.refusal = ""
+	return true
+}
+
+// noteAnswer takes in an answer that is the service's own: it works. But when
+// all are rejected with the same words, it is more likely that something
+// changed at the service, or in the account, than that all of them are bad.
+func (q *queue) noteAnswer(e *end, r Retry, now time.Time) bool {
+	q.heard++
+	q.row = nil
+	g, met := &q.account, 0
+	switch {
+	case e.answer == acceptance:
+		q.refused = nil
+	case e.refusal != "" && q.most > 0:
+		met = q.refused.add(e.refusal, e.folder, q.most)
+	}
+	switch {
+	case q.most > 0 && met >= q.most:
+		if g.refusal == e.refusal && !e.task.probesAccount {
+			return false // one of those that were in flight when it was shut
+		}
+		g.fail(rejectedByAll(met, e.refusal), r, now)
+		g.refusal = e.refusal
+		return true
+	case g.shut():
+		delete(q.refused, g.refusal)
+		*g = gate{}
+		return true
+	}
+	return false
 }
 
 // heartbeat is the longest that nothing happens.
@@ -163,17 +309,18 @@ const heartbeat = 5 * time.Second
 // idle is how long nothing will be due.
 func (q *queue) idle(now time.Time) time.Duration {
 	wait := heartbeat
-	if q.gate.shut() {
+	for _, g := range []*gate{&q.disk, &q.account} {
 		// Once that is over, what there is to wait for is a folder to probe
 		// with, or a place for it.
-		if until := q.gate.until.Sub(now); !q.gate.probing && until > 0 {
+		if until := g.until.Sub(now); g.shut() && !g.probing && until > 0 {
 			wait = min(wait, until)
 		}
-		return wait
 	}
 	if q.inFlight < q.limit {
 		for i := range q.waiting {
-			wait = min(wait, max(q.waiting[i].due.Sub(now), 0))
+			if at, ok := q.from(&q.waiting[i]); ok {
+				wait = min(wait, max(at.Sub(now), 0))
+			}
 		}
 	}
 	return wait

@@ -31,10 +31,10 @@ func (r Retry) ceiling(n int) time.Duration {
 // Exponential, with full jitter that is drawn from the id.
 //
 // Attempts that failed by the service's fault cost the folder nothing: the
-// pause that follows them is for all.
+// pause that follows them is for all. Where that is doubtful they do.
 func (r Retry) delay(res *sidecar.Result) time.Duration {
 	n := 0
-	for i := len(res.Attempts) - 1; i >= 0 && charged(&res.Attempts[i]); i-- {
+	for i := len(res.Attempts) - 1; i >= 0 && (charged(&res.Attempts[i]) || doubtful(&res.Attempts[i])); i-- {
 		n++
 	}
 	last := res.LastAttempt()
@@ -76,20 +76,27 @@ func charged(a *sidecar.Attempt) bool {
 	}
 }
 
-// charge adds the last attempt to what its folder has failed by itself. No attempt,
+// doubtful reports whether a failed attempt may speak against the folder, or
+// against the account: how others fare tells.
+func doubtful(a *sidecar.Attempt) bool {
+	return a.State == sidecar.Answered && !charged(a) && idenfy.Doubtful(a.HTTPStatus, a.Identifier)
+}
+
+// charge adds the last attempt to what its folder has failed by itself; own
+// tells that a doubtful one is. No attempt,
 // and no gap between two, counts for more than twice Max, so neither an outage,
 // nor a daemon that was off, nor a clock that was set forward uses up the time
 // until it is given up.
-func (r Retry) charge(l *journal.Life) {
+func (r Retry) charge(l *journal.Life, own bool) {
 	res := l.Result
 	last := res.LastAttempt()
-	if last == nil || !charged(last) {
+	if last == nil || !charged(last) && !own {
 		return
 	}
 	l.Charged++
 	l.Spent += min(time.Duration(last.DurationMS)*time.Millisecond, 2*r.Max)
 	for i := len(res.Attempts) - 2; i >= 0; i-- {
-		if a := &res.Attempts[i]; charged(a) {
+		if a := &res.Attempts[i]; charged(a) || doubtful(a) {
 			l.Spent += min(max(last.Started.Sub(a.Finished.Time), 0), 2*r.Max)
 			return
 		}

@@ -97,7 +97,7 @@ func spent(r Retry, res *sidecar.Result) *journal.Life {
 	l := &journal.Life{Result: &sidecar.Result{}}
 	for _, a := range res.Attempts {
 		l.Result.Attempts = append(l.Result.Attempts, a)
-		r.charge(l)
+		r.charge(l, false)
 	}
 	return l
 }
@@ -151,7 +151,7 @@ func TestOffIsNoTime(t *testing.T) {
 	r := Retry{GiveUpAfter: 24 * time.Hour, Max: 10 * time.Minute}
 	l := &journal.Life{Charged: 3, Result: &sidecar.Result{Attempts: attempts(sidecar.NoAnswer)}}
 	l.Result.Attempts[0].DurationMS = (25 * time.Hour).Milliseconds()
-	r.charge(l)
+	r.charge(l, false)
 	if r.over(l) || l.Charged != 4 {
 		t.Errorf("%+v", l)
 	}

@@ -35,7 +35,7 @@ func TestServiceFaults(t *testing.T) {
 		url  string
 		says string // in the reason of the pause
 	}{
-		"refused":             {url: "http://127.0.0.1:1", says: "refused"},
+		"refused":             {url: "http://127.0.0.1:1", says: "refuses the connection"},
 		"DNS failing":         {url: "http://idenfy.invalid", says: "idenfy.invalid"},
 		"TLS wrong":           {url: strange.URL, says: "certificate"},
 		"401":                 {step: &sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"}, says: "UNAUTHORIZED"},
@@ -74,8 +74,8 @@ func TestServiceFaults(t *testing.T) {
 					b.send(fmt.Sprintf("case%d", n))
 				}
 				for range 5 { // probes
-					b.until("paused")
-					for n, end := b.ev.count("paused"), time.Now().Add(20*time.Second); b.ev.count("paused") == n; time.Sleep(time.Millisecond) {
+					b.until("shut")
+					for n, end := b.ev.count("shut"), time.Now().Add(20*time.Second); b.ev.count("shut") == n; time.Sleep(time.Millisecond) {
 						if time.Now().After(end) {
 							t.Fatalf("no probe: %v", b.ev.list)
 						}
@@ -84,7 +84,7 @@ func TestServiceFaults(t *testing.T) {
 				if b.ev.has("ended") {
 					t.Errorf("something ended: %v", b.ev.list)
 				}
-				if !slices.ContainsFunc(b.ev.all(), func(s string) bool { return strings.HasPrefix(s, "paused") && strings.Contains(s, fault.says) }) {
+				if !slices.ContainsFunc(b.ev.all(), func(s string) bool { return strings.HasPrefix(s, "shut") && strings.Contains(s, fault.says) }) {
 					t.Errorf("no pause because of %q: %v", fault.says, b.ev.all())
 				}
 				left := b.end()

@@ -40,16 +40,18 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	if err != nil {
 		return nil, err
 	}
-	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, probe: true}}
+	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, may: true, probesAccount: true}}
 	var e end
 	if life.State == journal.Claimed {
 		e = v.examine(ctx)
-	} else if e = entries[v.state()](v, ctx); e.health == nothing && !life.Result.Outcome.Final() {
+	} else if e = entries[v.state()](v, ctx); e.fault.owner == nobody && !life.Result.Outcome.Final() {
 		e = entries[v.state()](v, ctx) // the first only noted the crash
 	}
 	switch res := v.life.Result; {
-	case e.health == fault:
-		return nil, errors.New(e.reason)
+	case e.fault.owner == account, e.fault.owner == disk:
+		return nil, fmt.Errorf("%s; %s", e.fault.reason, e.fault.mend)
+	case e.again == nil && !res.Outcome.Final():
+		return nil, errors.New(e.fault.reason)
 	case !res.Outcome.Final():
 		return res, fmt.Errorf("no end yet: %s", why(e, res))
 	default:
@@ -58,10 +60,10 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 }
 
 func why(e end, res *sidecar.Result) string {
-	if e.reason == "" && len(res.Reasons) > 0 {
+	if e.fault.reason == "" && len(res.Reasons) > 0 {
 		return res.Reasons[len(res.Reasons)-1].Message
 	}
-	return e.reason
+	return e.fault.reason
 }
 
 // resume returns the life of the folder to go on with.

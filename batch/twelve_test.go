@@ -483,7 +483,7 @@ func TestWay08WorkHidden(t *testing.T) {
 	b.putAs("copy", "first")
 	b.in <- b.arrival("copy")
 	b.until("claim failed copy")
-	b.until("paused")
+	b.until("shut")
 	time.Sleep(150 * time.Millisecond) // tries and probes
 	if b.ev.has("vanished") || b.ev.has("ended") {
 		t.Errorf("reports %v", b.ev.all())

@@ -169,10 +169,10 @@ const diskRetry = 30 * time.Second
 // diskFault ends a visit because of the disk, or of the journal on it: nothing
 // is lost, and it is tried again.
 func (v *visit) diskFault(err error) end {
-	e := end{health: fault, disk: true, reason: "the spool: " + err.Error()}
+	e := end{fault: v.faultOfDisk(err)}
 	if v.task.work != "" || v.stays {
 		e.again = v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry)))
-		e.again.disk = true
+		e.again.disk, e.again.asks = true, false
 	}
 	return e
 }
@@ -191,12 +191,19 @@ func (v *visit) failed(err error) end {
 
 // come is the task of a further visit.
 func (v *visit) come(due time.Time) *task {
-	return &task{id: v.task.id, work: v.task.work, due: due, unsaved: v.task.unsaved}
+	t := &task{id: v.task.id, work: v.task.work, due: due, unsaved: v.task.unsaved, asks: true}
+	if v.life != nil && v.life.Result != nil {
+		last := v.life.Result.LastAttempt()
+		t.doubted = last != nil && doubtful(last)
+	}
+	return t
 }
 
 // later ends a visit of a folder that can't be read now, by its own fault.
 func (v *visit) later(why string) end {
-	return end{again: v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry))), reason: why}
+	e := end{again: v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry))), fault: fault{owner: folder, reason: why}}
+	e.again.asks = false
+	return e
 }
 
 // release gives a folder back of which nothing was sent in this life.
@@ -212,7 +219,7 @@ func (v *visit) giveBack(why string) end {
 		if err := v.b.journal.Unclaim(v.task.id); err != nil {
 			return v.diskFault(err)
 		}
-		return end{health: fault, reason: why}
+		return end{fault: fault{owner: folder, reason: why}}
 	}
 	name, err := v.b.spool.Release(v.task.work)
 	if name != "" {
@@ -228,7 +235,7 @@ func (v *visit) giveBack(why string) end {
 	if err != nil {
 		return v.diskFault(err)
 	}
-	return end{}
+	return end{wrote: true}
 }
 
 // missing tells what a move met that found something missing: nil, if it is the

@@ -339,7 +339,13 @@ func TestScripts(t *testing.T) {
 // status is what scripts read of idenfy-batch status --json.
 type status struct {
 	Daemon *struct {
-		Paused string `json:"paused"`
+		Gates []struct {
+			Owner  string    `json:"owner"`
+			Reason string    `json:"reason"`
+			Mend   string    `json:"mend"`
+			Since  time.Time `json:"since"`
+			Next   time.Time `json:"next_try"`
+		} `json:"gates"`
 	} `json:"daemon"`
 	Places []struct {
 		Folders int `json:"folders"`
@@ -373,8 +379,11 @@ func TestStatusJSON(t *testing.T) {
 	var s status
 	l.until("paused, as status tells", func() bool {
 		s = l.status()
-		return s.Daemon != nil && strings.Contains(s.Daemon.Paused, "UNAUTHORIZED")
+		return s.Daemon != nil && len(s.Daemon.Gates) == 1
 	})
+	if g := s.Daemon.Gates[0]; g.Owner != "account" || !strings.Contains(g.Reason, "iDenfy refuses the key: HTTP 401, UNAUTHORIZED") || !strings.Contains(g.Mend, "reload") || g.Since.IsZero() || g.Next.IsZero() {
+		t.Errorf("gates: %+v", s.Daemon.Gates)
+	}
 	if len(s.Places) != 5 || s.Places[1].Folders != 1 {
 		t.Errorf("places: %+v", s.Places)
 	}
@@ -387,7 +396,7 @@ func TestStatusJSON(t *testing.T) {
 	}
 	out, err := l.command("status").Output()
 	must(t, err)
-	if text := string(out); !strings.Contains(text, "SUBMISSION IS PAUSED") || strings.Contains(text, "\x1b") {
+	if text := string(out); !strings.Contains(text, "SUBMISSION IS PAUSED") || !strings.Contains(text, "to mend it: see that API key") || strings.Contains(text, "\x1b") {
 		t.Errorf("status:\n%s", text)
 	}
 	if err := l.command("run").Run(); err == nil || err.(*exec.ExitError).ExitCode() != exitsFailed { //nolint:errorlint // of Run

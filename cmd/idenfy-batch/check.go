@@ -14,6 +14,7 @@ import (
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 )
 
@@ -41,6 +42,7 @@ wrong, 1 if anything else is.`,
 		say(out, "configuration", nil)
 		good := say(out, "spool "+cfg.Root, spool.Check(cfg.Spool()))
 		good = checkInbox(out, &cfg) && good
+		good = checkGates(c.Context(), out, &cfg) && good
 		client, err := daemon.NewClient(&cfg, versionText())
 		if !say(out, "credentials", err) {
 			return &exitError{code: exitFailed}
@@ -82,6 +84,19 @@ func checkInbox(out io.Writer, cfg *config.Config) bool {
 		}
 	}
 	return say(out, "folders in the inbox can be read and moved", errors.Join(errs...))
+}
+
+// checkGates tells whether a running daemon is paused, and what mends it.
+func checkGates(ctx context.Context, out io.Writer, cfg *config.Config) bool {
+	s, err := readState(ctx, cfg)
+	if s == nil || err != nil {
+		return true // none runs, or it can't be asked, which is said with the spool
+	}
+	var errs []error
+	for _, g := range s.Gates {
+		errs = append(errs, fmt.Errorf("paused because of the %s since %s: %s; %s", g.Owner, g.Since.Local().Format(time.DateTime), meta.Show(g.Reason), meta.Show(g.Mend)))
+	}
+	return say(out, "the running daemon is not paused", errors.Join(errs...))
 }
 
 // noSession is a reference that iDenfy never gives.

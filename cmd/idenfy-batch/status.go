@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
@@ -30,16 +32,24 @@ import (
 
 // readState returns the state of the daemon that works on the spool, or nil
 // when none does.
-func readState(paths spool.Paths) (*telemetry.State, error) {
-	locked, err := spool.Locked(paths)
+func readState(ctx context.Context, cfg *config.Config) (*telemetry.State, error) {
+	locked, err := spool.Locked(cfg.Spool())
 	if err != nil || !locked {
 		return nil, err
 	}
-	s, err := telemetry.NewStateFile(paths).Read()
-	if s == nil {
-		s = &telemetry.State{} // one runs, and that is all that is known
+	var s telemetry.State // if nobody tells: one runs, and that is all that is known
+	c, err := control.Dial(cfg.Root)
+	if errors.Is(err, control.ErrNoDaemon) { // it starts, or a command has the spool
+		return &s, nil
 	}
-	return s, err
+	if err != nil {
+		return &s, err
+	}
+	defer c.Close()
+	if err := c.State(ctx, &s); err != nil {
+		return &telemetry.State{}, nil // it starts, or ends
+	}
+	return &s, nil
 }
 
 // placeStatus is what status says of one directory.
@@ -63,7 +73,8 @@ type waitStatus struct {
 // waits for a person.
 type openStatus struct {
 	Folder   string   `json:"folder"`
-	Token    string   `json:"token_hint"` // enough to find the session in the dashboard
+	Age      int64    `json:"age_seconds"` // since it was claimed
+	Token    string   `json:"token_hint"`  // enough to find the session in the dashboard
 	Attempts int      `json:"attempts"`
 	Last     string   `json:"last,omitempty"` // how the last attempt ended
 	Reasons  []string `json:"reasons"`
@@ -100,7 +111,7 @@ daemon, and changes nothing.`,
 			return err
 		}
 		_ = daemon.Become(cfg.Spool()) // root sees what the daemon may do, not what root may; without a spool there is nothing to see
-		s := readStatus(&cfg)
+		s := readStatus(c.Context(), &cfg)
 		if *asJSON {
 			enc := json.NewEncoder(c.OutOrStdout())
 			enc.SetIndent("", "  ")
@@ -115,11 +126,11 @@ daemon, and changes nothing.`,
 	return c
 }
 
-func readStatus(cfg *config.Config) spoolStatus {
+func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	var s spoolStatus
 	paths := cfg.Spool()
 	var err error
-	if s.Daemon, err = readState(paths); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if s.Daemon, err = readState(ctx, cfg); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.Error = fmt.Sprintf("whether a daemon runs can't be told: %v; run this as root or as the daemon's user", err)
 	}
 	for _, p := range spool.Places() {
@@ -127,6 +138,14 @@ func readStatus(cfg *config.Config) spoolStatus {
 	}
 	s.Waiting = readInbox(cfg, paths[spool.Inbox])
 	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
+	for i := range s.Places {
+		if p := &s.Places[i]; p.Place == spool.Work { // each attempt gives a folder in work a new ctime
+			p.Oldest = 0
+			for _, o := range s.Work {
+				p.Oldest = max(p.Oldest, o.Age)
+			}
+		}
+	}
 	return s
 }
 
@@ -149,9 +168,15 @@ func readOpen(paths spool.Paths, p spool.Place) []openStatus {
 			own, _, _ = spool.Split(name)
 		}
 		st := openStatus{Folder: meta.Show(own), Reasons: []string{}}
+		if info, err := parent.Lstat(name); err == nil {
+			st.Age = int64(unchanged(info).Seconds()) // until there is a record
+		}
 		if dir, err := drop.Open(parent, name); err == nil {
 			if res, err := sidecar.Read(dir); err == nil {
 				st.Token, st.Attempts = res.Request.TokenHint, len(res.Attempts)
+				if at := res.Times.Claimed; !at.IsZero() {
+					st.Age = int64(max(time.Since(at.Time), 0).Seconds())
+				}
 				st.Last = lastAttempt(res)
 				for _, r := range res.Reasons {
 					st.Reasons = append(st.Reasons, r.Message)
@@ -305,8 +330,8 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	default:
 		fmt.Fprintf(out, "spool %s, daemon is running (process %d, since %s)\n", cfg.Root, s.Daemon.PID, s.Daemon.Since.Format(time.DateTime))
 	}
-	if s.Daemon != nil && s.Daemon.Paused != "" {
-		fmt.Fprintf(out, "SUBMISSION IS PAUSED since %s, and goes on by itself: %s\n", s.Daemon.PausedSince.Format(time.DateTime), meta.Show(s.Daemon.Paused))
+	if s.Daemon != nil {
+		printGates(out, s.Daemon.Gates)
 	}
 	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
@@ -345,6 +370,22 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	}
 }
 
+func printGates(out io.Writer, gates []telemetry.Gate) {
+	for _, g := range gates {
+		what := "SUBMISSION IS PAUSED"
+		if g.Owner == events.Disk {
+			what = "ALL IS PAUSED BECAUSE OF THE DISK"
+		}
+		fmt.Fprintf(out, "%s since %s: %s\n", what, g.Since.Local().Format(time.DateTime), meta.Show(g.Reason))
+		fmt.Fprintf(out, "    to mend it: %s\n", meta.Show(g.Mend))
+		next := "the next folder that comes"
+		if g.Next.After(time.Now()) {
+			next = "one folder at " + g.Next.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(out, "    it goes on by itself: %s tries (%d tries so far)\n", next, g.Tries)
+	}
+}
+
 func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 	if len(list) == 0 {
 		return
@@ -355,7 +396,7 @@ func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 			fmt.Fprintf(out, "  and %d more; --all shows them\n", len(list)-shown)
 			return
 		}
-		fmt.Fprintf(out, "  %s (token %s)\n", o.Folder, cmp.Or(o.Token, "not read yet"))
+		fmt.Fprintf(out, "  %s (token %s, claimed %s ago)\n", o.Folder, cmp.Or(o.Token, "not read yet"), time.Duration(o.Age)*time.Second)
 		if o.Last != "" {
 			fmt.Fprintf(out, "      %s\n", meta.Show(o.Last))
 		}

@@ -33,6 +33,11 @@ type Config struct {
 	// Concurrency is how many submissions are in flight at most, 1 to 64.
 	Concurrency int  `yaml:"concurrency"`
 	Rate        Rate `yaml:"rate"`
+	// RejectionsInARow is how many folders the API may reject with the same
+	// identifier and message, and none accepted in between, until submission
+	// pauses: then something else has changed than the folders. 0: any number;
+	// at most 10,000.
+	RejectionsInARow int `yaml:"rejections_in_a_row"`
 	// Completeness is the rule by which a folder is taken to be whole.
 	Completeness Completeness `yaml:"completeness"`
 	Limits       Limits       `yaml:"limits"`
@@ -145,6 +150,9 @@ func Default() Config {
 		API:         API{BaseURL: "https://ivs.idenfy.com", Timeout: Duration(time.Minute)},
 		Concurrency: 4,
 		Rate:        Rate{PerHour: 9000, Burst: 1000},
+
+		RejectionsInARow: 20,
+
 		Completeness: Completeness{
 			Settle: Duration(5 * time.Second), ReadyMarker: ".ready", Rescan: Duration(15 * time.Second),
 			WarnAfter: Duration(time.Hour), FailAfter: Duration(24 * time.Hour),
@@ -251,6 +259,7 @@ func (c *Config) check(bad func(key, format string, args ...any)) {
 	}
 	between("concurrency", c.Concurrency, 1, 64)
 	between("limits.files", c.Limits.Files, 4, 4096)
+	between("rejections_in_a_row", c.RejectionsInARow, 0, 10_000)
 	between("rate.per_hour", c.Rate.PerHour, 0, 1_000_000)
 	between("rate.burst", c.Rate.Burst, 1, 1_000_000)
 	if c.Limits.Request < 1000 || c.Limits.Request > 1e9 {

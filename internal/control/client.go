@@ -82,6 +82,16 @@ func (c *Client) Decide(ctx context.Context, d Decision) ([]Decided, error) {
 	return list, err
 }
 
+// soon is how long State waits for a daemon that starts, or hangs.
+const soon = 3 * time.Second
+
+// State has the daemon say how it is, into what is JSON of that.
+func (c *Client) State(ctx context.Context, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	return c.ask(ctx, "state", struct{}{}, into)
+}
+
 func (c *Client) ask(ctx context.Context, what string, question, into any) error {
 	body, err := json.Marshal(question)
 	if err != nil {

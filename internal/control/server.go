@@ -51,6 +51,8 @@ type Server struct {
 	Reload func(ctx context.Context) (note string, err error)
 	// Decide makes a decision; By is who asks, by the kernel's word.
 	Decide func(ctx context.Context, d Decision) []Decided
+	// State is what the daemon says of itself, as it goes into JSON.
+	State func() any
 
 	busy sync.WaitGroup // with what is being answered
 }
@@ -67,6 +69,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /reload", s.reload)
 	mux.HandleFunc("POST /decide", s.decide)
+	mux.HandleFunc("POST /state", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.State()) })
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(http.TimeoutHandler(allow(mux), maxTime, `{"error":"it took too long"}`), maxRequest),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -113,7 +114,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	if err != nil {
 		return Left{}, classify(err)
 	}
-	defer d.listeners(&cfg)()
+	d.listeners(&cfg)
 	if err := d.remember(ctx, &cfg); err != nil {
 		return Left{}, err
 	}
@@ -188,19 +189,14 @@ func classify(err error) error {
 	return &ConfigError{err}
 }
 
-// listeners makes those that hear of all events, and returns their end.
-func (d *daemon) listeners(cfg *config.Config) (end func()) {
-	file := telemetry.NewStateFile(cfg.Spool())
-	tell := func(err error) {
-		if err != nil {
-			d.emit(events.Trouble{What: "the state for idenfy-batch status could not be kept", Err: err})
-		}
-	}
+// listeners makes those that hear of all events.
+func (d *daemon) listeners(cfg *config.Config) {
 	d.log = telemetry.NewLog(d.o.Log, d.logLevel(cfg), cfg.Log.Format)
 	d.metrics = telemetry.NewMetrics(d.o.Version)
-	d.state = telemetry.NewKeeper(func(s telemetry.State) { tell(file.Write(s)) })
+	d.state = telemetry.NewKeeper()
 	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.o.Screen)
-	return func() { tell(file.Remove()) }
+	// Where earlier versions left it.
+	_ = os.Remove(filepath.Join(cfg.Spool()[spool.Work], ".state.json"))
 }
 
 func (d *daemon) logLevel(cfg *config.Config) string {
@@ -253,7 +249,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 		}
 	})
 	group.Go(func() error {
-		server := control.Server{Reload: d.reload, Decide: d.decide}
+		server := control.Server{Reload: d.reload, Decide: d.decide, State: func() any { return d.state.State() }}
 		if err := server.Serve(ctx, socket); err != nil {
 			d.emit(events.Trouble{What: "commands are not answered any more", Err: err})
 		}
@@ -264,6 +260,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	defer endLife()
 	group.Go(func() error { d.feedWatchdog(life); return nil })
 	group.Go(func() error { d.tellStatus(life); return nil })
+	group.Go(func() error { d.countFolders(life); return nil })
 
 	left, err := d.batch.Run(ctx, arrivals, d.o.Once)
 	told := ctx.Err() != nil

@@ -283,7 +283,7 @@ func (l *lab) calm(reloads int) {
 			if e.Attempt.State != sidecar.Answered {
 				l.t.Errorf("%s: attempt %+v", e.Folder, e.Attempt)
 			}
-		case events.Paused, events.Released, events.Stopping, events.Stopped:
+		case events.GateShut, events.Released, events.Stopping, events.Stopped:
 			l.t.Errorf("%T %+v", e, e)
 		}
 	}
@@ -328,7 +328,7 @@ func TestReloadKeys(t *testing.T) {
 	l.until("paused", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return slices.ContainsFunc(l.seen, func(e events.Event) bool { _, ok := e.(events.Paused); return ok })
+		return slices.ContainsFunc(l.seen, func(e events.Event) bool { _, ok := e.(events.GateShut); return ok })
 	})
 	must(t, os.WriteFile(l.cfg.API.KeyFile, []byte("key"), 0o600))
 	must(t, l.reload(func(c *config.Config) { c.Log.Level, c.Log.Format = "debug", "json" }, nil))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/spool"
 )
 
 // exporter serves metrics and health at one address. A nil one serves nothing.
@@ -72,5 +73,31 @@ func (e *exporter) close() {
 	defer cancel()
 	if e.server.Shutdown(ctx) != nil {
 		_ = e.server.Close() // what hangs on it may be cut
+	}
+}
+
+// recount is the time between two counts of the folders in the final places.
+const recount = 15 * time.Second
+
+// countFolders counts what lies in the final places, until ctx ends. What lies
+// in hold is counted there, since people take it away; in done and failed may
+// be very many, so that is what the journal filed there.
+func (d *daemon) countFolders(ctx context.Context) {
+	tick := time.NewTicker(recount)
+	defer tick.Stop()
+	for {
+		n := map[spool.Place]int{}
+		if names, err := d.spool.List(spool.Hold); err == nil { // else the batch says it
+			n[spool.Hold] = len(names)
+		}
+		if filed, err := d.journal.Filings(ctx); err == nil {
+			n[spool.Done], n[spool.Failed] = filed[string(spool.Done)], filed[string(spool.Failed)]
+		}
+		d.emit(events.Counted{Folders: n})
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
 }

@@ -58,6 +58,8 @@ func BatchSettings(cfg *config.Config, version string, client *idenfy.Client, li
 			First: time.Duration(cfg.Retry.First), Max: time.Duration(cfg.Retry.Max),
 			GiveUpAfter: time.Duration(cfg.Retry.GiveUpAfter),
 		},
+		Rejections: cfg.RejectionsInARow,
+
 		Grace:  time.Duration(cfg.ShutdownGrace),
 		Limits: Limits(cfg),
 		Daemon: sidecar.Daemon{Version: version, Host: host},

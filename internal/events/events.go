@@ -58,19 +58,36 @@ type (
 		Place  spool.Place
 		Name   string
 	}
-	// Paused tells that submission waits for the service, or, with Disk, for
-	// the disk; the next try is after Wait.
-	Paused struct {
-		Disk   bool
-		Reason string
+	// GateShut tells that a gate is shut, or stays shut after a try: all that
+	// needs its owner waits, and the next try is after Wait.
+	GateShut struct {
+		Owner  Owner
+		Reason string    // nothing of it comes from outside
+		Mend   string    // what a person can do
+		Since  time.Time // when it was shut first
 		Wait   time.Duration
+		Tries  int // that failed
 	}
-	// Resumed tells the end of that.
-	Resumed struct{}
+	// GateOpened tells the end of that.
+	GateOpened struct{ Owner Owner }
+	// Counted tells how many folders are in some places.
+	Counted struct{ Folders map[spool.Place]int }
 	// Progress tells that the batch is alive, and what it has to do: folders
 	// in flight, and those that wait in work.
 	Progress struct{ InFlight, Parked int }
 )
+
+// Owner is whose a fault is, where that holds up more than one folder.
+type Owner string
+
+// The owners that have a gate.
+const (
+	Account Owner = "account" // nothing is submitted
+	Disk    Owner = "disk"    // nothing is moved or recorded
+)
+
+// Owners returns them.
+func Owners() []Owner { return []Owner{Account, Disk} }
 
 // Mode says where the watcher's knowledge comes from.
 type Mode string
@@ -154,8 +171,9 @@ func (Released) event()         {}
 func (Vanished) event()         {}
 func (Attempted) event()        {}
 func (Ended) event()            {}
-func (Paused) event()           {}
-func (Resumed) event()          {}
+func (GateShut) event()         {}
+func (GateOpened) event()       {}
+func (Counted) event()          {}
 func (Progress) event()         {}
 func (FolderWaits) event()      {}
 func (WatchModeChanged) event() {}

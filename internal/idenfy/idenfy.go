@@ -117,8 +117,8 @@ func counter(c net.Conn) *countingConn {
 	return counting
 }
 
-// errNoProgress ends an exchange in which nothing moved for Options.Timeout.
-var errNoProgress = errors.New("no progress")
+// ErrNoProgress ends an exchange in which nothing moved for Options.Timeout.
+var ErrNoProgress = errors.New("no progress")
 
 // exchange is one request and its answer.
 type exchange struct {
@@ -134,7 +134,7 @@ type exchange struct {
 func (c *Client) do(ctx context.Context, path string, body io.Reader, length int64) (exchange, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(c.o.Timeout, func() { cancel(errNoProgress) })
+	watchdog := time.AfterFunc(c.o.Timeout, func() { cancel(ErrNoProgress) })
 	defer watchdog.Stop()
 	progress := func() { watchdog.Reset(c.o.Timeout) }
 
@@ -168,7 +168,7 @@ func (c *Client) do(ctx context.Context, path string, body io.Reader, length int
 	if err != nil {
 		cc := conn.Load()
 		notSent := !got.Load() || cc != nil && cc.written.Load() == before.Load()
-		if cause := context.Cause(ctx); errors.Is(cause, errNoProgress) {
+		if cause := context.Cause(ctx); errors.Is(cause, ErrNoProgress) {
 			err = fmt.Errorf("%w for %s", cause, c.o.Timeout)
 		}
 		return exchange{notSent: notSent}, err

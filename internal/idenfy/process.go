@@ -35,6 +35,21 @@ var serviceFaults = []string{
 	"UNAUTHORIZED", "PARTNER_CONTRACT_ERROR", "PERMISSIONS_ERROR", "TOO_MANY_REQUESTS", "METHOD_NOT_ALLOWED",
 }
 
+// sure are those of them that say something of the account alone: any request
+// would meet them.
+var sure = []string{"UNAUTHORIZED", "TOO_MANY_REQUESTS", "METHOD_NOT_ALLOWED"}
+
+// Doubtful reports whether an answer of the class ServiceFault may be met by
+// one request only, though it says nothing of that: a firewall's 403, or a
+// contract without that country.
+func Doubtful(status int, identifier string) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusTooManyRequests, http.StatusMethodNotAllowed:
+		return false
+	}
+	return status >= 400 && !slices.Contains(sure, identifier)
+}
+
 // Image is one image of a request.
 type Image struct {
 	Step string // FRONT, BACK or FACE
@@ -96,17 +111,6 @@ type Error struct {
 	Message    string        // the API's, shortened and made safe to show; or what went wrong
 	RetryAfter time.Duration // as the service asked; 0 when it didn't
 	Err        error         // the cause, where there is one
-	quotes     bool          // Message is the API's
-}
-
-// Brief is Error without the API's own text, for logs.
-func (e *Error) Brief() string {
-	if !e.quotes {
-		return e.Error()
-	}
-	c := *e
-	c.Message = "see result.json"
-	return c.Error()
 }
 
 func (e *Error) Error() string {
@@ -176,7 +180,6 @@ func classify(x *exchange) error {
 	a, isJSON, empty := x.parse()
 	e := &Error{Status: x.status, Identifier: a.Identifier, Message: a.Message, RetryAfter: retryAfter(x.header)}
 	says := a.Identifier != "" || a.Message != ""
-	e.quotes = says
 	if !says {
 		switch {
 		case empty:
@@ -190,7 +193,7 @@ func classify(x *exchange) error {
 	switch {
 	case x.bodyErr != nil:
 		// What was cut off may have been the error.
-		e.Class, e.quotes, e.Message, e.Err = NoAnswer, false, clean("the answer was cut off: "+redact(x.bodyErr), 300), x.bodyErr
+		e.Class, e.Message, e.Err = NoAnswer, clean("the answer was cut off: "+redact(x.bodyErr), 300), x.bodyErr
 	case x.status == http.StatusOK && empty:
 		return nil
 	case x.status == http.StatusOK && !says, x.status == http.StatusRequestTimeout:

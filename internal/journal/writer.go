@@ -170,6 +170,22 @@ func (w *writer) check(id *string) error {
 	return w.conn.QueryRowContext(ctx, "SELECT id, seq FROM journal").Scan(id, &w.seq)
 }
 
+// upgrade brings the schema up to this program's version, in one commit.
+func (w *writer) upgrade() error {
+	var v int
+	if err := w.conn.QueryRowContext(context.Background(), "PRAGMA user_version").Scan(&v); err != nil || v == version {
+		return err
+	}
+	return w.commit(func(t *tx) error {
+		for ; v < version; v++ {
+			t.exec(upgrades[v])
+		}
+		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
+		t.exec("UPDATE journal SET seq = seq + 1")
+		return t.err
+	})
+}
+
 // quickly is the size up to which a database is looked at as a whole when it is
 // opened, in bytes. A larger one is looked at where it is read.
 const quickly = 32 << 20

@@ -169,11 +169,16 @@ func ofBatch(log *logrus.Logger, e events.Event) {
 		attempted(folder(log, e.Folder, e.ID), &e.Attempt)
 	case events.Ended:
 		ended(folder(log, e.Result.Folder, e.Result.ID), e)
-	case events.Paused:
-		log.WithFields(logrus.Fields{"reason": e.Reason, "next_try": e.Wait.Round(time.Millisecond).String()}).
-			Error("submission is paused; folders are kept, and it goes on by itself")
-	case events.Resumed:
-		log.Info("submission goes on")
+	case events.GateShut:
+		text := "submission is paused; folders are kept, and it goes on by itself"
+		if e.Owner == events.Disk {
+			text = "submission is paused, and nothing is moved; folders are kept, and it goes on by itself"
+		}
+		log.WithFields(logrus.Fields{
+			"owner": string(e.Owner), "reason": e.Reason, "mend": e.Mend, "tries": e.Tries, "next_try": e.Wait.Round(time.Millisecond).String(),
+		}).Error(text)
+	case events.GateOpened:
+		log.WithField("owner", string(e.Owner)).Info("submission goes on")
 	}
 }
 

@@ -37,9 +37,9 @@ func NewMetrics(version string) *Metrics {
 		outcomes:  counters("folders_ended_total", "Folders that reached a final place, by outcome.", "outcome"),
 		attempts:  counters("attempts_total", "Attempts at a submission, by state.", "state"),
 		duration:  histogram("submit_duration_seconds", "Time from the start of an attempt to its end.", prometheus.ExponentialBuckets(0.05, 2, 12)),
-		folders:   gauges("folders", "Folders now, by place.", "place"),
+		folders:   gauges("folders", "Folders now, by place; in done and failed those that were filed there, whatever somebody took away since.", "place"),
 		oldest:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_oldest_seconds", Help: "Age of the oldest folder in the inbox."}),
-		paused:    gauges("paused", "1 while submission is paused, by kind of reason.", "reason"),
+		paused:    gauges("paused", "1 while submission is paused, by whose fault it is: account or disk.", "owner"),
 		rescans:   counter("rescans_total", "Scans of the whole inbox."),
 		rescan:    histogram("rescan_duration_seconds", "Time that a scan of the whole inbox took.", prometheus.ExponentialBuckets(0.001, 4, 9)),
 		overflows: counter("event_overflows_total", "Times that file events were lost and a rescan took their place."),
@@ -56,6 +56,9 @@ func NewMetrics(version string) *Metrics {
 	}
 	for _, s := range []sidecar.State{sidecar.Answered, sidecar.NoAnswer, sidecar.NotSent} {
 		m.attempts.WithLabelValues(string(s)) // from 0 on, so that a rise is seen
+	}
+	for _, o := range events.Owners() {
+		m.paused.WithLabelValues(string(o))
 	}
 	m.folders.WithLabelValues(string(spool.Work))
 	return m
@@ -89,15 +92,14 @@ func (m *Metrics) Take(e events.Event) {
 		m.duration.Observe(float64(e.Attempt.DurationMS) / 1000)
 	case events.Ended:
 		m.outcomes.WithLabelValues(string(e.Result.Outcome)).Inc()
-	case events.Paused:
-		kind := "service"
-		if e.Disk {
-			kind = "spool"
+	case events.GateShut:
+		m.paused.WithLabelValues(string(e.Owner)).Set(1)
+	case events.GateOpened:
+		m.paused.WithLabelValues(string(e.Owner)).Set(0)
+	case events.Counted:
+		for place, n := range e.Folders {
+			m.folders.WithLabelValues(string(place)).Set(float64(n))
 		}
-		m.paused.Reset()
-		m.paused.WithLabelValues(kind).Set(1)
-	case events.Resumed:
-		m.paused.Reset()
 	case events.Progress:
 		m.folders.WithLabelValues(string(spool.Work)).Set(float64(e.InFlight + e.Parked))
 	case events.FolderWaits:

@@ -23,7 +23,7 @@ func TestMonitoring(t *testing.T) {
 	m := telemetry.NewMetrics("1.0")
 	for _, e := range []events.Event{
 		events.Rescanned{Folders: 1, Oldest: time.Minute, Took: time.Second},
-		events.Paused{Disk: true, Reason: "x", Wait: time.Second},
+		events.GateShut{Owner: events.Disk, Reason: "x", Wait: time.Second},
 		events.WatchModeChanged{Mode: events.ByEvents},
 		events.Attempted{Folder: "x", ID: "y", Attempt: sidecar.Attempt{State: sidecar.Answered}},
 		events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"},

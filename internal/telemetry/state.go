@@ -2,12 +2,10 @@ package telemetry
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,13 +17,21 @@ import (
 
 // State is what the daemon tells others on the host while it runs.
 type State struct {
-	PID         int       `json:"pid"`
-	Since       time.Time `json:"since"`                  // start of the daemon
-	Paused      string    `json:"paused"`                 // why; empty: it isn't
-	PausedSince time.Time `json:"paused_since,omitzero"`  //
-	Mode        string    `json:"watch_mode"`             // see events.Mode; empty: not watching yet
-	Updated     time.Time `json:"updated"`                // last change of what stands here
-	ModeReason  string    `json:"watch_reason,omitempty"` //
+	PID        int       `json:"pid"`
+	Since      time.Time `json:"since"`                  // start of the daemon
+	Gates      []Gate    `json:"gates"`                  // those that are shut
+	Mode       string    `json:"watch_mode"`             // see events.Mode; empty: not watching yet
+	ModeReason string    `json:"watch_reason,omitempty"` //
+}
+
+// Gate is one that is shut: all that needs its owner waits.
+type Gate struct {
+	Owner  events.Owner `json:"owner"`
+	Reason string       `json:"reason"`
+	Mend   string       `json:"mend"` // what a person can do
+	Since  time.Time    `json:"since"`
+	Next   time.Time    `json:"next_try"`
+	Tries  int          `json:"tries"` // that failed
 }
 
 // Keeper keeps the state, and signs of life.
@@ -34,15 +40,13 @@ type Keeper struct {
 	inbox, inFlight, waiting atomic.Int64
 	accepted, failed, held   atomic.Int64
 
-	mu      sync.Mutex
-	state   State
-	publish func(State)
+	mu    sync.Mutex
+	state State
 }
 
-// NewKeeper returns a keeper. publish is called with each change of the state,
-// from any goroutine, one call at a time; it may be nil.
-func NewKeeper(publish func(State)) *Keeper {
-	k := &Keeper{publish: publish, state: State{PID: os.Getpid(), Since: time.Now()}}
+// NewKeeper returns a keeper.
+func NewKeeper() *Keeper {
+	k := &Keeper{state: State{PID: os.Getpid(), Since: time.Now(), Gates: []Gate{}}}
 	k.alive.Store(time.Now().UnixNano())
 	return k
 }
@@ -50,8 +54,6 @@ func NewKeeper(publish func(State)) *Keeper {
 // Take notes e; it is an events.Sink.
 func (k *Keeper) Take(e events.Event) {
 	switch e := e.(type) {
-	case events.Started:
-		k.update(func(*State) {})
 	case events.Adopted: // the batch has not begun, and all is well
 		k.alive.Store(time.Now().UnixNano())
 	case events.Progress:
@@ -62,21 +64,18 @@ func (k *Keeper) Take(e events.Event) {
 		k.inbox.Store(int64(e.Folders))
 	case events.Ended:
 		k.count(e.Place)
-	case events.Paused:
-		k.update(func(s *State) {
-			if s.Paused == "" {
-				s.PausedSince = time.Now()
-			}
-			s.Paused = e.Reason
-		})
-	case events.Resumed:
-		k.update(func(s *State) { s.Paused, s.PausedSince = "", time.Time{} })
+	case events.GateShut:
+		k.gate(e.Owner, Gate{Owner: e.Owner, Reason: e.Reason, Mend: e.Mend, Since: e.Since, Next: time.Now().Add(e.Wait), Tries: e.Tries})
+	case events.GateOpened:
+		k.gate(e.Owner)
 	case events.WatchModeChanged:
 		why := ""
 		if e.Err != nil {
 			why = e.Err.Error()
 		}
-		k.update(func(s *State) { s.Mode, s.ModeReason = string(e.Mode), why })
+		k.mu.Lock()
+		k.state.Mode, k.state.ModeReason = string(e.Mode), why
+		k.mu.Unlock()
 	}
 }
 
@@ -91,15 +90,13 @@ func (k *Keeper) count(p spool.Place) {
 	}
 }
 
-// update changes the state and publishes it.
-func (k *Keeper) update(change func(*State)) {
+// gate replaces what is said of an owner's gate; nothing: it is open.
+func (k *Keeper) gate(o events.Owner, is ...Gate) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	change(&k.state)
-	k.state.Updated = time.Now()
-	if k.publish != nil {
-		k.publish(k.state)
-	}
+	// Made anew: who was given the state before may still read it.
+	gates := slices.DeleteFunc(slices.Clone(k.state.Gates), func(g Gate) bool { return g.Owner == o })
+	k.state.Gates = append(gates, is...)
 }
 
 // State returns the state as it is now.
@@ -114,8 +111,8 @@ func (k *Keeper) State() State {
 func (k *Keeper) Summary() string {
 	s := fmt.Sprintf("%d in the inbox, %d being submitted, %d waiting for another try; since the start %d accepted, %d failed, %d held",
 		k.inbox.Load(), k.inFlight.Load(), k.waiting.Load(), k.accepted.Load(), k.failed.Load(), k.held.Load())
-	if why := k.State().Paused; why != "" {
-		s = "PAUSED (" + meta.Show(why) + "); " + s
+	for _, g := range k.State().Gates {
+		s = "PAUSED (" + meta.Show(g.Reason) + "); " + s
 	}
 	return s
 }
@@ -127,53 +124,18 @@ func (k *Keeper) Alive() time.Duration { return time.Since(time.Unix(0, k.alive.
 // stalled is how long without progress Health calls unhealthy.
 const stalled = time.Minute
 
-// Health serves the state, with 503 when there is no progress.
+// Health serves the state, with 503 when there is no progress, or a gate is
+// shut: then nothing that comes in would be submitted.
 func (k *Keeper) Health() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if k.Alive() > stalled {
+		s := k.State()
+		w.Header().Set("Content-Type", "application/json")
+		if k.Alive() > stalled || len(s.Gates) > 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.NewEncoder(w).Encode(k.State()) // the client is gone, which is its affair
+		_ = json.NewEncoder(w).Encode(struct {
+			Stalled bool `json:"stalled"`
+			State
+		}{k.Alive() > stalled, s}) // the client is gone, which is its affair
 	})
-}
-
-// StateFile is where a running daemon leaves its state for the status command,
-// in the spool's directory work. It is a convenience; losing it loses nothing.
-type StateFile string
-
-// NewStateFile returns the file of the spool at paths.
-func NewStateFile(paths spool.Paths) StateFile {
-	return StateFile(filepath.Join(paths[spool.Work], ".state.json"))
-}
-
-// Write replaces the file.
-func (f StateFile) Write(s State) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	temp := string(f) + ".tmp"
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, string(f))
-}
-
-// Read returns what was written last.
-func (f StateFile) Read() (*State, error) {
-	data, err := os.ReadFile(string(f))
-	if err != nil {
-		return nil, err
-	}
-	var s State
-	return &s, json.Unmarshal(data, &s)
-}
-
-// Remove takes the file away; none there is no error.
-func (f StateFile) Remove() error {
-	err := os.Remove(string(f))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

@@ -42,8 +42,9 @@ func TestLines(t *testing.T) {
 		{events.ClaimFailed{Folder: "x", Err: errors.New("no")}, map[string]any{"error": "no", "level": "warning"}},
 		{events.FolderWaits{Folder: "x", Age: time.Hour, Reasons: []meta.Reason{{Code: "truncated", Message: private}}}, map[string]any{"age": "1h0m0s"}},
 		{events.Recovered{Folders: 2}, map[string]any{"folders": 2.0}},
-		{events.Paused{Reason: "service fault", Wait: time.Second}, map[string]any{"reason": "service fault", "level": "error"}},
-		{events.Resumed{}, map[string]any{"level": "info"}},
+		{events.GateShut{Owner: events.Account, Reason: "refused", Mend: "see to the key", Wait: time.Second, Tries: 2}, map[string]any{"owner": "account", "reason": "refused", "mend": "see to the key", "next_try": "1s", "tries": 2.0, "level": "error"}},
+		{events.GateShut{Owner: events.Disk, Reason: "full"}, map[string]any{"owner": "disk", "reason": "full", "level": "error"}},
+		{events.GateOpened{Owner: events.Disk}, map[string]any{"owner": "disk", "level": "info"}},
 		{events.WatchModeChanged{Mode: events.Partial, Err: errors.New("no watch")}, map[string]any{"mode": "partial", "error": "no watch", "level": "warning"}},
 		{events.WatchModeChanged{Mode: events.ByEvents}, map[string]any{"mode": "events", "level": "info"}},
 		{events.Overflowed{Err: errors.New("overflow")}, map[string]any{"error": "overflow"}},
@@ -80,52 +81,52 @@ func TestLines(t *testing.T) {
 func TestLogSet(t *testing.T) {
 	var out bytes.Buffer
 	log := telemetry.NewLog(&out, "error", "json")
-	log.Take(events.Resumed{})
+	log.Take(events.GateOpened{Owner: events.Account})
 	if out.Len() > 0 {
 		t.Errorf("below its level: %s", out.String())
 	}
 	log.Set("info", "text")
-	log.Take(events.Resumed{})
+	log.Take(events.GateOpened{Owner: events.Account})
 	if !strings.Contains(out.String(), `msg="submission goes on"`) {
 		t.Errorf("no text: %s", out.String())
 	}
 }
 
-// The state is published with each change, and read back as it was.
+// The state has each gate that is shut, once.
 func TestState(t *testing.T) {
-	file := telemetry.NewStateFile(spool.Paths{spool.Work: t.TempDir()})
-	var states []telemetry.State
-	k := telemetry.NewKeeper(func(s telemetry.State) {
-		states = append(states, s)
-		if err := file.Write(s); err != nil {
-			t.Error(err)
-		}
-	})
-	take := events.Fan(k.Take, nil)
+	k := telemetry.NewKeeper()
+	since := time.Now().Add(-time.Hour)
+	shut := func(o events.Owner, reason string) events.GateShut {
+		return events.GateShut{Owner: o, Reason: reason, Mend: "mend", Since: since, Wait: time.Minute, Tries: 3}
+	}
 	for _, e := range []events.Event{
-		events.Paused{Reason: "first", Wait: time.Second}, events.Paused{Reason: "second", Wait: time.Second}, events.Resumed{},
-		events.Progress{}, events.WatchModeChanged{Mode: events.Partial, Err: errors.New("why")}, events.Reloaded{},
+		shut(events.Account, "first"), shut(events.Disk, "full"), shut(events.Account, "second"),
+		events.WatchModeChanged{Mode: events.Partial, Err: errors.New("why")},
 	} {
-		take(e)
+		k.Take(e)
 	}
-	if len(states) != 4 || states[1].Paused != "second" || !states[1].PausedSince.Equal(states[0].PausedSince) || states[2].Paused != "" {
-		t.Errorf("states: %+v", states)
+	s := k.State()
+	if len(s.Gates) != 2 || s.Gates[0].Reason != "full" || s.Gates[1].Reason != "second" || !s.Gates[1].Since.Equal(since) || s.Gates[1].Tries != 3 || time.Until(s.Gates[1].Next) < 50*time.Second {
+		t.Errorf("%+v", s.Gates)
 	}
-	s, err := file.Read()
-	if err != nil || s.Mode != "partial" || s.ModeReason != "why" || s.PID == 0 {
-		t.Errorf("read: %+v, %v", s, err)
+	if s.Mode != "partial" || s.ModeReason != "why" || s.PID == 0 {
+		t.Errorf("%+v", s)
 	}
-	if err := errors.Join(file.Remove(), file.Remove()); err != nil {
-		t.Error(err)
+	k.Take(events.GateOpened{Owner: events.Disk})
+	if now := k.State(); len(now.Gates) != 1 || now.Gates[0].Owner != events.Account || len(s.Gates) != 2 {
+		t.Errorf("opened: %+v; before: %+v", now.Gates, s.Gates)
 	}
 }
 
 func TestHandler(t *testing.T) {
-	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper(nil)
+	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper()
 	take := events.Fan(m.Take, k.Take)
 	take(events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"})
 	take(events.Rescanned{Folders: 3, Oldest: time.Minute, Took: time.Millisecond})
-	take(events.Paused{Disk: true, Reason: "the spool: disk", Wait: time.Second})
+	take(events.Counted{Folders: map[spool.Place]int{spool.Hold: 2, spool.Done: 7}})
+	take(events.GateShut{Owner: events.Account, Reason: "key"})
+	take(events.GateOpened{Owner: events.Account})
+	take(events.GateShut{Owner: events.Disk, Reason: "the disk is full", Wait: time.Second})
 	get := func(h http.Handler) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
@@ -135,7 +136,8 @@ func TestHandler(t *testing.T) {
 	for _, want := range []string{
 		`idenfy_batch_folders_ended_total{outcome="accepted"} 1`, `idenfy_batch_folders_ended_total{outcome="unknown"} 0`,
 		`idenfy_batch_folders{place="inbox"} 3`, "idenfy_batch_inbox_oldest_seconds 60", "idenfy_batch_rescans_total 1",
-		`idenfy_batch_paused{reason="spool"} 1`, `idenfy_batch_build_info{version="1.0"} 1`,
+		`idenfy_batch_paused{owner="disk"} 1`, `idenfy_batch_paused{owner="account"} 0`,
+		`idenfy_batch_folders{place="hold"} 2`, `idenfy_batch_folders{place="done"} 7`, `idenfy_batch_build_info{version="1.0"} 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not among the metrics", want)
@@ -144,10 +146,14 @@ func TestHandler(t *testing.T) {
 	if code != http.StatusOK {
 		t.Errorf("metrics: %d", code)
 	}
-	if s := k.Summary(); s != "PAUSED (the spool: disk); 3 in the inbox, 0 being submitted, 0 waiting for another try; since the start 1 accepted, 0 failed, 0 held" {
+	if s := k.Summary(); s != "PAUSED (the disk is full); 3 in the inbox, 0 being submitted, 0 waiting for another try; since the start 1 accepted, 0 failed, 0 held" {
 		t.Error(s)
 	}
-	if code, text := get(k.Health()); code != http.StatusOK || !strings.Contains(text, `"paused":"the spool: disk"`) {
+	if code, text := get(k.Health()); code != http.StatusServiceUnavailable || !strings.Contains(text, `"reason":"the disk is full"`) {
+		t.Errorf("healthz: %d %s", code, text)
+	}
+	take(events.GateOpened{Owner: events.Disk})
+	if code, text := get(k.Health()); code != http.StatusOK || !strings.Contains(text, `"gates":[]`) {
 		t.Errorf("healthz: %d %s", code, text)
 	}
 }

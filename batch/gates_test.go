@@ -1,0 +1,247 @@
+package batch_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+)
+
+// firewalls are what one before the service answers with.
+var firewalls = map[string]sandbox.Step{
+	"403":             {Status: 403, Body: "<html>blocked", ContentType: "text/html", Latency: time.Second},
+	"400":             {Status: 400, Body: "<html>bad request", ContentType: "text/html", Latency: time.Second},
+	"404":             {Status: 404, Latency: time.Second},
+	"of the contract": {Status: 400, Identifier: "PARTNER_CONTRACT_ERROR", Message: "no", Latency: time.Second},
+}
+
+// inFakeTime runs f with a batch and a sandbox in a bubble of fake time; first
+// all folders are made.
+func inFakeTime(t *testing.T, b *bench, folders []string, f func(t *testing.T, api *sandbox.Sandbox, arrivals map[string]drop.Arrival)) {
+	t.Helper()
+	arrivals := map[string]drop.Arrival{}
+	for _, name := range folders {
+		b.put(name)
+		arrivals[name] = b.arrival(name)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		api := sandbox.New(sandbox.Options{})
+		p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{}), down: func() error { return nil }}
+		ctx, stop := context.WithCancel(t.Context())
+		served := make(chan error)
+		go func() { served <- api.Serve(ctx, p) }()
+		b.t = t
+		b.cfg.Concurrency = 4
+		b.cfg.Retry.First, b.cfg.Retry.Max, b.cfg.Retry.GiveUpAfter = 2*time.Second, 10*time.Minute, time.Hour
+		b.startWith(idenfy.Options{BaseURL: "http://pipe", Timeout: time.Minute, Dial: p.dial})
+		b.ev.ended = make(chan string, len(folders))
+		f(t, api, arrivals)
+		b.end()
+		if v := api.Report().Violations; len(v) > 0 {
+			t.Error(v)
+		}
+		stop()
+		close(p.closed)
+		if err := <-served; err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Some folders that always meet a firewall, or an error of the contract, cost
+// the good ones beside them next to nothing, and are given up in the end.
+func TestFirewallBeforeSome(t *testing.T) {
+	const good, more = 60, 130
+	for name, step := range firewalls {
+		for _, bad := range []int{0, 1, 5} {
+			if bad == 0 && name != "403" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, %d", name, bad), func(t *testing.T) {
+				var folders, later []string
+				for n := range good {
+					if n < bad {
+						folders = append(folders, fmt.Sprintf("bad%d", n))
+					}
+					folders = append(folders, fmt.Sprintf("good%02d", n))
+				}
+				if bad == 1 && name == "403" {
+					for n := range more {
+						later = append(later, fmt.Sprintf("later%03d", n))
+					}
+				}
+				b := newBench(t)
+				inFakeTime(t, b, slices.Concat(folders, later), func(t *testing.T, api *sandbox.Sandbox, arrivals map[string]drop.Arrival) {
+					api.Decide(func(tok string, _ int) sandbox.Step {
+						if strings.HasPrefix(tok, "TOKEN-bad") {
+							return step
+						}
+						return sandbox.Step{Latency: time.Second}
+					})
+					beside(t, b, folders, later, bad, arrivals)
+				})
+			})
+		}
+	}
+}
+
+func beside(t *testing.T, b *bench, folders, later []string, bad int, arrivals map[string]drop.Arrival) {
+	t.Helper()
+	begin := time.Now()
+	go func() { // the watcher
+		for _, name := range folders {
+			b.in <- arrivals[name]
+		}
+	}()
+	for range len(folders) - bad {
+		if end := <-b.ev.ended; !strings.HasPrefix(end, "good") || !strings.Contains(end, "accepted") {
+			t.Error(end)
+		}
+	}
+	// 15 s at the best; each attempt of a bad one takes a place for a second.
+	if took := time.Since(begin); took > time.Duration(15*1.2)*time.Second+time.Duration(bad)*2*time.Second {
+		t.Errorf("the good ones took %s beside %d", took, bad)
+	}
+	for n, name := range later { // each minute one
+		select {
+		case end := <-b.ev.ended:
+			if end != "bad0 gave_up failed/bad0" || n < 55 {
+				t.Errorf("after %d minutes: %s", n, end)
+			}
+			return
+		case <-time.After(time.Minute):
+			b.in <- arrivals[name]
+			if end := <-b.ev.ended; !strings.Contains(end, "accepted") {
+				t.Error(end)
+			}
+		}
+	}
+	if len(later) > 0 {
+		t.Errorf("not given up: %v", b.ev.all())
+	}
+}
+
+// The only folder, and it meets a firewall: nobody can tell whose fault that
+// is, so the folder is kept, and tried now and then, for as long as it lasts.
+func TestFirewallBeforeTheOnlyOne(t *testing.T) {
+	for name, step := range firewalls {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			inFakeTime(t, b, []string{"case", "next"}, func(t *testing.T, api *sandbox.Sandbox, arrivals map[string]drop.Arrival) {
+				api.Always(&step)
+				b.in <- arrivals["case"]
+				time.Sleep(5 * time.Hour)
+				if n := api.Report().Requests; n < 20 || n > 100 || b.ev.has("ended") || !b.ev.has("shut account") {
+					t.Errorf("after five hours: %d requests, %v", n, b.ev.all())
+				}
+				api.Always(nil)
+				begin := time.Now()
+				b.in <- arrivals["next"] // it need not wait for the other's delay
+				if end := <-b.ev.ended; end != "next accepted done/next" || time.Since(begin) > 5*time.Second {
+					t.Errorf("%s, after %s", end, time.Since(begin))
+				}
+				if end := <-b.ev.ended; end != "case accepted done/case" {
+					t.Error(end)
+				}
+			})
+		})
+	}
+}
+
+// requests notes when requests come.
+type requests struct {
+	mu   sync.Mutex
+	at   []time.Time
+	step sandbox.Step
+}
+
+func (r *requests) decide(string, int) sandbox.Step {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at = append(r.at, time.Now())
+	return r.step
+}
+
+func (r *requests) set(step sandbox.Step) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.step = step
+}
+
+// gap is the time between the first request and the second.
+func (r *requests) gap() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.at) < 2 {
+		return 0
+	}
+	return r.at[1].Sub(r.at[0])
+}
+
+// What a service asked for is kept over a restart and a reload: nothing goes
+// out before, neither what waits nor what is new.
+func TestRetryAfterOutlives(t *testing.T) {
+	for name, what := range map[string]func(*bench){
+		"a restart": func(b *bench) { b.end(); b.start() },
+		"a crash": func(b *bench) {
+			b.cfg.Grace = 0
+			b.end()
+			b.start()
+		},
+		"a reload": func(b *bench) { b.batch.Set(b.cfg) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			r := &requests{step: sandbox.Step{Status: 429, Identifier: "TOO_MANY_REQUESTS", Message: "slow", RetryAfter: "2"}}
+			b.api.Decide(r.decide)
+			b.start()
+			b.send("case")
+			b.until("shut account")
+			r.set(sandbox.Step{})
+			what(b)
+			b.put("new")
+			a := b.arrival("new")
+			go func() { b.in <- a }()
+			ends := []string{<-b.ev.ended, <-b.ev.ended}
+			slices.Sort(ends)
+			if !slices.Equal(ends, []string{"case accepted done/case", "new accepted done/new"}) {
+				t.Error(ends)
+			}
+			if gap := r.gap(); gap < 1900*time.Millisecond {
+				t.Errorf("asked for 2 s, the next request came after %s", gap)
+			}
+		})
+	}
+}
+
+// While the account's gate is shut, what is decided is filed all the same.
+func TestFiledWhileTheAccountWaits(t *testing.T) {
+	b := newBench(t)
+	b.cfg.DiskRetry = 10 * time.Millisecond
+	done := b.spool.Path(spool.Done)
+	must(t, os.Rename(done, done+".away"))
+	b.start()
+	b.send("case") // it is accepted, and can't be filed
+	b.until("shut disk")
+	b.api.Always(&sandbox.Step{Status: 429, Identifier: "TOO_MANY_REQUESTS", Message: "slow", RetryAfter: "600"})
+	b.send("other")
+	b.until("shut account")
+	must(t, os.Rename(done+".away", done))
+	b.want("case accepted done/case")
+	b.until("opened disk")
+	if b.ev.has("opened account") {
+		t.Error("it opened the account's gate")
+	}
+}
