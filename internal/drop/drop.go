@@ -162,6 +162,8 @@ func entry(name string, info fs.FileInfo) Entry {
 // listed.
 var ErrChanged = errors.New("the file changed")
 
+var ErrBusy = errors.New("somebody has it open")
+
 // OpenFile opens the regular file e for reading. When the name now means
 // another file, or a changed one, the error is ErrChanged. It never waits, and
 // never opens what is not a regular file.

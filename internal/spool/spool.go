@@ -68,6 +68,7 @@ type Paths map[Place]string
 type Spool struct {
 	paths   Paths
 	lock    *os.File
+	group   int        // of done: who may read what has ended
 	probing sync.Mutex // one probe at a time
 }
 
@@ -101,7 +102,16 @@ func Open(paths Paths) (*Spool, error) {
 		return nil, err
 	}
 	s := &Spool{paths: paths, lock: lock}
-	if err := s.Probe(); err != nil {
+	err = s.Probe()
+	if err == nil {
+		err = s.rewrap()
+	}
+	var done unix.Stat_t
+	if err == nil {
+		err = unix.Stat(paths[Done], &done)
+		s.group = int(done.Gid)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -164,11 +174,21 @@ func (s *Spool) Has(id string) (bool, error) {
 
 // Has is Spool.Has, of whatever directory is at work's path.
 func (paths Paths) Has(id string) (bool, error) {
-	names, err := paths.List(Work)
-	return slices.ContainsFunc(names, func(name string) bool {
-		_, is, _ := Split(name)
-		return is == id
-	}), err
+	// Between two looks at the names, for it may get out of its wrapper just
+	// then.
+	for range 2 {
+		names, err := paths.List(Work)
+		if err != nil || slices.ContainsFunc(names, func(name string) bool {
+			_, is, _ := Split(name)
+			return is == id
+		}) {
+			return err == nil, err
+		}
+		if _, err := os.Lstat(filepath.Join(paths[Work], wrapPrefix+id)); err == nil {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // OpenFolder opens a folder in a place, without following a link.
@@ -467,8 +487,8 @@ func (s *Spool) Claim(name, id string) (string, error) {
 	return workName, err
 }
 
-// Split parts a name in work into the folder's own name and its id. It is not
-// ok for a name that Claim did not make.
+// Split parts a name in work into the folder's own name, of which the end may
+// be left out, and its id. It is not ok for a name that Claim did not make.
 func Split(workName string) (name, id string, ok bool) {
 	cut := len(workName) - idLength - 1
 	if cut < 1 || workName[cut] != '.' {
@@ -481,12 +501,11 @@ func Split(workName string) (name, id string, ok bool) {
 	return name, id, true
 }
 
-// Release moves a claimed folder back to the inbox, and returns its name
-// there: its own, or one with a suffix when that is taken by now. With an
-// error it is still in work, and the name is empty; or it has got a name, and
-// the move may not survive a power cut.
-func (s *Spool) Release(workName string) (string, error) {
-	name, _, _ := Split(workName)
+// Release moves a claimed folder back to the inbox under the name that it was
+// dropped with, and returns that, or one with a suffix when it is taken by now.
+// With an error it is still in work, and the name is empty; or it has got a
+// name, and the move may not survive a power cut.
+func (s *Spool) Release(workName, name string) (string, error) {
 	return s.moveFree(Work, workName, Inbox, name)
 }
 

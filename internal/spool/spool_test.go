@@ -60,7 +60,7 @@ func TestMoves(t *testing.T) {
 	work, err := s.Claim("case-8", spool.NewID())
 	must(t, err)
 	drop(t, s, "case-8") // a new one meanwhile
-	name, err := s.Release(work)
+	name, err := s.Release(work, "case-8")
 	must(t, err)
 	if name != "case-8.2" {
 		t.Errorf("released as %s", name)
