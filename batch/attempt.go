@@ -40,7 +40,7 @@ func (v *visit) again(ctx context.Context) end {
 	}
 	why, err := v.inspect()
 	if err != nil {
-		return v.diskFault(err)
+		return v.failed(err)
 	}
 	if passing := unreadableNow(&v.rep); why == "" && passing != "" {
 		return v.later(passing)
@@ -129,7 +129,7 @@ func (v *visit) attempt(ctx context.Context) end {
 		return v.changed(ctx, err.Error())
 	}
 	if err != nil {
-		return v.diskFault(err)
+		return v.failed(err)
 	}
 	if e, over := v.intend(ctx); over {
 		return e
@@ -137,7 +137,10 @@ func (v *visit) attempt(ctx context.Context) end {
 	a := v.life.Result.LastAttempt()
 	if err := record.Show(v.dir, v.life); err != nil {
 		// Where that can't be written, nothing can be filed either.
-		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the disk failed before anything was sent"
+		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the record could not be written, so nothing was sent"
+		if drop.Own(err) && !v.stays {
+			return v.shut(ctx, err)
+		}
 		if e := v.record(ctx); e.fault.owner != nobody || e.again == nil {
 			return e
 		}
@@ -148,6 +151,17 @@ func (v *visit) attempt(ctx context.Context) end {
 	a.DurationMS = time.Since(a.Started.Time).Milliseconds()
 	a.HTTPStatus = answer.Status
 	return v.judge(ctx, a, err)
+}
+
+// shut ends a folder in which the daemon can't write: what comes of it could
+// not be told there.
+func (v *visit) shut(ctx context.Context, err error) end {
+	v.because(sidecar.NotWritable, "the daemon can't write %s into the folder (%v), so it was not sent, and lies inside this one, as %s; see its modes, and what lies in it under that name", sidecar.Name, v.brief(err), meta.Show(v.name))
+	if v.life.Fate == journal.Unsettled {
+		v.mayHaveBeen()
+		return v.decide(ctx, sidecar.Unknown)
+	}
+	return v.decide(ctx, sidecar.Invalid)
 }
 
 // intend records the attempt, committed before the first byte leaves, if the

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/record"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -91,8 +93,8 @@ func (v *visit) record(ctx context.Context) end {
 	if v.life.Result.Outcome.Final() {
 		return v.finish(ctx)
 	}
-	if err := record.Show(v.dir, v.life); err != nil {
-		return v.failed(err)
+	if err := record.Show(v.dir, v.life); err != nil && !drop.Own(err) { // its own is met again at its end
+		return v.diskFault(err)
 	}
 	return end{again: v.come(v.set.Retry.due(v.life.Result, time.Now())), wrote: true}
 }
@@ -122,13 +124,18 @@ func (v *visit) finish(ctx context.Context) end {
 		return v.failed(err)
 	}
 	if err := record.Write(v.dir, v.life); err != nil {
-		return v.failed(err)
+		if v.stays || !drop.Own(err) {
+			return v.failed(err)
+		}
+		if e, over := v.wrap(err); over {
+			return e
+		}
 	}
 	if v.stays {
 		v.life.State, v.life.Place = journal.Filed, ""
 	} else {
 		v.life.State, v.life.Place = journal.Ended, string(place(v.life.Result.Outcome))
-		v.life.Name, _, _ = spool.Split(v.task.work) // as far as it is free
+		v.life.Name = v.name // if it is free
 	}
 	if err := v.b.journal.Put(v.life); err != nil {
 		return v.diskFault(err)
@@ -139,12 +146,27 @@ func (v *visit) finish(ctx context.Context) end {
 	return v.move(ctx)
 }
 
+// wrap puts a folder in which no result can be written into a directory of the
+// daemon's own, where it can.
+func (v *visit) wrap(why error) (e end, over bool) {
+	if !v.has(sidecar.NotWritable) {
+		v.because(sidecar.NotWritable, "the daemon can't write %s into the folder (%v), so the folder lies inside this one, as %s", sidecar.Name, v.brief(why), meta.Show(v.name))
+	}
+	if err := v.b.journal.Put(v.life); err != nil {
+		return v.unrecorded(err), true
+	}
+	err := v.b.spool.Wrap(v.task.work, v.name, func(dir *os.Root) error { return record.Write(dir, v.life) })
+	if err != nil {
+		return v.stuck(spool.Place(place(v.life.Result.Outcome)), err), true
+	}
+	return end{}, false
+}
+
 // move brings the folder to its final place. If that fails after the rename
 // was made, the folder is where it belongs, and that is noted all the same.
 func (v *visit) move(context.Context) end {
 	to := spool.Place(v.life.Place)
-	name, _, _ := spool.Split(v.task.work)
-	name, err := v.b.spool.Finish(v.task.work, to, name)
+	name, err := v.b.spool.Finish(v.task.work, to, v.name)
 	if name != "" {
 		v.b.journal.Filed(v.life.ID, string(to), name)
 		v.b.emit(events.Ended{Result: v.life.Result, Place: to, Name: name})
@@ -153,7 +175,10 @@ func (v *visit) move(context.Context) end {
 	if errors.Is(err, fs.ErrNotExist) && name == "" {
 		err = v.missing(err)
 	}
-	if err != nil {
+	switch {
+	case err != nil && name == "":
+		return v.stuck(to, err)
+	case err != nil:
 		return v.diskFault(err)
 	}
 	return end{wrote: true}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/record"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -61,34 +63,53 @@ func (v *visit) over(t task, e end) end {
 // lies in work under an id is known.
 func (v *visit) claim() (end, bool) {
 	if err := v.b.spool.Intact(); err != nil {
-		v.b.emit(events.ClaimFailed{Folder: v.name, Err: err})
+		v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 		return v.diskFault(err), true
 	}
 	if !v.task.reserved {
 		if err := v.b.journal.Claim(v.task.id, meta.Show(v.name)); err != nil {
-			v.b.emit(events.ClaimFailed{Folder: v.name, Err: err})
+			v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 			return v.diskFault(err), true
 		}
 	}
+	noted := v.note()
 	work, err := v.b.spool.Claim(v.name, v.task.id)
 	v.task.work = work
-	if err == nil {
+	if noteErr := <-noted; err == nil && noteErr == nil {
 		v.b.emit(events.Claimed{Folder: v.name, ID: v.task.id})
 		return end{}, false
+	} else if err == nil {
+		err = noteErr
 	}
+	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 	if work != "" { // it lies there, and may not survive a power cut
-		v.b.emit(events.ClaimFailed{Folder: v.name, Err: err})
 		return v.diskFault(err), true
 	}
 	forgot := v.b.journal.Unclaim(v.task.id) // else the next start does
 	if errors.Is(err, fs.ErrNotExist) {      // the uploader took it away
 		return end{}, true
 	}
-	v.b.emit(events.ClaimFailed{Folder: v.name, Err: err})
-	if errors.Is(err, fs.ErrPermission) && forgot == nil {
+	if forgot == nil && drop.Own(err) && v.b.spool.Takes(spool.Inbox) == nil {
 		return end{}, true
 	}
 	return v.diskFault(err), true
+}
+
+// note has the journal know whose folder it is, and its whole name: once the
+// folder is sealed in work, nothing else tells. It goes on while the folder is
+// moved, so that nobody waits for one after the other.
+func (v *visit) note() <-chan error {
+	done := make(chan error, 1)
+	l := &journal.Life{ID: v.task.id, State: journal.Claimed, Fate: journal.Unsent, Place: string(spool.Work), Result: &sidecar.Result{
+		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
+	}}
+	if info, err := os.Lstat(filepath.Join(v.b.spool.Path(spool.Inbox), v.name)); err == nil { // else the claim says it
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			l.Result.Uploader = uploader(st.Uid, st.Gid)
+		}
+	}
+	go func() { done <- v.b.journal.Put(l) }()
+	return done
 }
 
 // enter opens the folder and goes on by what the journal says of it.
@@ -106,6 +127,16 @@ func (v *visit) enter(ctx context.Context) end {
 			return v.diskFault(err)
 		}
 	}
+	if l := cmp.Or(v.life, v.task.unsaved); l != nil {
+		v.name = whole(v.name, l.Result.Folder)
+	}
+	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
+		// As a rule it has been. A power cut may have undone it, or it is of a
+		// version that did not do it.
+		if _, err := v.b.spool.Seal(v.task.work, v.set.Limits.Request, true); err != nil {
+			return v.diskFault(err)
+		}
+	}
 	v.dir, err = drop.Open(parent, v.task.work)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -113,13 +144,26 @@ func (v *visit) enter(ctx context.Context) end {
 			return v.diskFault(err)
 		}
 		return v.gone()
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrPermission):
+	case err != nil && drop.Own(err):
 		return v.notReadable(err)
 	case err != nil:
 		return v.diskFault(err)
 	}
 	defer v.dir.Close()
 	return entries[v.state()](v, ctx)
+}
+
+// whole is the name that a folder was dropped with: work has no room for the
+// end of a long one, and the journal has it as it may be shown.
+func whole(cut, shown string) string {
+	full := shown
+	if name, err := strconv.Unquote(shown); err == nil && meta.Show(name) == shown {
+		full = name
+	}
+	if strings.HasPrefix(full, cut) {
+		return full
+	}
+	return cut
 }
 
 // gone ends a life whose folder somebody took out of work.
@@ -159,7 +203,7 @@ func (v *visit) notReadable(err error) end {
 	if s := v.state(); s == stray || s == arrived || s == claimed {
 		return v.giveBack("it is not a folder that the daemon may read")
 	}
-	return v.later(fmt.Sprintf("it can't be opened: %v", err))
+	return v.later(fmt.Sprintf("it can't be opened: %v", v.brief(err)))
 }
 
 // diskRetry is how long a folder waits that met a fault of the disk. Should the
@@ -177,14 +221,52 @@ func (v *visit) diskFault(err error) end {
 	return e
 }
 
+// brief is an error as it may stand in a log: with the places' paths, and
+// without a name of a folder or of a file in it.
+func (v *visit) brief(err error) error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of its parts is looked at
+		var all []error
+		for _, e := range many.Unwrap() {
+			all = append(all, v.brief(e))
+		}
+		return errors.Join(all...)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s %s: %w", e.Op, v.where(e.Path), e.Err)
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("%s %s %s: %w", e.Op, v.where(e.Old), v.where(e.New), e.Err)
+	}
+	return err
+}
+
+// where names the place that a path leads into.
+func (v *visit) where(path string) string {
+	if v.b.spool != nil {
+		for _, p := range spool.Places() {
+			if at := v.b.spool.Path(p); path == at || strings.HasPrefix(path, at+"/") {
+				return at
+			}
+		}
+	}
+	return "in the folder"
+}
+
 // failed ends a visit because of an error at the files of its folder. What an
 // uploader can make, directories in the place of files, modes, links, holds up
 // that folder alone.
 func (v *visit) failed(err error) end {
-	for _, e := range []error{syscall.EACCES, syscall.EPERM, syscall.ENOTEMPTY, syscall.EISDIR, syscall.ENOTDIR, syscall.EEXIST, syscall.ELOOP} {
-		if errors.Is(err, e) {
-			return v.later(fmt.Sprintf("it can't be worked on: %v", err))
-		}
+	if drop.Own(err) {
+		return v.later(fmt.Sprintf("it can't be worked on: %v", v.brief(err)))
+	}
+	return v.diskFault(err)
+}
+
+// stuck ends a visit because the folder could not be moved to a place. Whether
+// that is the folder's own fault is asked of the place.
+func (v *visit) stuck(to spool.Place, err error) end {
+	if drop.Own(err) && v.b.spool.Takes(to) == nil {
+		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)))
 	}
 	return v.diskFault(err)
 }
@@ -221,7 +303,13 @@ func (v *visit) giveBack(why string) end {
 		}
 		return end{fault: fault{owner: folder, reason: why}}
 	}
-	name, err := v.b.spool.Release(v.task.work)
+	if v.life != nil { // before it is in the inbox, where it may be claimed at once
+		u := v.life.Result.Uploader
+		if err := v.b.spool.Paths().Unseal(spool.Work, v.task.work, u.UID, u.GID); err != nil && !drop.Own(err) {
+			return v.diskFault(err)
+		}
+	}
+	name, err := v.b.spool.Release(v.task.work, v.name)
 	if name != "" {
 		v.b.emit(events.Released{Folder: name, ID: v.task.id, Why: why})
 		v.task.work = ""
@@ -231,6 +319,9 @@ func (v *visit) giveBack(why string) end {
 	}
 	if err == nil && v.task.id != "" {
 		err = v.b.journal.Unclaim(v.task.id)
+	}
+	if err != nil && v.task.work != "" {
+		return v.stuck(spool.Inbox, err)
 	}
 	if err != nil {
 		return v.diskFault(err)
@@ -251,33 +342,99 @@ func (v *visit) missing(err error) error {
 	return nil
 }
 
-// examine looks at an arrival again, and goes on with it if it is as the
-// watcher saw it. What was changed all the time until it was too old is never
-// sent, and needs not be as it was.
+// examine makes an arrival the daemon's own, looks at it again, and goes on
+// with it if it is as the watcher saw it. What was changed all the time until
+// it was too old is never sent, and needs not be as it was.
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
-	restless := a != nil && a.Changing != ""
+	if !v.stays {
+		if e, over := v.seal(ctx); over {
+			return e
+		}
+	}
+	seen := v.list
 	why, err := v.inspect()
 	switch {
+	case err != nil && !drop.Own(err):
+		_ = v.giveBack("it could not be read") // where that failed too, it is still in work
+		return v.diskFault(err)
 	case err != nil:
-		return v.giveBack(err.Error())
-	case restless:
+		return v.giveBack(v.brief(err).Error())
+	case a != nil && a.Changing != "":
 		v.rep.Waits = append(v.rep.Waits, meta.StillChanging(a.Changing))
 	case why != "":
 		return v.giveBack(why)
-	case a != nil && v.list.Content != a.Content:
+	case !v.stays && !drop.SameFiles(seen, v.list):
 		return v.giveBack("it changed before the claim")
 	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
-	if err := v.keep(); errors.Is(err, drop.ErrBusy) {
-		return v.giveBack("somebody has one of its files open")
-	} else if err != nil {
-		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
+	if err := v.keep(); err != nil {
+		e := v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
+		if drop.Own(err) {
+			return e
+		}
 		return v.diskFault(err)
 	}
 	v.life.Result = v.newResult(a)
 	return v.begin(ctx)
+}
+
+// seal takes the folder out of its uploader's hands, if it is as the watcher
+// saw it. over tells that it is not to be gone on with.
+func (v *visit) seal(ctx context.Context) (e end, over bool) {
+	var err error
+	if v.list, err = meta.List(v.dir, v.set.Limits); err != nil {
+		if !drop.Own(err) {
+			_ = v.giveBack("it could not be read")
+			return v.diskFault(err), true
+		}
+		return v.giveBack(v.brief(err).Error()), true
+	}
+	switch a := v.task.arrival; {
+	case a != nil && a.Changing != "":
+	case a != nil && v.list.Content != a.Content:
+		return v.giveBack("it changed before the claim"), true
+	case drop.Busy(v.dir, v.list) != "":
+		return v.giveBack("somebody has one of its files open for writing"), true
+	}
+	if err := v.owner(ctx); err != nil {
+		return v.diskFault(err), true
+	}
+	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
+		// What stands there can't come back, and is listed as any other name.
+		if err = record.MakeRoom(v.dir); err != nil && drop.Own(err) {
+			err = nil // the result meets it again, and is put elsewhere
+		}
+	}
+	if err != nil {
+		_ = v.giveBack("it could not be made the daemon's own")
+		return v.diskFault(err), true
+	}
+	return end{}, false
+}
+
+// owner has the journal know whose folder it is, where the claim's look at it
+// was outrun. What is the daemon's own was sealed before, and came back by mv:
+// its uploader is that of the life before.
+func (v *visit) owner(ctx context.Context) error {
+	u := uploader(v.list.Dir.UID, v.list.Dir.GID)
+	if int(u.UID) == os.Geteuid() {
+		if id, err := sidecar.ID(v.dir, sidecar.Name); err == nil && id != "" {
+			before, err := v.b.journal.Load(ctx, id)
+			if err != nil {
+				return err
+			}
+			if before != nil {
+				u = before.Result.Uploader
+			}
+		}
+	}
+	if u == v.life.Result.Uploader {
+		return nil
+	}
+	v.life.Result.Uploader = u
+	return v.b.journal.Put(v.life)
 }
 
 // keep brings what was uploaded to the disk, the whole tree of it. Uploading
@@ -308,7 +465,7 @@ func (v *visit) keepSome(entries []drop.Entry) (err error) {
 			continue
 		}
 		file, err := open(v.dir, e)
-		if errors.Is(err, drop.ErrChanged) || errors.Is(err, fs.ErrPermission) {
+		if err != nil && drop.Own(err) && !errors.Is(err, drop.ErrBusy) {
 			continue // an image is looked at again; what travels along may be anybody's
 		}
 		if err != nil {
@@ -335,9 +492,12 @@ func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 	res := &sidecar.Result{
 		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending,
 		ExtraFiles: v.rep.Extra, MoreFiles: v.rep.More,
-		Uploader: uploader(v.list.Dir),
+		Uploader: v.life.Result.Uploader,
 		Daemon:   v.set.Daemon,
 		Times:    sidecar.Times{Claimed: sidecar.Now()},
+	}
+	if v.stays {
+		res.Uploader = uploader(v.list.Dir.UID, v.list.Dir.GID)
 	}
 	if a != nil {
 		res.Times.FirstSeen = sidecar.Time{Time: a.FirstSeen}
@@ -373,12 +533,12 @@ func (v *visit) describe(res *sidecar.Result) {
 	}
 }
 
-func uploader(dir drop.Entry) sidecar.Uploader {
-	u := sidecar.Uploader{UID: dir.UID, GID: dir.GID}
-	if known, err := user.LookupId(strconv.FormatUint(uint64(dir.UID), 10)); err == nil {
+func uploader(uid, gid uint32) sidecar.Uploader {
+	u := sidecar.Uploader{UID: uid, GID: gid}
+	if known, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
 		u.User = known.Username
 	}
-	if known, err := user.LookupGroupId(strconv.FormatUint(uint64(dir.GID), 10)); err == nil {
+	if known, err := user.LookupGroupId(strconv.FormatUint(uint64(gid), 10)); err == nil {
 		u.Group = known.Name
 	}
 	return u

@@ -203,6 +203,10 @@ type Result struct {
 // came with the result of an accepted submission.
 const SentBefore = "sent_before"
 
+// NotWritable is the code of the reason that a folder lies inside the one that
+// has its result: the daemon can't write into the folder itself.
+const NotWritable = "not_writable"
+
 // WasAccepted reports whether the folder was accepted, in this submission or,
 // as far as its evidence tells, in one before.
 func (r *Result) WasAccepted() bool {

@@ -86,6 +86,12 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 	if to == from {
 		return from, name, nil
 	}
+	if to == spool.Inbox { // who sent it may have to mend it
+		u := c.life.Result.Uploader
+		if err := d.Paths.Unseal(from, name, u.UID, u.GID); err != nil {
+			return "", "", err
+		}
+	}
 	newName, err = d.Paths.Revise(from, name, to)
 	if newName != "" && to.Final() {
 		d.Journal.Filed(c.life.ID, string(to), newName)
@@ -233,7 +239,10 @@ const force = "If that is what you want, repeat it with --force, which is record
 // allowed refuses what makes no sense, and without force what might be a
 // second submission, or contradicts what the service says.
 func (c *matter) allowed(ctx context.Context) error {
+	again := c.dec.Action == sidecar.Requeued || c.dec.Action == sidecar.Resubmit
 	switch {
+	case again && slices.ContainsFunc(c.life.Result.Reasons, func(r sidecar.Reason) bool { return r.Code == sidecar.NotWritable }):
+		return refuse("it lies inside the folder of this name, since the daemon could not write into it. Mend that (chmod, chattr), then move it to the inbox yourself (mv)")
 	case c.dec.Action == sidecar.Requeued:
 		return c.mayRequeue()
 	case c.dec.Force:

@@ -36,6 +36,10 @@ func IsTemp(name string) bool {
 		name[:len(tempPrefix)] == tempPrefix && name[len(name)-len(tempSuffix):] == tempSuffix
 }
 
+// TempName is the name that WriteFile and Replace of name write to before their
+// rename.
+func TempName(name string) string { return tempPrefix + name + tempSuffix }
+
 // WriteFile replaces the file name in dir by one that holds data, or leaves it
 // as it was. The steps, and what a crash after each leaves:
 //
@@ -64,7 +68,7 @@ func Replace(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
 }
 
 func replace(dir *os.Root, name string, data []byte, perm fs.FileMode, sync bool) error {
-	temp := tempPrefix + name + tempSuffix
+	temp := TempName(name)
 	at := dir.Name() + "/" + name
 	// Made anew and exclusively, so that nobody who can write in the folder
 	// can hold the file open, or have put a link in its place.

@@ -5,9 +5,11 @@ package record
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
+	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
@@ -47,9 +49,38 @@ func LiesAt(paths spool.Paths, p spool.Place, name, id string) bool {
 	return err == nil && is == id
 }
 
-// keep keeps a result of another life as evidence. An empty one is none: a
-// power cut may leave it of what Show wrote.
+// MakeRoom moves aside, durably, what stands in the way of the daemon's own
+// unfinished file: whatever is no file, since a file there is one that a crash
+// left. Nothing is removed. It becomes moved-aside.1, or the next number that is
+// free.
+func MakeRoom(dir *os.Root) error {
+	temp := durable.TempName(sidecar.Name)
+	info, err := dir.Lstat(temp)
+	if err == nil && info.Mode().IsRegular() || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for n := 1; ; n++ {
+		err := durable.Rename(d, temp, d, fmt.Sprintf("moved-aside.%d", n))
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+}
+
+// keep makes room, and keeps a result of another life as evidence. An empty one
+// is none: a power cut may leave it of what Show wrote.
 func keep(dir *os.Root, id string) error {
+	if err := MakeRoom(dir); err != nil {
+		return err
+	}
 	info, err := dir.Lstat(sidecar.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

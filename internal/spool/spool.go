@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -64,8 +66,10 @@ type Paths map[Place]string
 
 // Spool is an opened and locked spool.
 type Spool struct {
-	paths Paths
-	lock  *os.File
+	paths   Paths
+	lock    *os.File
+	group   int        // of done: who may read what has ended
+	probing sync.Mutex // one probe at a time
 }
 
 // maxName is Linux's NAME_MAX, in bytes (limits.h(0p)).
@@ -98,7 +102,16 @@ func Open(paths Paths) (*Spool, error) {
 		return nil, err
 	}
 	s := &Spool{paths: paths, lock: lock}
-	if err := s.Probe(); err != nil {
+	err = s.Probe()
+	if err == nil {
+		err = s.rewrap()
+	}
+	var done unix.Stat_t
+	if err == nil {
+		err = unix.Stat(paths[Done], &done)
+		s.group = int(done.Gid)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -161,11 +174,21 @@ func (s *Spool) Has(id string) (bool, error) {
 
 // Has is Spool.Has, of whatever directory is at work's path.
 func (paths Paths) Has(id string) (bool, error) {
-	names, err := paths.List(Work)
-	return slices.ContainsFunc(names, func(name string) bool {
-		_, is, _ := Split(name)
-		return is == id
-	}), err
+	// Between two looks at the names, for it may get out of its wrapper just
+	// then.
+	for range 2 {
+		names, err := paths.List(Work)
+		if err != nil || slices.ContainsFunc(names, func(name string) bool {
+			_, is, _ := Split(name)
+			return is == id
+		}) {
+			return err == nil, err
+		}
+		if _, err := os.Lstat(filepath.Join(paths[Work], wrapPrefix+id)); err == nil {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // OpenFolder opens a folder in a place, without following a link.
@@ -209,9 +232,9 @@ func numbered(name string, n int) string {
 	return fit(name, "."+strconv.Itoa(n))
 }
 
-// Check is Open for somebody who only wants to know: it makes no place,
-// takes no lock, and tries the renames only when all places are there and no
-// daemon runs, which has tried them itself.
+// Check is Open for somebody who only wants to know: it makes no place, and
+// tries the renames, with the lock held for that moment, only when all places
+// are there and no daemon runs, which has tried them itself.
 func Check(paths Paths) error {
 	var errs []error
 	missing := false
@@ -232,14 +255,15 @@ func Check(paths Paths) error {
 	if len(errs) > 0 || missing {
 		return errors.Join(errs...)
 	}
-	locked, err := Locked(paths)
-	if err != nil {
-		return fmt.Errorf("work: %w; run this as the user that the daemon runs as", err)
-	}
-	if locked {
+	lock, err := takeLock(paths[Work])
+	switch {
+	case errors.Is(err, ErrLocked):
 		return nil
+	case err != nil:
+		return fmt.Errorf("%w; run this as the user that the daemon runs as", err)
 	}
-	return (&Spool{paths: paths}).Probe()
+	// A daemon that starts meanwhile waits for the lock.
+	return errors.Join((&Spool{paths: paths, lock: lock}).Probe(), lock.Close())
 }
 
 func prepare(paths Paths) error {
@@ -291,14 +315,29 @@ func takeLock(work string) (*os.File, error) {
 	return f, nil
 }
 
-// TryLock takes the kernel's lock on an open directory, without waiting:
-// ErrLocked when another process has it. It is held until dir is closed.
+// TryLock takes the kernel's lock on an open directory: ErrLocked when another
+// process has it. It is held until dir is closed.
+//
+// Somebody who only looks whether it is taken (Locked) has it shared for an
+// instant. That is waited for, and nothing else: a start beside a status
+// command goes on.
 func TryLock(dir *os.File) error {
-	err := flock(dir, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return ErrLocked
+	for {
+		err := flock(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if err := flock(dir, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrLocked
+		} else if err != nil {
+			return err
+		}
+		// Not kept: two starts would wait for each other.
+		if err := flock(dir, unix.LOCK_UN); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond)
 	}
-	return err
 }
 
 // LockFolder keeps two from deciding about one folder, or submitting it, at
@@ -340,39 +379,58 @@ func Locked(paths Paths) (bool, error) {
 	return false, err
 }
 
-// probePrefix begins with a dot, so the watcher leaves a probe alone.
-const probePrefix = ".idenfy-batch.probe-"
+// probeName begins with a dot, so the watcher leaves a probe alone. It is
+// always the same: what a crash left of one is found without reading a place
+// that may hold a million folders.
+const probeName = ".idenfy-batch.probe"
 
 // Probe moves an empty directory along every way that a folder may have to
 // go. Only a real rename tells: two mounts of one file system, which even bind
 // mounts make, refuse it (rename(2), EXDEV), as do permissions of every kind.
-func (s *Spool) Probe() error {
-	if err := s.sweepProbes(); err != nil {
-		return err
+// Only who has the lock may do that.
+func (s *Spool) Probe() error { return s.probe(Inbox, Done, Failed, Hold) }
+
+func (s *Spool) probe(ways ...Place) error {
+	s.probing.Lock()
+	defer s.probing.Unlock()
+	for _, p := range append([]Place{Work}, ways...) { // of a probe that was cut off; an empty directory, or nothing happens
+		_ = unix.Rmdir(filepath.Join(s.paths[p], probeName))
 	}
-	name := probePrefix + NewID()
-	if err := os.Mkdir(filepath.Join(s.paths[Work], name), 0o700); err != nil {
+	name, err := s.makeProbe()
+	if err != nil {
 		return fmt.Errorf("work: can't make a directory: %w; the daemon's user needs to own it (chown), and it has to be below ReadWritePaths= of the service", err)
 	}
 	var errs []error
-	at := Work
-	for _, to := range []Place{Inbox, Work, Done, Work, Failed, Work, Hold, Work} {
-		if at == to {
-			continue // the way there failed, and is in errs
-		}
-		if _, err := s.move(at, name, to, name); err != nil {
-			if to == Work {
-				return errors.Join(append(errs, s.explainMove(at, to, err))...)
-			}
-			errs = append(errs, s.explainMove(at, to, err))
+	for _, to := range ways {
+		there, err := s.moveFree(Work, name, to, probeName)
+		if there == "" {
+			errs = append(errs, s.explainMove(Work, to, err))
 			continue
 		}
-		at = to
+		back, backErr := s.moveFree(to, there, Work, probeName)
+		if err = errors.Join(err, backErr); err != nil {
+			errs = append(errs, s.explainMove(to, Work, err))
+		}
+		if back == "" {
+			_ = unix.Rmdir(filepath.Join(s.paths[to], there)) // it can't be moved, and may not be removed either
+			return errors.Join(errs...)
+		}
+		name = back
 	}
-	if err := os.Remove(filepath.Join(s.paths[at], name)); err != nil {
+	if err := os.Remove(filepath.Join(s.paths[Work], name)); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// makeProbe makes a directory under the first name for it that is free.
+func (s *Spool) makeProbe() (name string, err error) {
+	for n := 1; ; n++ {
+		name = numbered(probeName, n)
+		if err = os.Mkdir(filepath.Join(s.paths[Work], name), 0o700); !errors.Is(err, fs.ErrExist) {
+			return name, err
+		}
+	}
 }
 
 func (s *Spool) explainMove(from, to Place, err error) error {
@@ -386,32 +444,6 @@ func (s *Spool) explainMove(from, to Place, err error) error {
 	default:
 		return fmt.Errorf("%s: can't move a directory from %s to %s: %w", to, s.paths[from], s.paths[to], err)
 	}
-}
-
-// sweepProbes removes what a probe left that was cut off. They are empty
-// directories under a name that only Probe makes.
-func (s *Spool) sweepProbes() error {
-	for _, p := range Places() {
-		d, err := os.Open(s.paths[p])
-		if err != nil {
-			return fmt.Errorf("%s: %w; the daemon's user needs to read it", p, err)
-		}
-		for {
-			names, err := d.Readdirnames(256)
-			for _, name := range names {
-				if strings.HasPrefix(name, probePrefix) {
-					_ = os.Remove(filepath.Join(s.paths[p], name)) // the next start tries again
-				}
-			}
-			if err != nil {
-				break
-			}
-		}
-		if err := d.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // move moves a folder. When that was done but is not durable, it is taken
@@ -455,8 +487,8 @@ func (s *Spool) Claim(name, id string) (string, error) {
 	return workName, err
 }
 
-// Split parts a name in work into the folder's own name and its id. It is not
-// ok for a name that Claim did not make.
+// Split parts a name in work into the folder's own name, of which the end may
+// be left out, and its id. It is not ok for a name that Claim did not make.
 func Split(workName string) (name, id string, ok bool) {
 	cut := len(workName) - idLength - 1
 	if cut < 1 || workName[cut] != '.' {
@@ -469,12 +501,11 @@ func Split(workName string) (name, id string, ok bool) {
 	return name, id, true
 }
 
-// Release moves a claimed folder back to the inbox, and returns its name
-// there: its own, or one with a suffix when that is taken by now. With an
-// error it is still in work, and the name is empty; or it has got a name, and
-// the move may not survive a power cut.
-func (s *Spool) Release(workName string) (string, error) {
-	name, _, _ := Split(workName)
+// Release moves a claimed folder back to the inbox under the name that it was
+// dropped with, and returns that, or one with a suffix when it is taken by now.
+// With an error it is still in work, and the name is empty; or it has got a
+// name, and the move may not survive a power cut.
+func (s *Spool) Release(workName, name string) (string, error) {
 	return s.moveFree(Work, workName, Inbox, name)
 }
 

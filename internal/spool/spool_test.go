@@ -4,9 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"idenfy-batch/internal/spool"
 )
@@ -59,7 +60,7 @@ func TestMoves(t *testing.T) {
 	work, err := s.Claim("case-8", spool.NewID())
 	must(t, err)
 	drop(t, s, "case-8") // a new one meanwhile
-	name, err := s.Release(work)
+	name, err := s.Release(work, "case-8")
 	must(t, err)
 	if name != "case-8.2" {
 		t.Errorf("released as %s", name)
@@ -158,15 +159,105 @@ func TestOpenExplains(t *testing.T) {
 	}
 }
 
+// What a crash left of a probe goes, whatever else lies under such a name
+// stays, and is no hindrance.
 func TestProbeLeavesNothing(t *testing.T) {
 	s := open(t)
-	must(t, os.Mkdir(filepath.Join(s.Path(spool.Inbox), ".idenfy-batch.probe-OLD"), 0o700)) // by a crash
+	const name = ".idenfy-batch.probe"
+	must(t, os.Mkdir(filepath.Join(s.Path(spool.Done), name), 0o700)) // by a crash
+	must(t, os.MkdirAll(filepath.Join(s.Path(spool.Inbox), name, "planted"), 0o700))
 	must(t, s.Probe())
 	for _, p := range spool.Places() {
 		entries, err := os.ReadDir(s.Path(p))
 		must(t, err)
-		if !slices.Equal(entries, nil) {
+		if want := p == spool.Inbox; (len(entries) == 1) != want || len(entries) > 1 {
 			t.Errorf("%s holds %v", p, entries)
 		}
 	}
+}
+
+// A probe lists no place: done may hold a million folders. The kernel would
+// tell of it (inotify(7), IN_ACCESS).
+func TestProbeListsNoPlace(t *testing.T) {
+	s := open(t)
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK)
+	must(t, err)
+	defer unix.Close(fd)
+	for _, p := range spool.Places() {
+		_, err := unix.InotifyAddWatch(fd, s.Path(p), unix.IN_ACCESS)
+		must(t, err)
+	}
+	must(t, s.Probe())
+	if n, err := unix.Read(fd, make([]byte, 4096)); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("a place was listed: %d bytes of events, %v", n, err)
+	}
+	_, err = s.List(spool.Done)
+	must(t, err)
+	if _, err := unix.Read(fd, make([]byte, 4096)); err != nil {
+		t.Errorf("the kernel tells nothing: %v", err)
+	}
+}
+
+// A start beside commands that only look, and beside check, goes on.
+func TestOpenBesideOnlookers(t *testing.T) {
+	p := paths(t.TempDir())
+	s, err := spool.Open(p)
+	must(t, err)
+	must(t, s.Close())
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := spool.Locked(p); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	for range 100 {
+		s, err := spool.Open(p)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		must(t, s.Close())
+	}
+	close(stop)
+	<-stopped
+}
+
+// check takes the lock for its renames, so that no start meets them.
+func TestCheckBesideStarts(t *testing.T) {
+	p := paths(t.TempDir())
+	s, err := spool.Open(p)
+	must(t, err)
+	must(t, s.Close())
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := spool.Check(p); err != nil {
+					t.Errorf("check: %v", err)
+				}
+			}
+		}
+	}()
+	for range 30 {
+		s, err := spool.Open(p)
+		if errors.Is(err, spool.ErrLocked) { // the daemon waits for that
+			continue
+		}
+		must(t, err)
+		must(t, s.Close())
+	}
+	close(stop)
+	<-stopped
 }
