@@ -33,6 +33,9 @@ type visit struct {
 	list drop.Listing
 	rep  meta.Report
 
+	known bool     // what the folder is known by was read, see recognise
+	sums  []string // SHA-256 of its images, if it came with results
+
 	stays bool // Submit: there is no spool
 }
 

@@ -140,7 +140,11 @@ func (c *matter) read(ctx context.Context) error {
 	if p := spool.Place(c.life.Place); (p != c.from || c.life.Name != c.name) && record.LiesAt(c.desk.Paths, p, c.life.Name, id) {
 		return refuse("it is a copy of %s/%s; decide that one", p, meta.Show(c.life.Name))
 	}
-	if c.history, err = c.desk.Journal.History(ctx, id); err != nil {
+	named, err := sidecar.IDs(c.dir)
+	if err != nil {
+		return err
+	}
+	if c.history, err = c.desk.Journal.History(ctx, id, named...); err != nil {
 		return err
 	}
 	c.meta, _ = meta.Read(c.dir) // what can't be read is not asked about

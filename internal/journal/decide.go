@@ -80,6 +80,7 @@ func decisionsOf(ctx context.Context, conn *sql.Conn, kase int64) (list []sideca
 type Adopted struct {
 	Lives     []*Life
 	Decisions []sidecar.Decision
+	Dropped   bool // it lies where anybody may have written its records
 }
 
 // Adopt enters folders of before, or of after a backup. What is known already
@@ -99,8 +100,13 @@ func (t *tx) adopt(f Adopted) {
 	var kase int64
 	for _, l := range f.Lives {
 		t.adoptLife(l)
-		ids = append(ids, l.ID)
-		kase, _ = t.join(l, ids)
+		kase, _, _ = t.join(l, nil)
+		if !f.Dropped { // only the daemon puts records there
+			ids = append(ids, l.ID)
+			nameless := *l
+			nameless.Dir, nameless.Prior = "", ids
+			kase, _, _ = t.join(&nameless, nil)
+		}
 	}
 	for _, d := range f.Decisions {
 		var n int64

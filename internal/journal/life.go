@@ -43,10 +43,11 @@ type Life struct {
 	Forced  bool   // because a person forced it
 	Token   string // SHA-256, hex; empty while it isn't known
 	ScanRef string
-	Dir     string // names the directory itself, see drop.Identity; empty where the file system can't
-	Place   string // where it lies, or is to lie
-	Name    string // its name there, or that it is to have if it is free; empty while it is in work
-	Charged int    // failures of its own
+	Dir     string   // names the directory itself, see drop.Identity; empty where the file system can't
+	Place   string   // where it lies, or is to lie
+	Name    string   // its name there, or that it is to have if it is free; empty while it is in work
+	Prior   []string // ids in the results that its folder came with: what it claims to be, and nothing more
+	Charged int      // failures of its own
 	Spent   time.Duration
 	Result  *sidecar.Result
 }
@@ -79,17 +80,22 @@ func fromMillis(ms int64) sidecar.Time {
 // nullable makes an empty text none, so that the partial indexes leave it out.
 func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }
 
-// record is what of a result has no row of its own.
-func record(r *sidecar.Result) (string, error) {
-	c := *r
+// stored is what of a life has no column of its own.
+type stored struct {
+	*sidecar.Result
+	Prior []string `json:"prior,omitempty"`
+}
+
+func record(l *Life) (string, error) {
+	c := *l.Result
 	c.Attempts, c.Decisions = nil, nil
-	data, err := json.Marshal(&c)
+	data, err := json.Marshal(stored{&c, l.Prior})
 	return string(data), err
 }
 
 // insert makes the row of a life.
 func (t *tx) insert(l *Life, kase int64) {
-	data, err := record(l.Result)
+	data, err := record(l)
 	if err != nil {
 		t.err = errors.Join(t.err, err)
 		return
@@ -108,7 +114,7 @@ func (t *tx) insert(l *Life, kase int64) {
 
 // put brings the row of a life, and that of its last attempt, up to date.
 func (t *tx) put(l *Life) {
-	data, err := record(l.Result)
+	data, err := record(l)
 	if err != nil {
 		t.err = errors.Join(t.err, err)
 		return
@@ -248,12 +254,14 @@ func load(ctx context.Context, conn *sql.Conn, id string) (*Life, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
+	rest := stored{Result: l.Result}
 	if err == nil {
-		err = json.Unmarshal([]byte(data), l.Result)
+		err = json.Unmarshal([]byte(data), &rest)
 	}
 	if err != nil {
 		return nil, err
 	}
+	l.Prior = rest.Prior
 	l.Token, l.ScanRef, l.Dir, l.Spent = token.String, ref.String, dir.String, time.Duration(spent)*time.Millisecond
 	l.Result.Outcome = sidecar.Outcome(outcome)
 	if l.Result.Attempts, err = attemptsOf(ctx, conn, id); err != nil {

@@ -29,7 +29,7 @@ CREATE TABLE life (
 	spent_ms INTEGER NOT NULL,                 -- time that it was tried for in vain
 	claimed  INTEGER NOT NULL,
 	ended    INTEGER NOT NULL,                 -- 0: not yet
-	record   TEXT NOT NULL                     -- the rest of result.json
+	record   TEXT NOT NULL                     -- the rest of result.json; and prior, the ids in the results that the folder came with
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX life_kase ON life (kase);
 CREATE INDEX life_token ON life (token) WHERE token IS NOT NULL;
