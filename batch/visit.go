@@ -131,7 +131,7 @@ func (v *visit) gone() end {
 			return v.unrecorded(err)
 		}
 	}
-	if v.life == nil || v.life.State == journal.Filed {
+	if v.life == nil || v.life.State == journal.Filed || v.life.State == journal.Away {
 		return end{}
 	}
 	if err := v.b.spool.Intact(); err != nil {

@@ -55,6 +55,10 @@ With scanRef in meta.yaml the service is asked once, and what contradicts its
 answer is refused. Where it can't be asked, or its answer tells nothing, what you
 found needs --force. Who decided what and when is recorded in result.json.
 
+What somebody took out of work by hand, as status tells, is resolved in the same
+way, by its name or its id: where it lies in done, failed or hold now, and else in
+the journal alone.
+
 A running daemon makes the decision itself.`,
 		Example: "  idenfy-batch resolve case-7 --accepted -m 'seen in the dashboard'",
 		Args:    cobra.MinimumNArgs(1),
@@ -139,6 +143,9 @@ func decide(ctx context.Context, cfg *config.Config, ask control.Decision) ([]co
 func tellDecided(out io.Writer, made []control.Decided) error {
 	good := true
 	for _, m := range made {
+		if m.NewName == "" && m.Err == "" {
+			fmt.Fprintf(out, "✓ %s: recorded; its folder is not in the spool\n", meta.Show(m.Name))
+		}
 		if m.NewName != "" {
 			fmt.Fprintf(out, "✓ %s: now in %s/%s\n", meta.Show(m.Name), m.Place, meta.Show(m.NewName))
 		}

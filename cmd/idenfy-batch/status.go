@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,6 +77,7 @@ type spoolStatus struct {
 	Waiting []waitStatus     `json:"inbox"`
 	Work    []openStatus     `json:"work"`
 	Hold    []openStatus     `json:"hold"`
+	Away    []awayStatus     `json:"taken_out"`
 	Error   string           `json:"error,omitempty"`
 }
 
@@ -85,7 +87,8 @@ func newStatus() *cobra.Command {
 		Short: "Show how many folders are where, and what those in the inbox wait for",
 		Long: `Status shows for each directory of the spool how many folders it holds and how
 long the oldest has been there, what each folder in the inbox and in work waits
-for, which ones a person has to decide about, and whether submission is paused
+for, which ones a person has to decide about (those that somebody took out of
+work by hand are among them), and whether submission is paused
 and why. It works with and without a running
 daemon, and changes nothing.`,
 		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
@@ -100,13 +103,16 @@ daemon, and changes nothing.`,
 			return err
 		}
 		_ = daemon.Become(cfg.Spool()) // root sees what the daemon may do, not what root may; without a spool there is nothing to see
-		s := readStatus(&cfg)
+		s := readStatus(c.Context(), &cfg)
 		if *asJSON {
 			enc := json.NewEncoder(c.OutOrStdout())
 			enc.SetIndent("", "  ")
-			return failed(enc.Encode(s))
+			if err := enc.Encode(s); err != nil {
+				return failed(err)
+			}
+		} else {
+			s.print(c.OutOrStdout(), &cfg, *all)
 		}
-		s.print(c.OutOrStdout(), &cfg, *all)
 		if s.Error != "" {
 			return failed(errors.New(s.Error))
 		}
@@ -115,7 +121,7 @@ daemon, and changes nothing.`,
 	return c
 }
 
-func readStatus(cfg *config.Config) spoolStatus {
+func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	var s spoolStatus
 	paths := cfg.Spool()
 	var err error
@@ -127,6 +133,9 @@ func readStatus(cfg *config.Config) spoolStatus {
 	}
 	s.Waiting = readInbox(cfg, paths[spool.Inbox])
 	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
+	if s.Away, err = readAway(ctx, cfg); err != nil {
+		s.Error = cmp.Or(s.Error, fmt.Sprintf("whether folders were taken out of work can't be told: the journal: %v", err))
+	}
 	return s
 }
 
@@ -151,10 +160,11 @@ func readOpen(paths spool.Paths, p spool.Place) []openStatus {
 		st := openStatus{Folder: meta.Show(own), Reasons: []string{}}
 		if dir, err := drop.Open(parent, name); err == nil {
 			if res, err := sidecar.Read(dir); err == nil {
-				st.Token, st.Attempts = res.Request.TokenHint, len(res.Attempts)
-				st.Last = lastAttempt(res)
+				// Whatever stands there may be anybody's.
+				st.Token, st.Attempts = meta.Show(res.Request.TokenHint), len(res.Attempts)
+				st.Last = meta.Show(lastAttempt(res))
 				for _, r := range res.Reasons {
-					st.Reasons = append(st.Reasons, r.Message)
+					st.Reasons = append(st.Reasons, meta.Show(r.Message))
 				}
 			}
 			_ = dir.Close() // it was read only
@@ -326,6 +336,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	_ = table.Flush() // as with any print, a closed standard output is the reader's affair
 	printOpen(out, "in work:", s.Work, all)
 	printOpen(out, "on hold, for you to decide (idenfy-batch help resolve):", s.Hold, all)
+	printAway(out, s.Away, all)
 	if len(s.Waiting) == 0 {
 		return
 	}
@@ -357,7 +368,7 @@ func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 		}
 		fmt.Fprintf(out, "  %s (token %s)\n", o.Folder, cmp.Or(o.Token, "not read yet"))
 		if o.Last != "" {
-			fmt.Fprintf(out, "      %s\n", meta.Show(o.Last))
+			fmt.Fprintf(out, "      %s\n", o.Last)
 		}
 		for _, reason := range o.Reasons {
 			fmt.Fprintf(out, "      %s\n", reason)

@@ -124,7 +124,7 @@ func inSpool(ctx context.Context, cfg *config.Config, root *os.Root) string {
 	}
 	known, _ := journal.PeekToken(ctx, daemon.Journal(cfg), m.TokenSHA256()) // as documented
 	for _, o := range known {
-		if o.State != journal.Filed || o.Fate == journal.Taken || o.Fate == journal.Unsettled {
+		if o.State != journal.Filed && o.State != journal.Away || o.Fate == journal.Taken || o.Fate == journal.Unsettled {
 			return o.Where()
 		}
 	}

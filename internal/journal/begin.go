@@ -99,6 +99,9 @@ func (j *Journal) Begin(q Question) (Answer, error) {
 		}
 		kase, named, own := t.join(l, q.Sums)
 		others := t.others(append(named, kase), l.ID)
+		if l.Dir != "" { // a folder that had been taken away is back, and this life stands for it
+			t.exec("UPDATE life SET state = 'filed' WHERE dir = ? AND id <> ? AND state = 'away'", l.Dir, l.ID)
+		}
 		if t.err != nil {
 			return t.err
 		}
@@ -398,6 +401,15 @@ func (j *Journal) find(ctx context.Context, query string, args ...any) (list []O
 // PeekToken is Journal.WithToken of a journal that another process may have
 // open. One that isn't there, or isn't this user's to read, knows none.
 func PeekToken(ctx context.Context, w Where, token string) ([]Other, error) {
+	return peek(w, func(j *Journal) ([]Other, error) { return j.WithToken(ctx, token) })
+}
+
+// PeekAway is Journal.Away in the same way.
+func PeekAway(ctx context.Context, w Where) ([]Other, error) {
+	return peek(w, func(j *Journal) ([]Other, error) { return j.Away(ctx) })
+}
+
+func peek(w Where, ask func(*Journal) ([]Other, error)) ([]Other, error) {
 	if f, err := os.Open(w.path()); err != nil {
 		return nil, nil
 	} else if err := f.Close(); err != nil {
@@ -408,5 +420,5 @@ func PeekToken(ctx context.Context, w Where, token string) ([]Other, error) {
 		return nil, err
 	}
 	defer reads.Close()
-	return (&Journal{reads: reads}).WithToken(ctx, token)
+	return ask(&Journal{reads: reads})
 }

@@ -32,7 +32,7 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		t.put(l)
 		for _, id := range with {
 			if fate != "" {
-				t.exec("UPDATE life SET fate = ? WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
+				t.exec("UPDATE life SET fate = ?, state = CASE state WHEN 'away' THEN 'filed' ELSE state END WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
 			}
 		}
 		return t.err
@@ -135,6 +135,7 @@ func (t *tx) adoptLife(l *Life) {
 	case anybody && (fate == Unsettled || l.Fate == Taken):
 	case state == Pending && took && l.State == Pending && l.Fate != Taken: // it goes on as what it is, and may have been sent since
 		t.exec("UPDATE life SET fate = 'unsettled' WHERE id = ?", l.ID)
+	case state == Away && l.Fate != Taken && l.Fate != Refused: // nobody has decided about it
 	case state != Filed || l.Fate == Taken || l.Fate == Refused:
 		t.put(l)
 	}

@@ -20,6 +20,7 @@ const (
 	Pending State = "pending" // it is in work: being submitted, or waiting
 	Ended   State = "ended"   // decided, and to be moved to its place
 	Filed   State = "filed"   // it was moved there, or somebody took it away before
+	Away    State = "away"    // somebody took its folder out of work, and what became of it is for a person to say
 )
 
 // Fate says what is known of what was sent in a life.
@@ -207,10 +208,12 @@ func (j *Journal) Filed(id, place, name string) {
 }
 
 // Gone notes that somebody took the folder of a life out of work. What may
-// have been taken of it stays open.
+// have been taken of it stays open, and the life is Away until a person decides
+// about it, or the folder comes again.
 func (j *Journal) Gone(id string) error {
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE life SET state = 'filed', place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ? AND state <> 'filed'", id)
+		t.exec(`UPDATE life SET state = CASE WHEN outcome IN ('pending', 'unknown') OR fate = 'unsettled' THEN 'away' ELSE 'filed' END,
+			place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ? AND state NOT IN ('filed', 'away')`, id)
 		return t.err
 	})
 }
@@ -290,10 +293,16 @@ func attemptsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.
 	return list, rows.Err()
 }
 
+// Away returns the lives of folders that somebody took out of work and that
+// nobody has decided about, the newest first.
+func (j *Journal) Away(ctx context.Context) ([]Other, error) {
+	return j.find(ctx, selectOthers+"state <> 'filed' AND state = 'away'"+newestFirst) // the first term is the index's
+}
+
 // InWork returns the ids of the lives whose folders are not in a final place,
 // with their states.
 func (j *Journal) InWork(ctx context.Context) (lives map[string]State, err error) {
-	rows, err := j.reads.QueryContext(ctx, "SELECT id, state FROM life WHERE state <> 'filed'")
+	rows, err := j.reads.QueryContext(ctx, "SELECT id, state FROM life WHERE state <> 'filed' AND state <> 'away'")
 	if err != nil {
 		return nil, err
 	}

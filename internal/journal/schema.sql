@@ -13,7 +13,7 @@ CREATE TABLE journal (
 CREATE TABLE life (
 	id       TEXT PRIMARY KEY,
 	kase     INTEGER NOT NULL,                 -- lives with one number are lives of one folder, or of one token
-	state    TEXT NOT NULL,                    -- claimed, pending, ended, filed
+	state    TEXT NOT NULL,                    -- claimed, pending, ended, filed, away
 	outcome  TEXT NOT NULL,                    -- as in result.json
 	fate     TEXT NOT NULL,                    -- unsent, refused, unsettled, taken: of what was sent in this life
 	took     INTEGER NOT NULL,                 -- 1: it was allowed to send
