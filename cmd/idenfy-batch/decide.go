@@ -118,22 +118,31 @@ const starting = 10 * time.Second
 
 // decide has decisions made by the running daemon, or makes them.
 func decide(ctx context.Context, cfg *config.Config, ask control.Decision) ([]control.Decided, error) {
+	var made []control.Decided
+	err := withDaemon(ctx, cfg,
+		func(running *control.Client) (err error) { made, err = running.Decide(ctx, ask); return err },
+		func() (err error) { made, err = decideAlone(ctx, cfg, ask); return err })
+	return made, err
+}
+
+// withDaemon has the running daemon asked; or, while none runs, what is done
+// alone, with the spool's lock.
+func withDaemon(ctx context.Context, cfg *config.Config, ask func(*control.Client) error, alone func() error) error {
 	for begin := time.Now(); ; {
 		running, err := control.Dial(cfg.Root)
 		if err == nil {
 			defer running.Close()
-			return running.Decide(ctx, ask)
+			return ask(running)
 		}
 		if !errors.Is(err, control.ErrNoDaemon) {
-			return nil, err
+			return err
 		}
-		made, err := decideAlone(ctx, cfg, ask)
-		if !errors.Is(err, spool.ErrLocked) || time.Since(begin) > starting {
-			return made, err
+		if err := alone(); !errors.Is(err, spool.ErrLocked) || time.Since(begin) > starting {
+			return err
 		}
 		select { // it is starting, or ending
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

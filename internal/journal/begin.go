@@ -118,6 +118,50 @@ func (j *Journal) Begin(q Question) (Answer, error) {
 	return a, err
 }
 
+// Outside is Begin, and Put, of a life that is another journal's: of a folder
+// that somebody submits without the daemon. With an attempt that is sending it
+// is asked for, and, if the verdict is Send, known from then on as one that may
+// have been taken; without one, what is known of it is brought up to date.
+func (j *Journal) Outside(l *Life) (Answer, error) {
+	var a Answer
+	err := j.write(func(t *tx) error {
+		a = Answer{Verdict: Send}
+		c := *l
+		c.State, c.Took, c.Place, c.Name = Filed, true, "", ""
+		var mine bool // the daemon's own life
+		known := t.row("SELECT state <> 'filed' OR place <> '' FROM life WHERE id = ?", []any{l.ID}, &mine)
+		if last := l.Result.LastAttempt(); last == nil || last.State != sidecar.Sending {
+			if known && !mine {
+				t.put(&c)
+			}
+			return t.err
+		}
+		if !known {
+			t.insert(&Life{ID: l.ID, State: Claimed, Fate: Unsent, Result: l.Result}, t.newCase())
+		}
+		kase, named, _ := t.join(&c, nil)
+		others := t.others(append(named, kase), l.ID)
+		if t.err != nil {
+			return t.err
+		}
+		a = t.judge(kase, others, Question{Life: &c})
+		if mine {
+			a.Verdict, a.Other = Wait, Other{ID: l.ID, Folder: l.Result.Folder}
+		}
+		switch {
+		case a.Verdict == Send:
+			c.Fate, c.Forced = Unsettled, a.Forced
+			t.put(&c)
+			t.exec("UPDATE decision SET used = ? WHERE kase = ? AND used IS NULL", l.ID, kase)
+		case !known:
+			t.exec("DELETE FROM attempt WHERE life = ?", l.ID)
+			t.exec("DELETE FROM life WHERE id = ?", l.ID)
+		}
+		return t.err
+	})
+	return a, err
+}
+
 // sending is l as it is with the verdict Send.
 func sending(l *Life, forced bool) *Life {
 	c := *l
