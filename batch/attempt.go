@@ -206,11 +206,10 @@ func (v *visit) intend(ctx context.Context) (e end, over bool) {
 func (v *visit) ask(q journal.Question) (a journal.Answer, e end, over bool) {
 	var err error
 	if !v.life.Took {
-		if q.Prior, err = sidecar.IDs(v.dir); err == nil {
-			v.life.Dir, err = drop.Identity(v.dir)
-		}
+		err = v.recognise()
 	}
 	if err == nil {
+		q.Sums = v.sums
 		a, err = v.b.journal.Begin(q)
 	}
 	if err == nil && a.Own {
@@ -223,6 +222,34 @@ func (v *visit) ask(q journal.Question) (a journal.Answer, e end, over bool) {
 		return a, v.failed(err), true
 	}
 	return a, end{}, false
+}
+
+// recognise finds out, once in a visit, what the folder is known by. Its images
+// are read only where it came with results: by them the journal tells whether
+// these are its own.
+func (v *visit) recognise() (err error) {
+	if v.known {
+		return nil
+	}
+	ids, err := sidecar.IDs(v.dir)
+	if err != nil {
+		return err
+	}
+	if v.life.Dir, err = drop.Identity(v.dir); err != nil {
+		return err
+	}
+	v.life.Prior = slices.DeleteFunc(ids, func(id string) bool { return id == v.life.ID })
+	if len(v.life.Prior) > 0 {
+		for _, img := range v.rep.Images {
+			sum, err := drop.Sum(v.dir, img.File)
+			if err != nil {
+				return err
+			}
+			v.sums = append(v.sums, sum)
+		}
+	}
+	v.known = true
+	return nil
 }
 
 // waitsForToken is the code of the reason that a folder waits in work because

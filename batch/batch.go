@@ -48,6 +48,7 @@ type Batch struct {
 	spool    *spool.Spool
 	journal  *journal.Journal
 	spare    chan string // lives that are claimed beforehand
+	shared   Shared      // of Submit; nil: nothing is shared
 	emit     events.Sink
 
 	soft context.Context // of Run; nothing begins after its end

@@ -33,14 +33,10 @@ func (v *visit) weigh() error {
 	if res.Outcome == sidecar.Accepted || res.Outcome == sidecar.Unknown || v.has(sidecar.SentBefore) {
 		return nil
 	}
-	ids, err := sidecar.IDs(v.dir)
-	if err == nil {
-		v.life.Dir, err = drop.Identity(v.dir)
-	}
-	if err != nil {
+	if err := v.recognise(); err != nil {
 		return err
 	}
-	a, err := v.b.journal.Begin(journal.Question{Life: v.life, Prior: ids, Only: true})
+	a, err := v.b.journal.Begin(journal.Question{Life: v.life, Sums: v.sums, Only: true})
 	if err != nil {
 		return err
 	}

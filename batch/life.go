@@ -63,6 +63,8 @@ func (v *visit) state() state {
 		return claimed
 	case l.State == journal.Ended, l.State == journal.Filed && spool.Place(l.Place).Final():
 		return ended
+	case l.State == journal.Away:
+		return returned
 	case l.State == journal.Filed && (l.Fate != journal.Taken || l.Result.Outcome != sidecar.Accepted):
 		return returned
 	case l.Result.Outcome.Final():

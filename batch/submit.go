@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
@@ -24,7 +27,8 @@ func (e *RefusedError) Error() string { return e.Why }
 // and returned; an error means that it has no end yet, and that Submit may be
 // called again.
 //
-// The journal is b's own, not that of a spool. A folder that was, or may have
+// The journal is b's own, not that of a spool, which is told what is sent, see
+// Share. A folder that was, or may have
 // been, accepted is a *RefusedError; one that waits is gone on with; one that
 // was refused before anything was taken begins another life.
 func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar.Result, error) {
@@ -40,12 +44,21 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	if err != nil {
 		return nil, err
 	}
+	announced, err := b.announce(ctx, dir, life)
+	if err != nil {
+		return nil, errors.Join(err, b.journal.Unclaim(life.ID)) // one that goes on stays
+	}
 	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, may: true, probesAccount: true}}
 	var e end
 	if life.State == journal.Claimed {
 		e = v.examine(ctx)
 	} else if e = entries[v.state()](v, ctx); e.fault.owner == nobody && !life.Result.Outcome.Final() {
 		e = entries[v.state()](v, ctx) // the first only noted the crash
+	}
+	if announced {
+		if err := b.shared(context.WithoutCancel(ctx), v.life); err != nil { // there it may have been taken, which is safe
+			b.emit(events.Trouble{What: "the spool's journal was not told how it ended", Err: err})
+		}
 	}
 	switch res := v.life.Result; {
 	case e.fault.owner == account, e.fault.owner == disk:
@@ -64,6 +77,36 @@ func why(e end, res *sidecar.Result) string {
 		return res.Reasons[len(res.Reasons)-1].Message
 	}
 	return e.fault.reason
+}
+
+// Shared brings a life into the journal of a spool, which is another one than
+// Submit's own: before it is sent, with an attempt that is sending, and after.
+// A *RefusedError says why it is not to be sent, by what that journal knows.
+type Shared func(ctx context.Context, l *journal.Life) error
+
+// Share has Submit share what it sends. Call it before Submit.
+func (b *Batch) Share(s Shared) { b.shared = s }
+
+// announce shares what is about to be sent. What has no token isn't sent.
+func (b *Batch) announce(ctx context.Context, dir *os.Root, life *journal.Life) (announced bool, err error) {
+	m, err := meta.Read(dir)
+	if b.shared == nil || err != nil || m.TokenSHA256() == "" {
+		return false, nil
+	}
+	c, r := *life, *life.Result
+	c.Result = &r
+	if c.Dir, err = drop.Identity(dir); err != nil {
+		return false, err
+	}
+	if c.Prior, err = sidecar.IDs(dir); err != nil {
+		return false, err
+	}
+	c.Token, r.Request.TokenSHA256, r.Request.TokenHint = m.TokenSHA256(), m.TokenSHA256(), sidecar.TokenHint(m.AuthToken)
+	if c.ScanRef = m.ScanRef; m.ScanRef != "" {
+		r.Session = &sidecar.Session{ScanRef: m.ScanRef, By: "producer"}
+	}
+	r.Attempts = append(slices.Clone(r.Attempts), sidecar.Attempt{N: len(r.Attempts) + r.Omitted + 1, Started: sidecar.Now(), State: sidecar.Sending})
+	return true, b.shared(ctx, &c)
 }
 
 // resume returns the life of the folder to go on with.

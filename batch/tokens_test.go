@@ -138,3 +138,46 @@ func TestForgedDecision(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// A drop with somebody else's result is held against that life, and does
+// nothing to the folder whose life it is.
+func TestStrangersResult(t *testing.T) {
+	b := newBench(t)
+	b.patience = time.Minute
+	b.start()
+	plant := func(name string, result []byte) {
+		b.put(name)
+		dir := filepath.Join(b.spool.Path(spool.Inbox), name)
+		for _, image := range []string{"FRONT.jpg", "BACK.jpg", "FACE.jpg"} { // other images
+			data, err := os.ReadFile(filepath.Join(dir, image))
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(dir, image), sample.Pad(data, len(data)+20, uint64(len(name))), 0o600))
+		}
+		must(t, os.WriteFile(filepath.Join(dir, sidecar.Name), result, 0o600))
+		b.in <- b.arrival(name)
+	}
+	b.api.Script(token("hers"), sandbox.Step{Status: 400, Identifier: "BAD_VALUE", Message: "no"})
+	b.send("hers")
+	b.want("hers rejected failed/hers")
+	plant("stranger", b.raw(spool.Failed, "hers"))
+	b.want("stranger accepted done/stranger")
+	b.fresh(spool.Failed, "hers", "hers-new")
+	b.decided("hers", sidecar.Requeued, false)
+	b.want("hers accepted done/hers")
+	// What was accepted stops whoever names it, and a decision about it is not
+	// used up by that.
+	result := b.raw(spool.Done, "hers")
+	plant("other", result)
+	b.want("other invalid failed/other")
+	b.stopped(spool.Failed, "other", sidecar.SentBefore)
+	b.fresh(spool.Done, "hers", "hers-third")
+	b.end()
+	b.start()
+	b.refused("done/hers", sidecar.Requeued, "accepted before")
+	must(t, b.decide("done/hers", sidecar.Requeued, true))
+	plant("third", result)
+	b.want("third invalid failed/third")
+	b.in <- b.arrival("hers")
+	b.want("hers accepted done/hers")
+	b.never("third")
+}

@@ -36,6 +36,9 @@ type visit struct {
 	list drop.Listing
 	rep  meta.Report
 
+	known bool     // what the folder is known by was read, see recognise
+	sums  []string // SHA-256 of its images, if it came with results
+
 	stays bool // Submit: there is no spool
 }
 
@@ -173,7 +176,7 @@ func (v *visit) gone() end {
 			return v.unrecorded(err)
 		}
 	}
-	if v.life == nil || v.life.State == journal.Filed {
+	if v.life == nil || v.life.State == journal.Filed || v.life.State == journal.Away {
 		return end{}
 	}
 	if err := v.b.spool.Intact(); err != nil {

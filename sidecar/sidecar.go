@@ -213,10 +213,6 @@ func (r *Result) WasAccepted() bool {
 	return r.Outcome == Accepted || slices.ContainsFunc(r.Reasons, func(reason Reason) bool { return reason.Code == SentBefore })
 }
 
-// Again reports whether a person decided, after this result, that the folder
-// is to be sent again.
-func (r *Result) Again() bool { return r.Decided(Requeued) || r.Decided(Resubmit) }
-
 // Decided reports whether the last thing that a person decided is this, and
 // is about this result.
 func (r *Result) Decided(action Action) bool {

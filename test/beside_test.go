@@ -56,7 +56,7 @@ func TestBeside(t *testing.T) {
 	}
 	for dir, why := range map[string]string{
 		filepath.Join(own, "own"):  "was accepted",
-		filepath.Join(own, "copy"): "same authToken, done/a",
+		filepath.Join(own, "copy"): "was accepted already (done/a",
 		l.path("done", "a"):        "it lies in the spool's done",
 	} {
 		if code, out := l.output("submit", dir); code != exitsFailed || !strings.Contains(out, why) {

@@ -55,6 +55,10 @@ With scanRef in meta.yaml the service is asked once, and what contradicts its
 answer is refused. Where it can't be asked, or its answer tells nothing, what you
 found needs --force. Who decided what and when is recorded in result.json.
 
+What somebody took out of work by hand, as status tells, is resolved in the same
+way, by its name or its id: where it lies in done, failed or hold now, and else in
+the journal alone.
+
 A running daemon makes the decision itself.`,
 		Example: "  idenfy-batch resolve case-7 --accepted -m 'seen in the dashboard'",
 		Args:    cobra.MinimumNArgs(1),
@@ -114,22 +118,31 @@ const starting = 10 * time.Second
 
 // decide has decisions made by the running daemon, or makes them.
 func decide(ctx context.Context, cfg *config.Config, ask control.Decision) ([]control.Decided, error) {
+	var made []control.Decided
+	err := withDaemon(ctx, cfg,
+		func(running *control.Client) (err error) { made, err = running.Decide(ctx, ask); return err },
+		func() (err error) { made, err = decideAlone(ctx, cfg, ask); return err })
+	return made, err
+}
+
+// withDaemon has the running daemon asked; or, while none runs, what is done
+// alone, with the spool's lock.
+func withDaemon(ctx context.Context, cfg *config.Config, ask func(*control.Client) error, alone func() error) error {
 	for begin := time.Now(); ; {
 		running, err := control.Dial(cfg.Root)
 		if err == nil {
 			defer running.Close()
-			return running.Decide(ctx, ask)
+			return ask(running)
 		}
 		if !errors.Is(err, control.ErrNoDaemon) {
-			return nil, err
+			return err
 		}
-		made, err := decideAlone(ctx, cfg, ask)
-		if !errors.Is(err, spool.ErrLocked) || time.Since(begin) > starting {
-			return made, err
+		if err := alone(); !errors.Is(err, spool.ErrLocked) || time.Since(begin) > starting {
+			return err
 		}
 		select { // it is starting, or ending
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -139,6 +152,9 @@ func decide(ctx context.Context, cfg *config.Config, ask control.Decision) ([]co
 func tellDecided(out io.Writer, made []control.Decided) error {
 	good := true
 	for _, m := range made {
+		if m.NewName == "" && m.Err == "" {
+			fmt.Fprintf(out, "✓ %s: recorded; its folder is not in the spool\n", meta.Show(m.Name))
+		}
 		if m.NewName != "" {
 			fmt.Fprintf(out, "✓ %s: now in %s/%s\n", meta.Show(m.Name), m.Place, meta.Show(m.NewName))
 		}

@@ -21,7 +21,8 @@ func newAdopt() *cobra.Command {
 result.json, and, with --backup, from a backup of the journal first. It is for a
 journal that is missing, damaged, or older than it was, which the daemon refuses
 to work with; stop the daemon before. What there was of a journal is kept beside
-the new one.
+the new one; a sound and complete one is replaced with --force only. When it is cut
+off, run it again.
 
 What only the lost journal knew is lost: folders that were sent and have been
 taken out of the spool since, and decisions to send again.`,
@@ -30,6 +31,7 @@ taken out of the spool since, and decisions to send again.`,
 	}
 	load := configFlag(c)
 	backup := c.Flags().String("backup", "", "begin with this backup of the journal (`file`)")
+	force := c.Flags().Bool("force", false, "though the journal is sound and complete")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := load()
 		if err != nil {
@@ -51,7 +53,7 @@ taken out of the spool since, and decisions to send again.`,
 			told = func(done, total int) { fmt.Fprintf(out, "\r%d of %d folders", done, total) }
 		}
 		n := 0
-		aside, unread, err := daemon.Adopt(ctx, daemon.Journal(&cfg), cfg.Spool(), *backup, func(done, total int) { n = total; told(done, total) })
+		aside, unread, err := daemon.Adopt(ctx, daemon.Journal(&cfg), cfg.Spool(), *backup, *force, func(done, total int) { n = total; told(done, total) })
 		if isTerminal(out) && n > 0 {
 			fmt.Fprintln(out)
 		}

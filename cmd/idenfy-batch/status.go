@@ -87,6 +87,7 @@ type spoolStatus struct {
 	Waiting []waitStatus     `json:"inbox"`
 	Work    []openStatus     `json:"work"`
 	Hold    []openStatus     `json:"hold"`
+	Away    []awayStatus     `json:"taken_out"`
 	Error   string           `json:"error,omitempty"`
 }
 
@@ -96,7 +97,8 @@ func newStatus() *cobra.Command {
 		Short: "Show how many folders are where, and what those in the inbox wait for",
 		Long: `Status shows for each directory of the spool how many folders it holds and how
 long the oldest has been there, what each folder in the inbox and in work waits
-for, which ones a person has to decide about, and whether submission is paused
+for, which ones a person has to decide about (those that somebody took out of
+work by hand are among them), and whether submission is paused
 and why. It works with and without a running
 daemon, and changes nothing.`,
 		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
@@ -115,9 +117,12 @@ daemon, and changes nothing.`,
 		if *asJSON {
 			enc := json.NewEncoder(c.OutOrStdout())
 			enc.SetIndent("", "  ")
-			return failed(enc.Encode(s))
+			if err := enc.Encode(s); err != nil {
+				return failed(err)
+			}
+		} else {
+			s.print(c.OutOrStdout(), &cfg, *all)
 		}
-		s.print(c.OutOrStdout(), &cfg, *all)
 		if s.Error != "" {
 			return failed(errors.New(s.Error))
 		}
@@ -146,6 +151,9 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 			}
 		}
 	}
+	if s.Away, err = readAway(ctx, cfg); err != nil {
+		s.Error = cmp.Or(s.Error, fmt.Sprintf("whether folders were taken out of work can't be told: the journal: %v", err))
+	}
 	return s
 }
 
@@ -173,13 +181,14 @@ func readOpen(paths spool.Paths, p spool.Place) []openStatus {
 		}
 		if dir, err := drop.Open(parent, name); err == nil {
 			if res, err := sidecar.Read(dir); err == nil {
-				st.Token, st.Attempts = res.Request.TokenHint, len(res.Attempts)
+				// Whatever stands there may be anybody's.
+				st.Token, st.Attempts = meta.Show(res.Request.TokenHint), len(res.Attempts)
 				if at := res.Times.Claimed; !at.IsZero() {
 					st.Age = int64(max(time.Since(at.Time), 0).Seconds())
 				}
-				st.Last = lastAttempt(res)
+				st.Last = meta.Show(lastAttempt(res))
 				for _, r := range res.Reasons {
-					st.Reasons = append(st.Reasons, r.Message)
+					st.Reasons = append(st.Reasons, meta.Show(r.Message))
 				}
 			}
 			_ = dir.Close() // it was read only
@@ -351,6 +360,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	_ = table.Flush() // as with any print, a closed standard output is the reader's affair
 	printOpen(out, "in work:", s.Work, all)
 	printOpen(out, "on hold, for you to decide (idenfy-batch help resolve):", s.Hold, all)
+	printAway(out, s.Away, all)
 	if len(s.Waiting) == 0 {
 		return
 	}
@@ -398,7 +408,7 @@ func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 		}
 		fmt.Fprintf(out, "  %s (token %s, claimed %s ago)\n", o.Folder, cmp.Or(o.Token, "not read yet"), time.Duration(o.Age)*time.Second)
 		if o.Last != "" {
-			fmt.Fprintf(out, "      %s\n", meta.Show(o.Last))
+			fmt.Fprintf(out, "      %s\n", o.Last)
 		}
 		for _, reason := range o.Reasons {
 			fmt.Fprintf(out, "      %s\n", reason)

@@ -15,6 +15,7 @@ import (
 
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
@@ -35,7 +36,11 @@ answer is settled first: with the same token, or by scanRef, like in the daemon.
 Should the service fail, run it again later; it goes on where it was.
 
 What was sent is remembered in $XDG_STATE_HOME/idenfy-batch, else in
-~/.local/state/idenfy-batch, and for root in /var/lib/idenfy-batch.`,
+~/.local/state/idenfy-batch, and for root in /var/lib/idenfy-batch. As root, or as
+the daemon's user, it is entered in the journal of the configured spool as well,
+and asked for there before: so the daemon and submit know what the other one
+sent. What another user submits the daemon knows by its authToken only, which
+iDenfy takes once.`,
 		Example: "  idenfy-batch submit ./case-7",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -57,10 +62,19 @@ What was sent is remembered in $XDG_STATE_HOME/idenfy-batch, else in
 			return failed(err)
 		}
 		defer release()
-		b := batch.New(daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, 0)), nil, j, func(events.Event) {})
+		b := batch.New(daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, 0)), nil, j, func(e events.Event) {
+			if trouble, ok := e.(events.Trouble); ok {
+				fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %s: %v\n", trouble.What, trouble.Err)
+			}
+		})
+		share, err := sharing(&cfg)
+		if err != nil {
+			fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %v\n", err)
+		}
+		b.Share(share)
 		good := true
 		for _, dir := range dirs {
-			good = submit(ctx, c.OutOrStdout(), b, &cfg, dir) && good
+			good = submit(ctx, c.OutOrStdout(), b, &cfg, dir, share != nil) && good
 		}
 		if !good {
 			return &exitError{code: exitFailed}
@@ -70,7 +84,7 @@ What was sent is remembered in $XDG_STATE_HOME/idenfy-batch, else in
 	return c
 }
 
-func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Config, dir string) bool {
+func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Config, dir string, shared bool) bool {
 	shown := meta.Show(dir)
 	path, err := filepath.Abs(dir)
 	for _, p := range spool.Places() {
@@ -88,7 +102,7 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 		return false
 	}
 	defer root.Close()
-	if other := inSpool(ctx, cfg, root); other != "" {
+	if other := inSpool(ctx, cfg, root, shared); other != "" {
 		fmt.Fprintf(out, "✗ %s: a folder with the same authToken, %s, is in the daemon's spool; it is not sent beside it\n", shown, meta.Show(other))
 		return false
 	}
@@ -115,16 +129,49 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 	return false
 }
 
+// sharing returns what tells the journal of the configured spool what is sent:
+// through the daemon, or while none runs by itself. Without such a journal there
+// is nothing to tell. The error is of a user who may not.
+func sharing(cfg *config.Config) (batch.Shared, error) {
+	exists, err := daemon.Journal(cfg).Exists()
+	if err == nil && !exists {
+		return nil, nil
+	}
+	if err == nil { // the daemon's alone, like its lock
+		var work *os.File
+		if work, err = os.Open(cfg.Spool()[spool.Work]); err == nil {
+			_ = work.Close() // it was only tried
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("note: this user may not tell the spool in %s what is sent (%w); if the folder is dropped there later, it is known by its authToken only", cfg.Root, err)
+	}
+	return func(ctx context.Context, l *journal.Life) error {
+		s := control.Submission{Result: l.Result, Fate: string(l.Fate), Dir: l.Dir, Prior: l.Prior}
+		err := withDaemon(ctx, cfg,
+			func(running *control.Client) error { return running.Submission(ctx, s) },
+			func() error { return daemon.Outside(cfg, s) })
+		if refused, ok := errors.AsType[*control.RefusedError](err); ok {
+			return &batch.RefusedError{Why: refused.Why}
+		}
+		return err
+	}, nil
+}
+
 // inSpool finds a folder with the same token that the daemon is to submit, or
-// has submitted. What this user can't read is not looked at.
-func inSpool(ctx context.Context, cfg *config.Config, root *os.Root) string {
+// has submitted, where its journal isn't asked anyway (shared). What this user
+// can't read is not looked at.
+func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool) string {
 	m, err := meta.Read(root)
 	if err != nil {
 		return "" // it will be refused for that
 	}
-	known, _ := journal.PeekToken(ctx, daemon.Journal(cfg), m.TokenSHA256()) // as documented
+	var known []journal.Other
+	if !shared {
+		known, _ = journal.PeekToken(ctx, daemon.Journal(cfg), m.TokenSHA256()) // as documented
+	}
 	for _, o := range known {
-		if o.State != journal.Filed || o.Fate == journal.Taken || o.Fate == journal.Unsettled {
+		if o.State != journal.Filed && o.State != journal.Away || o.Fate == journal.Taken || o.Fate == journal.Unsettled {
 			return o.Where()
 		}
 	}

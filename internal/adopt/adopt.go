@@ -132,7 +132,7 @@ func doubt(f *journal.Adopted) {
 
 // Folder returns what the records in a folder tell of its lives.
 func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
-	var f journal.Adopted
+	f := journal.Adopted{Dropped: p == spool.Inbox}
 	names, err := sidecar.Files(dir)
 	if err != nil {
 		return f, err

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -37,7 +38,12 @@ func Dial(root string) (*Client, error) {
 		c, err := connect(context.Background(), dir)
 		switch {
 		case err == nil:
-			_ = c.Close() // it showed that somebody is there
+			// It showed that somebody is there, and who.
+			daemon, err := peerUID(c)
+			_ = c.Close()
+			if err == nil && !mayAsk(uint32(os.Geteuid()), daemon) {
+				return nil, fmt.Errorf("the daemon is not asked: %w: only root and the daemon's user may", fs.ErrPermission)
+			}
 			return &Client{&http.Client{
 				Timeout: maxTime + 10*time.Second,
 				Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -90,6 +96,13 @@ func (c *Client) State(ctx context.Context, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
 	return c.ask(ctx, "state", struct{}{}, into)
+}
+
+// Submission tells the daemon of a submission that it does not make itself. A
+// *RefusedError says why it is not to be made.
+func (c *Client) Submission(ctx context.Context, s Submission) error {
+	var a answer
+	return c.ask(ctx, "submission", s, &a)
 }
 
 func (c *Client) ask(ctx context.Context, what string, question, into any) error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -38,6 +37,15 @@ type Decided struct {
 	Err     string      `json:"error,omitempty"`
 }
 
+// Submission is what somebody is about to send without the daemon, when its
+// last attempt is sending, or what came of it.
+type Submission struct {
+	Result *sidecar.Result `json:"result"`
+	Fate   string          `json:"fate"`  // what is known of what was sent
+	Dir    string          `json:"dir"`   // names the directory, see drop.Identity
+	Prior  []string        `json:"prior"` // ids in the results that came with the folder
+}
+
 // answer is that to a reload, and to what is refused.
 type answer struct {
 	Note string `json:"note,omitempty"`
@@ -53,6 +61,9 @@ type Server struct {
 	Decide func(ctx context.Context, d Decision) []Decided
 	// State is what the daemon says of itself, as it goes into JSON.
 	State func() any
+	// Submission enters what somebody submits without the daemon, or says why
+	// it is not to be sent.
+	Submission func(ctx context.Context, s Submission) error
 
 	busy sync.WaitGroup // with what is being answered
 }
@@ -70,8 +81,9 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	mux.HandleFunc("POST /reload", s.reload)
 	mux.HandleFunc("POST /decide", s.decide)
 	mux.HandleFunc("POST /state", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.State()) })
+	mux.HandleFunc("POST /submission", s.submission)
 	srv := &http.Server{
-		Handler:           http.MaxBytesHandler(http.TimeoutHandler(allow(mux), maxTime, `{"error":"it took too long"}`), maxRequest),
+		Handler:           http.MaxBytesHandler(http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`), maxRequest),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
 		WriteTimeout:   maxTime + 10*time.Second,
 		MaxHeaderBytes: 16 << 10,
@@ -102,21 +114,12 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	return errors.Join(err, srv.Close())
 }
 
-// allow lets root and the daemon's own user ask. The socket's group may read
-// what has ended, and not decide about it.
-func allow(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if uid, ok := asker(r); !ok || uid != 0 && uid != uint32(os.Geteuid()) {
-			reply(w, http.StatusForbidden, answer{Err: "only root and the daemon's user may ask for that"})
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
-}
-
-func asker(r *http.Request) (uint32, bool) {
+func asker(r *http.Request) (uid uint32, err error) {
 	uid, ok := r.Context().Value(peerKey{}).(uint32)
-	return uid, ok
+	if !ok {
+		err = errors.New("who asks is not known")
+	}
+	return uid, err
 }
 
 func reply(w http.ResponseWriter, status int, body any) {
@@ -136,17 +139,43 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, answer{Note: note})
 }
 
+func (s *Server) submission(w http.ResponseWriter, r *http.Request) {
+	s.busy.Add(1)
+	defer s.busy.Done()
+	var sub Submission
+	if !read(w, r, &sub) {
+		return
+	}
+	if err := s.Submission(r.Context(), sub); err != nil {
+		reply(w, http.StatusConflict, answer{Err: err.Error()})
+		return
+	}
+	reply(w, http.StatusOK, answer{})
+}
+
+// read reads a question, or answers that it can't be read.
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err != nil {
+		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
+	}
+	return err == nil
+}
+
 func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	s.busy.Add(1)
 	defer s.busy.Done()
 	var d Decision
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
-		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
+	if !read(w, r, &d) {
 		return
 	}
-	uid, _ := asker(r)
+	uid, err := asker(r)
+	if err != nil {
+		reply(w, http.StatusForbidden, answer{Err: err.Error()})
+		return
+	}
 	d.By.UID, d.By.User, d.By.EUID, d.By.Sudo = uid, userName(uid), nil, ""
 	reply(w, http.StatusOK, s.Decide(r.Context(), d))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"idenfy-batch/internal/adopt"
 	"idenfy-batch/internal/events"
@@ -60,22 +61,46 @@ func enter(ctx context.Context, j *journal.Journal, w journal.Where, paths spool
 	return err
 }
 
+// SoundError says that there is nothing to adopt.
+type SoundError struct{ Path string }
+
+func (e *SoundError) Error() string {
+	return fmt.Sprintf("%s is sound and complete, so there is nothing to mend. Adopt would keep it aside and make another one from the folders in the spool; what only this one knows would be lost: folders that were sent and have been taken out since, and decisions. If that is what you want, repeat it with --force", e.Path)
+}
+
 // Adopt makes a new journal from a backup, if one is given, and from all the
 // folders of a spool whose lock is held. What there was of a journal is kept
-// under the name that is returned.
-func Adopt(ctx context.Context, w journal.Where, paths spool.Paths, from string, told func(done, total int)) (aside string, unread int, err error) {
-	if aside, err = journal.SetAside(w); err != nil {
+// under the name that is returned. A sound and complete one is a *SoundError,
+// unless it is forced. Whatever cuts it off, it can be made again.
+func Adopt(ctx context.Context, w journal.Where, paths spool.Paths, from string, force bool, told func(done, total int)) (aside string, unread int, err error) {
+	if !force {
+		if err := needed(ctx, w); err != nil {
+			return "", 0, err
+		}
+	}
+	if aside, err = journal.Replace(w, from); err != nil {
 		return aside, 0, err
 	}
-	var j *journal.Journal
-	if from == "" {
-		j, err = journal.Create(w)
-	} else if err = journal.Restore(w, from); err == nil {
-		j, err = journal.Open(w)
-	}
+	j, err := journal.Open(w)
 	if err != nil {
 		return aside, 0, err
 	}
 	unread, err = adopt.Spool(ctx, paths, j, false, told)
 	return aside, unread, errors.Join(err, j.Close())
+}
+
+// needed returns why there is nothing to adopt, or can't be now.
+func needed(ctx context.Context, w journal.Where) error {
+	j, err := journal.Open(w)
+	if _, unfit := errors.AsType[*journal.UnfitError](err); unfit {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	complete, err := j.Adopted(ctx)
+	if err = errors.Join(err, j.Close()); err == nil && complete {
+		err = &SoundError{filepath.Join(w.Dir, journal.Name)}
+	}
+	return err
 }

@@ -53,10 +53,17 @@ func refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf
 // journal and on the disk before the folder moves: after a crash in between,
 // Make it again.
 func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool.Place, newName string, err error) {
-	from, name, err := d.find(name, dec.Action)
+	from, found, err := d.find(name, dec.Action)
+	if _, none := errors.AsType[*RefusedError](err); none {
+		var o *journal.Other
+		if o, from, found, err = d.away(ctx, name, dec, err); o != nil {
+			return "", "", d.decideAway(ctx, o, dec)
+		}
+	}
 	if err != nil {
 		return "", "", err
 	}
+	name = found
 	dir, err := d.Paths.OpenFolder(from, name)
 	if err != nil {
 		return "", "", err
@@ -146,7 +153,11 @@ func (c *matter) read(ctx context.Context) error {
 	if p := spool.Place(c.life.Place); (p != c.from || c.life.Name != c.name) && record.LiesAt(c.desk.Paths, p, c.life.Name, id) {
 		return refuse("it is a copy of %s/%s; decide that one", p, meta.Show(c.life.Name))
 	}
-	if c.history, err = c.desk.Journal.History(ctx, id); err != nil {
+	named, err := sidecar.IDs(c.dir)
+	if err != nil {
+		return err
+	}
+	if c.history, err = c.desk.Journal.History(ctx, id, named...); err != nil {
 		return err
 	}
 	c.meta, _ = meta.Read(c.dir) // what can't be read is not asked about
@@ -189,11 +200,64 @@ func (c *matter) enter() (spool.Place, error) {
 			})
 		}
 		l.State, l.Place, l.Name = journal.Filed, string(to), c.name
+		if c.dir == nil {
+			l.Place, l.Name = "", ""
+		}
 		if err := c.desk.Journal.Decide(l, wasFate, made, fate, c.standsFor()); err != nil {
 			return "", err
 		}
 	}
+	if c.dir == nil { // see decideAway
+		return to, nil
+	}
 	return to, record.Write(c.dir, l)
+}
+
+// away finds a folder that was taken out of work by hand, by its name or its
+// id: where it lies with the name that it had in work; or, as o, nowhere. none
+// is the error when there is no such one.
+func (d *Desk) away(ctx context.Context, name string, dec Decision, none error) (o *journal.Other, from spool.Place, found string, err error) {
+	list, err := d.Journal.Away(ctx)
+	if err != nil {
+		return nil, "", "", err
+	}
+	list = slices.DeleteFunc(list, func(o journal.Other) bool { return o.ID != name && o.Folder != meta.Show(name) })
+	switch {
+	case len(list) == 0:
+		return nil, "", "", none
+	case len(list) > 1:
+		return nil, "", "", refuse("%d folders of that name were taken out of work by hand; give the id of one, such as %s (idenfy-batch status has them)", len(list), list[0].ID)
+	}
+	o = &list[0]
+	for _, p := range []spool.Place{spool.Hold, spool.Done, spool.Failed} {
+		for _, as := range []string{name, name + "." + o.ID, o.Folder, o.Folder + "." + o.ID} {
+			if record.LiesAt(d.Paths, p, as, o.ID) {
+				return nil, p, as, nil
+			}
+		}
+	}
+	if dec.Action != sidecar.Confirmed && dec.Action != sidecar.Denied {
+		return nil, "", "", refuse("it was taken out of work by hand, and is not in the spool, so it can't be sent again; move it to hold first, or say how it ended: idenfy-batch resolve %s --accepted or --rejected", o.ID)
+	}
+	return o, "", "", nil
+}
+
+// decideAway makes a decision about a folder that is not in the spool any
+// more: it is in the journal only.
+func (d *Desk) decideAway(ctx context.Context, o *journal.Other, dec Decision) error {
+	c := &matter{desk: d, name: o.Folder, dec: dec}
+	var err error
+	if c.life, err = d.Journal.Load(ctx, o.ID); err != nil {
+		return err
+	}
+	if c.history, err = d.Journal.History(ctx, o.ID); err != nil {
+		return err
+	}
+	if err := c.allowed(ctx); err != nil {
+		return err
+	}
+	_, err = c.enter()
+	return err
 }
 
 // find returns the folder's place and plain name.
@@ -247,7 +311,7 @@ func (c *matter) allowed(ctx context.Context) error {
 		return c.mayRequeue()
 	case c.dec.Force:
 		return nil
-	case c.from != spool.Hold:
+	case c.from != spool.Hold && c.life.State != journal.Away:
 		return refuse("it is in %s, and only what is in hold has to be resolved", c.from)
 	}
 	if id, _ := c.taken(); id != "" && c.dec.Action != sidecar.Confirmed {

@@ -113,7 +113,7 @@ func TestAllowed(t *testing.T) {
 			if o, ok := final[c.action]; ok && res.Outcome != o {
 				t.Errorf("outcome %s", res.Outcome)
 			}
-			if res.Again() != (to == spool.Inbox) {
+			if (res.Decided(sidecar.Requeued) || res.Decided(sidecar.Resubmit)) != (to == spool.Inbox) {
 				t.Error("Again")
 			}
 		}
@@ -274,7 +274,7 @@ func TestStrangersResult(t *testing.T) {
 	desk, _ := newDesk(t, spool.Hold, &sidecar.Result{ID: held, Folder: "case", Outcome: sidecar.Unknown}, "")
 	id := spool.NewID()
 	must(t, desk.Journal.Claim(id, "stranger"))
-	_, err := desk.Journal.Begin(journal.Question{Only: true, Prior: []string{held}, Life: &journal.Life{ID: id, Fate: journal.Unsent, Result: &sidecar.Result{ID: id, Folder: "stranger"}}})
+	_, err := desk.Journal.Begin(journal.Question{Only: true, Life: &journal.Life{ID: id, Prior: []string{held}, Fate: journal.Unsent, Result: &sidecar.Result{ID: id, Folder: "stranger"}}})
 	must(t, err)
 	must(t, desk.Journal.Put(&journal.Life{ID: id, State: journal.Filed, Fate: journal.Unsent, Place: "hold", Name: "stranger", Result: &sidecar.Result{ID: id, Folder: "stranger", Outcome: sidecar.Unknown}}))
 	dir := filepath.Join(desk.Paths[spool.Hold], "stranger")

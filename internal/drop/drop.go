@@ -9,6 +9,8 @@
 package drop
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -393,6 +395,20 @@ func Identity(root *os.Root) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%d:%d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
+}
+
+// Sum returns the SHA-256 of a file that was listed, in lower-case hex.
+func Sum(root *os.Root, e Entry) (string, error) {
+	f, err := OpenFile(root, e)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, e.Size)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Unchanged returns ErrChanged unless f is still as it was listed.

@@ -261,13 +261,18 @@ func Mkdir(parent, name string, perm fs.FileMode) error {
 		return err
 	}
 	for _, p := range []string{path, parent} {
-		d, err := os.Open(p)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(syncDir(d), d.Close()); err != nil {
+		if err := SyncDir(p); err != nil {
 			return &SyncError{Err: err}
 		}
 	}
 	return nil
+}
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncDir(d), d.Close())
 }

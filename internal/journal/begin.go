@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -69,8 +71,8 @@ type Answer struct {
 
 // Question asks whether a life may send.
 type Question struct {
-	Life  *Life    // with the token, and the attempt that it wants to make as its last
-	Prior []string // ids in the results that came with the folder
+	Life *Life    // with the token, and the attempt that it wants to make as its last
+	Sums []string // SHA-256 of its images, as far as they are known
 	// Unused tells that the session of the life's token was just found unused,
 	// so that the same token may be sent again.
 	Unused bool
@@ -84,7 +86,7 @@ type Question struct {
 // a person had decided. With any other verdict the attempt is not recorded.
 //
 // What is asked is the history of the folder: of all lives that it is known
-// by, by the ids of its results, and by its token.
+// by, by the ids of its results, by the directory itself, and by its token.
 func (j *Journal) Begin(q Question) (Answer, error) {
 	var a Answer
 	err := j.write(func(t *tx) error {
@@ -95,8 +97,11 @@ func (j *Journal) Begin(q Question) (Answer, error) {
 			t.put(sending(l, l.Forced))
 			return t.err
 		}
-		kase, own := t.join(l, q.Prior)
-		others := t.others(kase, l.ID)
+		kase, named, own := t.join(l, q.Sums)
+		others := t.others(append(named, kase), l.ID)
+		if l.Dir != "" { // a folder that had been taken away is back, and this life stands for it
+			t.exec("UPDATE life SET state = 'filed' WHERE dir = ? AND id <> ? AND state = 'away'", l.Dir, l.ID)
+		}
 		if t.err != nil {
 			return t.err
 		}
@@ -107,6 +112,50 @@ func (j *Journal) Begin(q Question) (Answer, error) {
 			t.exec("UPDATE decision SET used = ? WHERE kase = ? AND used IS NULL", l.ID, kase)
 		} else {
 			t.put(waiting(l))
+		}
+		return t.err
+	})
+	return a, err
+}
+
+// Outside is Begin, and Put, of a life that is another journal's: of a folder
+// that somebody submits without the daemon. With an attempt that is sending it
+// is asked for, and, if the verdict is Send, known from then on as one that may
+// have been taken; without one, what is known of it is brought up to date.
+func (j *Journal) Outside(l *Life) (Answer, error) {
+	var a Answer
+	err := j.write(func(t *tx) error {
+		a = Answer{Verdict: Send}
+		c := *l
+		c.State, c.Took, c.Place, c.Name = Filed, true, "", ""
+		var mine bool // the daemon's own life
+		known := t.row("SELECT state <> 'filed' OR place <> '' FROM life WHERE id = ?", []any{l.ID}, &mine)
+		if last := l.Result.LastAttempt(); last == nil || last.State != sidecar.Sending {
+			if known && !mine {
+				t.put(&c)
+			}
+			return t.err
+		}
+		if !known {
+			t.insert(&Life{ID: l.ID, State: Claimed, Fate: Unsent, Result: l.Result}, t.newCase())
+		}
+		kase, named, _ := t.join(&c, nil)
+		others := t.others(append(named, kase), l.ID)
+		if t.err != nil {
+			return t.err
+		}
+		a = t.judge(kase, others, Question{Life: &c})
+		if mine {
+			a.Verdict, a.Other = Wait, Other{ID: l.ID, Folder: l.Result.Folder}
+		}
+		switch {
+		case a.Verdict == Send:
+			c.Fate, c.Forced = Unsettled, a.Forced
+			t.put(&c)
+			t.exec("UPDATE decision SET used = ? WHERE kase = ? AND used IS NULL", l.ID, kase)
+		case !known:
+			t.exec("DELETE FROM attempt WHERE life = ?", l.ID)
+			t.exec("DELETE FROM life WHERE id = ?", l.ID)
 		}
 		return t.err
 	})
@@ -137,36 +186,47 @@ func (t *tx) newCase() int64 {
 }
 
 // join makes l a life of the cases that its folder is known by, which become
-// one. own tells that it is known by the results in it.
-func (t *tx) join(l *Life, prior []string) (kase int64, own bool) {
-	var cases []int64
-	add := func(query string, args ...any) (found bool) {
-		t.each(query, args, func(rows *sql.Rows) error {
-			var k int64
-			err := rows.Scan(&k)
-			if !slices.Contains(cases, k) {
-				cases = append(cases, k)
-			}
-			found = true
-			return err
-		})
-		return found
-	}
-	add("SELECT kase FROM life WHERE id = ?", l.ID)
-	for _, id := range prior {
-		if id != l.ID && add("SELECT kase FROM life WHERE id = ?", id) {
-			own = true
-		}
+// one: by the directory itself, and by its token.
+//
+// The ids in its results are whatever an uploader puts there. They join only
+// lives that the journal's own facts agree with, see agrees. The cases of the
+// others are returned as named: l is held against them, and they are not held
+// against l, so that nobody's folder is held up by a copy of its result in
+// another one. own tells that l's folder is known by its results, or by the
+// directory.
+func (t *tx) join(l *Life, sums []string) (kase int64, named []int64, own bool) {
+	cases := t.cases("id = ?", l.ID)
+	if len(cases) == 0 && t.err == nil {
+		t.err = fmt.Errorf("the journal has no life %s", l.ID)
 	}
 	if l.Dir != "" { // whatever became of the results in it
-		own = add("SELECT DISTINCT kase FROM life WHERE dir = ? AND id <> ?", l.Dir, l.ID) || own
+		same := t.cases("dir = ? AND id <> ?", l.Dir, l.ID)
+		cases, own = append(cases, same...), len(same) > 0
 	}
 	if l.Token != "" {
-		add("SELECT DISTINCT kase FROM life WHERE token = ?", l.Token)
+		cases = append(cases, t.cases("token = ?", l.Token)...)
 	}
-	if len(cases) == 0 {
-		t.err = fmt.Errorf("the journal has no life %s", l.ID)
-		return 0, false
+	prior := slices.Clone(l.Prior)
+	for _, k := range cases { // what the folder came with before, and may have lost since
+		t.each(selectPrior+"kase = ?", []any{k}, func(rows *sql.Rows) error {
+			var id string
+			err := rows.Scan(&id)
+			prior = append(prior, id)
+			return err
+		})
+	}
+	for _, id := range prior {
+		for _, k := range t.cases("id = ? AND id <> ?", id, l.ID) {
+			own = own || slices.Contains(l.Prior, id)
+			if l.Dir == "" || t.agrees(id, l, sums) { // without a name of the directory there is nothing better
+				cases = append(cases, k)
+			} else {
+				named = append(named, k)
+			}
+		}
+	}
+	if t.err != nil {
+		return 0, nil, false
 	}
 	kase = slices.Min(cases)
 	for _, k := range cases {
@@ -175,17 +235,59 @@ func (t *tx) join(l *Life, prior []string) (kase int64, own bool) {
 			t.exec("UPDATE decision SET kase = ? WHERE kase = ?", kase, k)
 		}
 	}
-	return kase, own
+	named = slices.DeleteFunc(named, func(k int64) bool { return slices.Contains(cases, k) })
+	slices.Sort(named)
+	return kase, slices.Compact(named), own
 }
 
-// others returns the other lives of a case that count, the newest first.
-func (t *tx) others(kase int64, id string) (list []Other) {
-	t.each(selectOthers+"kase = ? AND id <> ? AND (fate IN ('taken', 'unsettled') OR state = 'pending')"+newestFirst, []any{kase, id}, func(rows *sql.Rows) error {
-		o, err := scanOther(rows)
-		list = append(list, o)
+// cases returns the cases of some lives.
+func (t *tx) cases(where string, args ...any) (list []int64) {
+	t.each("SELECT DISTINCT kase FROM life WHERE "+where, args, func(rows *sql.Rows) error {
+		var k int64
+		err := rows.Scan(&k)
+		list = append(list, k)
 		return err
 	})
 	return list
+}
+
+// agrees reports whether what the journal knows of the life id is true of l's
+// folder as well, and can't be learnt from a result: the meta.yaml, or an image.
+func (t *tx) agrees(id string, l *Life, sums []string) bool {
+	var data string
+	if !t.row("SELECT record FROM life WHERE id = ?", []any{id}, &data) {
+		return false
+	}
+	var was sidecar.Result
+	if err := json.Unmarshal([]byte(data), &was); err != nil {
+		t.err = err
+		return false
+	}
+	if sum := was.Request.MetaSHA256; sum != "" && sum == l.Result.Request.MetaSHA256 {
+		return true
+	}
+	return slices.ContainsFunc(was.Request.Images, func(img sidecar.Image) bool {
+		return img.SHA256 != "" && (slices.Contains(sums, img.SHA256) ||
+			slices.ContainsFunc(l.Result.Request.Images, func(own sidecar.Image) bool { return own.SHA256 == img.SHA256 }))
+	})
+}
+
+// others returns the other lives of some cases that count, the newest first.
+func (t *tx) others(cases []int64, id string) (list []Other) {
+	for _, kase := range cases {
+		t.each(selectOthers+"kase = ? AND id <> ? AND (fate IN ('taken', 'unsettled') OR state = 'pending')", []any{kase, id}, func(rows *sql.Rows) error {
+			o, err := scanOther(rows)
+			list = append(list, o)
+			return err
+		})
+	}
+	slices.SortFunc(list, newest)
+	return list
+}
+
+// newest sorts the newest first.
+func newest(a, b Other) int {
+	return cmp.Or(b.Claimed.Compare(a.Claimed.Time), cmp.Compare(a.ID, b.ID))
 }
 
 func scanOther(rows *sql.Rows) (o Other, err error) {
@@ -270,10 +372,22 @@ type History struct {
 }
 
 // History returns what of the other lives of a life's folder was, or may have
-// been, taken.
-func (j *Journal) History(ctx context.Context, id string) (h History, err error) {
-	list, err := j.find(ctx, selectOthers+"kase = (SELECT kase FROM life WHERE id = ?) AND id <> ?"+newestFirst, id, id)
-	for _, o := range list {
+// been, taken; and of the lives that its folder names in prior, see Begin.
+func (j *Journal) History(ctx context.Context, id string, prior ...string) (h History, err error) {
+	var list []Other
+	before, err := j.prior(ctx, id)
+	if err != nil {
+		return h, err
+	}
+	for _, of := range slices.Concat(prior, before, []string{id}) {
+		more, err := j.find(ctx, selectOthers+"kase = (SELECT kase FROM life WHERE id = ?) AND id <> ?", of, id)
+		if err != nil {
+			return h, err
+		}
+		list = append(list, more...)
+	}
+	slices.SortFunc(list, newest)
+	for _, o := range slices.CompactFunc(list, func(a, b Other) bool { return a.ID == b.ID }) {
 		switch {
 		case o.Fate == Taken && h.Taken == nil:
 			h.Taken = &o
@@ -281,7 +395,24 @@ func (j *Journal) History(ctx context.Context, id string) (h History, err error)
 			h.Open = append(h.Open, o)
 		}
 	}
-	return h, err
+	return h, nil
+}
+
+// prior returns the ids that came with the folder of a life, at any time.
+func (j *Journal) prior(ctx context.Context, id string) (ids []string, err error) {
+	rows, err := j.reads.QueryContext(ctx, selectPrior+"kase = (SELECT kase FROM life WHERE id = ?)", id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }
 
 // WithToken returns the lives that had a token, by its SHA-256.
@@ -291,6 +422,7 @@ func (j *Journal) WithToken(ctx context.Context, token string) ([]Other, error) 
 
 const (
 	selectOthers = "SELECT id, folder, place, name, state, outcome, fate, took, token, scan_ref, claimed, ended FROM life WHERE "
+	selectPrior  = "SELECT DISTINCT came.value FROM life, json_each(life.record, '$.prior') AS came WHERE "
 	newestFirst  = " ORDER BY claimed DESC, id"
 )
 
@@ -313,6 +445,15 @@ func (j *Journal) find(ctx context.Context, query string, args ...any) (list []O
 // PeekToken is Journal.WithToken of a journal that another process may have
 // open. One that isn't there, or isn't this user's to read, knows none.
 func PeekToken(ctx context.Context, w Where, token string) ([]Other, error) {
+	return peek(w, func(j *Journal) ([]Other, error) { return j.WithToken(ctx, token) })
+}
+
+// PeekAway is Journal.Away in the same way.
+func PeekAway(ctx context.Context, w Where) ([]Other, error) {
+	return peek(w, func(j *Journal) ([]Other, error) { return j.Away(ctx) })
+}
+
+func peek(w Where, ask func(*Journal) ([]Other, error)) ([]Other, error) {
 	if f, err := os.Open(w.path()); err != nil {
 		return nil, nil
 	} else if err := f.Close(); err != nil {
@@ -323,5 +464,5 @@ func PeekToken(ctx context.Context, w Where, token string) ([]Other, error) {
 		return nil, err
 	}
 	defer reads.Close()
-	return (&Journal{reads: reads}).WithToken(ctx, token)
+	return ask(&Journal{reads: reads})
 }

@@ -21,7 +21,7 @@ type before struct {
 	outcome sidecar.Outcome
 	fate    journal.Fate
 	token   string // one letter
-	by      string // what the folder in question is known by: result, dir or token
+	by      string // what the folder in question is known by: result (and dir, as when it was moved), named (a result only), dir or token
 }
 
 var (
@@ -52,8 +52,10 @@ func enter(t *testing.T, j *journal.Journal, token string, lives ...before) (jou
 			Result: &sidecar.Result{ID: old, Folder: "case", Outcome: b.outcome},
 		}
 		switch b.by {
+		case "named":
+			q.Life.Prior = append(q.Life.Prior, old)
 		case "result":
-			q.Prior = append(q.Prior, old)
+			q.Life.Prior, l.Dir = append(q.Life.Prior, old), q.Life.Dir
 		case "dir":
 			l.Dir = q.Life.Dir
 		}
@@ -85,47 +87,50 @@ func TestBegin(t *testing.T) {
 	}{
 		"nothing before": {token: "a", want: journal.Send},
 
-		"another is in work with this token":            {others: []before{pending}, token: "a", want: journal.Wait},
-		"this folder's copy is in work, other token":    {others: []before{pending.knownBy("result")}, token: "b", want: journal.Wait, own: true},
-		"another is in work, and has not sent":          {others: []before{notYet}, token: "a", want: journal.Send},
-		"another is in work, one was taken":             {others: []before{acceptedOwn, pending}, token: "a", want: journal.Wait, own: true},
-		"another is in work, forced":                    {others: []before{unknownOwn, pending}, token: "a", action: resubmit, force: true, want: journal.Wait, own: true},
-		"another is in work with another's token":       {others: []before{pending}, token: "b", want: journal.Send},
-		"taken, same token":                             {others: []before{acceptedOwn}, token: "a", want: journal.Before, own: true},
-		"taken, other token":                            {others: []before{acceptedOwn}, token: "b", want: journal.Before, own: true},
-		"taken, known by the token only":                {others: []before{acceptedOwn.knownBy("token")}, token: "a", want: journal.Before},
-		"taken, known by the directory":                 {others: []before{acceptedOwn.knownBy("dir")}, token: "b", want: journal.Before, own: true},
-		"taken, known by nothing":                       {others: []before{acceptedOwn.knownBy("token")}, token: "b", want: journal.Send},
-		"taken, requeued":                               {others: []before{acceptedOwn}, token: "b", action: requeued, want: journal.Before, own: true},
-		"taken, requeued by force":                      {others: []before{acceptedOwn}, token: "b", action: requeued, force: true, want: journal.Send, own: true, forced: true},
-		"taken, requeued by force, same token":          {others: []before{acceptedOwn}, token: "a", action: requeued, force: true, want: journal.Before, own: true},
-		"taken, then invalid":                           {others: []before{acceptedOwn, invalidOwn}, token: "b", want: journal.Before, own: true},
-		"taken, and another open":                       {others: []before{acceptedOwn, unknownOwn}, token: "b", want: journal.Before, own: true},
-		"taken, and another open, forced":               {others: []before{acceptedOwn, unknownOwn}, token: "b", action: requeued, force: true, want: journal.Send, own: true, forced: true},
-		"taken, decided to be accepted":                 {others: []before{acceptedOwn}, token: "b", action: sidecar.Confirmed, force: true, want: journal.Before, own: true},
-		"refused":                                       {others: []before{rejectedOwn}, token: "a", want: journal.Send, own: true},
-		"refused, other token":                          {others: []before{rejectedOwn}, token: "b", want: journal.Send, own: true},
-		"nothing was sent":                              {others: []before{invalidOwn}, token: "b", want: journal.Send, own: true},
-		"open, same token":                              {others: []before{unknownOwn}, token: "a", want: journal.Maybe, own: true},
-		"open, other token":                             {others: []before{unknownOwn}, token: "b", want: journal.Maybe, own: true},
-		"open, known by the token only":                 {others: []before{unknownOwn.knownBy("token")}, token: "a", want: journal.Maybe},
-		"open, known by the directory":                  {others: []before{unknownOwn.knownBy("dir")}, token: "b", want: journal.Maybe, own: true},
-		"open, then invalid":                            {others: []before{unknownOwn, invalidOwn}, token: "b", want: journal.Maybe, own: true},
-		"open, then rejected":                           {others: []before{unknownOwn, rejectedOwn}, token: "b", want: journal.Maybe, own: true},
-		"open, its session is unused":                   {others: []before{unknownOwn}, token: "a", unused: true, want: journal.Send, own: true},
-		"open, another session is unused":               {others: []before{unknownOwn}, token: "b", unused: true, want: journal.Maybe, own: true},
-		"open, resubmitted":                             {others: []before{unknownOwn}, token: "a", action: resubmit, want: journal.Send, own: true},
-		"open, resubmitted with another token":          {others: []before{unknownOwn}, token: "b", action: resubmit, want: journal.Maybe, own: true},
-		"open, resubmitted by force":                    {others: []before{unknownOwn}, token: "a", action: resubmit, force: true, want: journal.Send, own: true, forced: true},
-		"open, resubmitted by force, other token":       {others: []before{unknownOwn}, token: "b", action: resubmit, force: true, want: journal.Send, own: true, forced: true},
-		"given up, same token":                          {others: []before{gaveUpOwn}, token: "a", want: journal.Send, own: true},
-		"given up, other token":                         {others: []before{gaveUpOwn}, token: "b", want: journal.Maybe, own: true},
-		"given up, requeued, other token":               {others: []before{gaveUpOwn}, token: "b", action: requeued, want: journal.Maybe, own: true},
-		"given up, requeued by force, other token":      {others: []before{gaveUpOwn}, token: "b", action: requeued, force: true, want: journal.Send, own: true, forced: true},
-		"given up, and another open, same token":        {others: []before{gaveUpOwn, unknownOwn}, token: "a", want: journal.Maybe, own: true},
-		"given up twice, with two tokens":               {others: []before{gaveUpOwn, {journal.Filed, sidecar.GaveUp, journal.Unsettled, "b", "result"}}, token: "b", want: journal.Maybe, own: true},
-		"open, ended but not moved":                     {others: []before{{journal.Ended, sidecar.Unknown, journal.Unsettled, "a", "token"}}, token: "a", want: journal.Maybe},
-		"taken away from work while it may be accepted": {others: []before{{journal.Filed, sidecar.Unknown, journal.Unsettled, "a", "token"}}, token: "a", want: journal.Maybe},
+		"another is in work with this token":              {others: []before{pending}, token: "a", want: journal.Wait},
+		"this folder's copy is in work, other token":      {others: []before{pending.knownBy("named")}, token: "b", want: journal.Wait, own: true},
+		"another is in work, and has not sent":            {others: []before{notYet}, token: "a", want: journal.Send},
+		"another is in work, one was taken":               {others: []before{acceptedOwn, pending}, token: "a", want: journal.Wait, own: true},
+		"another is in work, forced":                      {others: []before{unknownOwn, pending}, token: "a", action: resubmit, force: true, want: journal.Wait, own: true},
+		"another is in work with another's token":         {others: []before{pending}, token: "b", want: journal.Send},
+		"taken, same token":                               {others: []before{acceptedOwn}, token: "a", want: journal.Before, own: true},
+		"taken, other token":                              {others: []before{acceptedOwn}, token: "b", want: journal.Before, own: true},
+		"taken, known by the token only":                  {others: []before{acceptedOwn.knownBy("token")}, token: "a", want: journal.Before},
+		"taken, known by the directory":                   {others: []before{acceptedOwn.knownBy("dir")}, token: "b", want: journal.Before, own: true},
+		"taken, its result was copied":                    {others: []before{acceptedOwn.knownBy("named")}, token: "b", want: journal.Before, own: true},
+		"taken, its result was copied, requeued by force": {others: []before{acceptedOwn.knownBy("named")}, token: "b", action: requeued, force: true, want: journal.Before, own: true},
+		"open, its result was copied":                     {others: []before{unknownOwn.knownBy("named")}, token: "b", want: journal.Maybe, own: true},
+		"taken, known by nothing":                         {others: []before{acceptedOwn.knownBy("token")}, token: "b", want: journal.Send},
+		"taken, requeued":                                 {others: []before{acceptedOwn}, token: "b", action: requeued, want: journal.Before, own: true},
+		"taken, requeued by force":                        {others: []before{acceptedOwn}, token: "b", action: requeued, force: true, want: journal.Send, own: true, forced: true},
+		"taken, requeued by force, same token":            {others: []before{acceptedOwn}, token: "a", action: requeued, force: true, want: journal.Before, own: true},
+		"taken, then invalid":                             {others: []before{acceptedOwn, invalidOwn}, token: "b", want: journal.Before, own: true},
+		"taken, and another open":                         {others: []before{acceptedOwn, unknownOwn}, token: "b", want: journal.Before, own: true},
+		"taken, and another open, forced":                 {others: []before{acceptedOwn, unknownOwn}, token: "b", action: requeued, force: true, want: journal.Send, own: true, forced: true},
+		"taken, decided to be accepted":                   {others: []before{acceptedOwn}, token: "b", action: sidecar.Confirmed, force: true, want: journal.Before, own: true},
+		"refused":                                         {others: []before{rejectedOwn}, token: "a", want: journal.Send, own: true},
+		"refused, other token":                            {others: []before{rejectedOwn}, token: "b", want: journal.Send, own: true},
+		"nothing was sent":                                {others: []before{invalidOwn}, token: "b", want: journal.Send, own: true},
+		"open, same token":                                {others: []before{unknownOwn}, token: "a", want: journal.Maybe, own: true},
+		"open, other token":                               {others: []before{unknownOwn}, token: "b", want: journal.Maybe, own: true},
+		"open, known by the token only":                   {others: []before{unknownOwn.knownBy("token")}, token: "a", want: journal.Maybe},
+		"open, known by the directory":                    {others: []before{unknownOwn.knownBy("dir")}, token: "b", want: journal.Maybe, own: true},
+		"open, then invalid":                              {others: []before{unknownOwn, invalidOwn}, token: "b", want: journal.Maybe, own: true},
+		"open, then rejected":                             {others: []before{unknownOwn, rejectedOwn}, token: "b", want: journal.Maybe, own: true},
+		"open, its session is unused":                     {others: []before{unknownOwn}, token: "a", unused: true, want: journal.Send, own: true},
+		"open, another session is unused":                 {others: []before{unknownOwn}, token: "b", unused: true, want: journal.Maybe, own: true},
+		"open, resubmitted":                               {others: []before{unknownOwn}, token: "a", action: resubmit, want: journal.Send, own: true},
+		"open, resubmitted with another token":            {others: []before{unknownOwn}, token: "b", action: resubmit, want: journal.Maybe, own: true},
+		"open, resubmitted by force":                      {others: []before{unknownOwn}, token: "a", action: resubmit, force: true, want: journal.Send, own: true, forced: true},
+		"open, resubmitted by force, other token":         {others: []before{unknownOwn}, token: "b", action: resubmit, force: true, want: journal.Send, own: true, forced: true},
+		"given up, same token":                            {others: []before{gaveUpOwn}, token: "a", want: journal.Send, own: true},
+		"given up, other token":                           {others: []before{gaveUpOwn}, token: "b", want: journal.Maybe, own: true},
+		"given up, requeued, other token":                 {others: []before{gaveUpOwn}, token: "b", action: requeued, want: journal.Maybe, own: true},
+		"given up, requeued by force, other token":        {others: []before{gaveUpOwn}, token: "b", action: requeued, force: true, want: journal.Send, own: true, forced: true},
+		"given up, and another open, same token":          {others: []before{gaveUpOwn, unknownOwn}, token: "a", want: journal.Maybe, own: true},
+		"given up twice, with two tokens":                 {others: []before{gaveUpOwn, {journal.Filed, sidecar.GaveUp, journal.Unsettled, "b", "result"}}, token: "b", want: journal.Maybe, own: true},
+		"open, ended but not moved":                       {others: []before{{journal.Ended, sidecar.Unknown, journal.Unsettled, "a", "token"}}, token: "a", want: journal.Maybe},
+		"taken away from work while it may be accepted":   {others: []before{{journal.Filed, sidecar.Unknown, journal.Unsettled, "a", "token"}}, token: "a", want: journal.Maybe},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, only := range []bool{true, false} { // asked only, it changes nothing
@@ -167,7 +172,11 @@ func TestBegin(t *testing.T) {
 func next(t *testing.T, j *journal.Journal, token string, prior ...string) (journal.Answer, *journal.Life) {
 	t.Helper()
 	q, _ := enter(t, j, token)
-	q.Prior = prior
+	if q.Life.Prior = prior; len(prior) > 0 { // the folder itself, as after mv
+		was, err := j.Load(t.Context(), prior[0])
+		must(t, err)
+		q.Life.Dir = was.Dir
+	}
 	a, err := j.Begin(q)
 	must(t, err)
 	l, err := j.Load(t.Context(), q.Life.ID)
@@ -202,7 +211,7 @@ func TestAdoptedDecision(t *testing.T) {
 	_, j := create(t)
 	id := spool.NewID()
 	must(t, j.Adopt([]journal.Adopted{{
-		Lives:     []*journal.Life{{ID: id, State: journal.Filed, Fate: journal.Taken, Took: true, Token: hash("a"), Result: &sidecar.Result{ID: id, Outcome: sidecar.Accepted}}},
+		Lives:     []*journal.Life{{ID: id, State: journal.Filed, Fate: journal.Taken, Took: true, Token: hash("a"), Dir: "dir", Result: &sidecar.Result{ID: id, Outcome: sidecar.Accepted}}},
 		Decisions: []sidecar.Decision{{At: sidecar.Now(), Action: sidecar.Requeued, Forced: true, Result: id}},
 	}}))
 	a, l := next(t, j, "b", id)
@@ -280,7 +289,7 @@ func TestCasesJoin(t *testing.T) {
 	// It comes with the result and another token, and is invalid; then only
 	// with that token, and no result.
 	q, _ := enter(t, j, "b")
-	q.Prior, q.Only = []string{ids[0]}, true
+	q.Life.Prior, q.Only = []string{ids[0]}, true
 	a, err := j.Begin(q)
 	must(t, err)
 	l := q.Life
@@ -309,5 +318,66 @@ func TestPermitBeforeADoubt(t *testing.T) {
 	must(t, err)
 	if a.Verdict != journal.Maybe || a.Forced {
 		t.Errorf("%+v", a)
+	}
+}
+
+// A folder that names another's life is held against it, also once the result
+// that named it is gone; and the other is not held against that folder, unless
+// it has the other's meta.yaml or one of its images.
+func TestStrangersLife(t *testing.T) {
+	for name, c := range map[string]struct {
+		agrees bool
+		change func(q *journal.Question)
+	}{
+		"a result only":    {false, func(*journal.Question) {}},
+		"another image":    {false, func(q *journal.Question) { q.Sums = []string{hash("8")} }},
+		"an image of it":   {true, func(q *journal.Question) { q.Sums = []string{hash("8"), hash("9")} }},
+		"its meta.yaml":    {true, func(q *journal.Question) { q.Life.Result.Request.MetaSHA256 = hash("7") }},
+		"no name of a dir": {true, func(q *journal.Question) { q.Life.Dir = "" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, j := create(t)
+			first := spool.NewID()
+			must(t, j.Adopt([]journal.Adopted{{Lives: []*journal.Life{{
+				ID: first, State: journal.Filed, Fate: journal.Refused, Took: true, Token: hash("a"), Dir: "hers", Place: "failed", Name: "hers",
+				Result: &sidecar.Result{ID: first, Folder: "hers", Outcome: sidecar.Rejected, Request: sidecar.Request{MetaSHA256: hash("7"), Images: []sidecar.Image{{Step: "FACE", SHA256: hash("9")}}}},
+			}}}}))
+			q, _ := enter(t, j, "b")
+			q.Life.Prior = []string{first}
+			c.change(&q)
+			if a, err := j.Begin(q); err != nil || a.Verdict != journal.Send || !a.Own {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			l, err := j.Load(t.Context(), q.Life.ID)
+			must(t, err)
+			l.State, l.Fate, l.Result.Outcome = journal.Filed, journal.Taken, sidecar.Accepted
+			must(t, j.Put(l))
+			// Hers comes again.
+			h, err := j.History(t.Context(), first)
+			must(t, err)
+			if (h.Taken != nil) != c.agrees {
+				t.Errorf("her history: %+v", h)
+			}
+			hers, _ := enter(t, j, "c")
+			hers.Life.Dir, hers.Life.Prior = "hers", []string{first}
+			a, err := j.Begin(hers)
+			must(t, err)
+			if want := map[bool]journal.Verdict{true: journal.Before, false: journal.Send}[c.agrees]; a.Verdict != want {
+				t.Fatalf("hers: %+v", a)
+			}
+			if c.agrees {
+				return
+			}
+			l, err = j.Load(t.Context(), hers.Life.ID)
+			must(t, err)
+			l.State, l.Fate, l.Result.Outcome = journal.Filed, journal.Taken, sidecar.Accepted
+			must(t, j.Put(l))
+			// The other comes again, with another token and without the result.
+			again, _ := enter(t, j, "d")
+			again.Life.Dir = q.Life.Dir
+			if a, err := j.Begin(again); err != nil || a.Verdict != journal.Before {
+				t.Errorf("the other: %+v, %v", a, err)
+			}
+		})
 	}
 }

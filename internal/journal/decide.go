@@ -32,7 +32,7 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		t.put(l)
 		for _, id := range with {
 			if fate != "" {
-				t.exec("UPDATE life SET fate = ? WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
+				t.exec("UPDATE life SET fate = ?, state = CASE state WHEN 'away' THEN 'filed' ELSE state END WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
 			}
 		}
 		return t.err
@@ -80,6 +80,7 @@ func decisionsOf(ctx context.Context, conn *sql.Conn, kase int64) (list []sideca
 type Adopted struct {
 	Lives     []*Life
 	Decisions []sidecar.Decision
+	Dropped   bool // it lies where anybody may have written its records
 }
 
 // Adopt enters folders of before, or of after a backup. What is known already
@@ -99,8 +100,13 @@ func (t *tx) adopt(f Adopted) {
 	var kase int64
 	for _, l := range f.Lives {
 		t.adoptLife(l)
-		ids = append(ids, l.ID)
-		kase, _ = t.join(l, ids)
+		kase, _, _ = t.join(l, nil)
+		if !f.Dropped { // only the daemon puts records there
+			ids = append(ids, l.ID)
+			nameless := *l
+			nameless.Dir, nameless.Prior = "", ids
+			kase, _, _ = t.join(&nameless, nil)
+		}
 	}
 	for _, d := range f.Decisions {
 		var n int64
@@ -129,6 +135,7 @@ func (t *tx) adoptLife(l *Life) {
 	case anybody && (fate == Unsettled || l.Fate == Taken):
 	case state == Pending && took && l.State == Pending && l.Fate != Taken: // it goes on as what it is, and may have been sent since
 		t.exec("UPDATE life SET fate = 'unsettled' WHERE id = ?", l.ID)
+	case state == Away && l.Fate != Taken && l.Fate != Refused: // nobody has decided about it
 	case state != Filed || l.Fate == Taken || l.Fate == Refused:
 		t.put(l)
 	}

@@ -20,9 +20,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
-	"golang.org/x/sys/unix"
 	_ "modernc.org/sqlite" // the driver
+
+	"idenfy-batch/internal/durable"
 )
 
 // Name is the database's file in the journal's directory.
@@ -62,6 +64,10 @@ type Journal struct {
 	ended chan struct{}
 	once  sync.Once
 
+	guarding  sync.WaitGroup
+	stopGuard context.CancelFunc         // nil: none was begun
+	unsound   atomic.Pointer[UnfitError] // what guard found
+
 	w writer // of the goroutine that writes
 }
 
@@ -94,54 +100,72 @@ func Create(w Where) (*Journal, error) {
 	if err := os.MkdirAll(w.Dir, 0o750); err != nil {
 		return nil, err
 	}
-	j := &Journal{path: w.path(), id: rand.Text()}
-	if err := j.create(); err != nil {
-		return nil, err
+	if _, err := os.Lstat(w.path()); err == nil {
+		return nil, &fs.PathError{Op: "create", Path: w.path(), Err: fs.ErrExist}
 	}
-	if err := syncDir(w.Dir); err != nil {
-		return nil, err
+	id, err := w.make()
+	if err == nil {
+		err = os.Rename(w.made(), w.path())
 	}
-	if err := createMark(w.Mark, j.id); err != nil {
+	if err == nil {
+		err = durable.SyncDir(w.Dir)
+	}
+	if err == nil {
+		err = createMark(w.Mark, id)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return Open(w)
 }
 
-// create makes the database under another name, and then renames it: what a
-// crash or a full disk leaves of it is not taken for a damaged journal.
-func (j *Journal) create() error {
-	if _, err := os.Lstat(j.path); err == nil {
-		return &fs.PathError{Op: "create", Path: j.path, Err: fs.ErrExist}
-	}
-	made := j.path + ".new"
-	for _, end := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(made + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// made is the name that a database has until it is whole: what a crash or a
+// full disk leaves of it is not taken for a damaged journal.
+func (w Where) made() string { return w.path() + ".new" }
+
+// clear makes place for a database that is to be made.
+func (w Where) clear() error {
+	for _, end := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(w.made() + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	f, err := os.OpenFile(made, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	return nil
+}
+
+// make makes an empty database, see made, and returns its id.
+func (w Where) make() (id string, err error) {
+	if err := w.clear(); err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(w.made(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := f.Close(); err != nil {
-		return err
+		return "", err
 	}
-	if err := j.w.open(made); err != nil {
-		return err
-	}
-	err = j.w.commit(func(t *tx) error {
+	id = rand.Text()
+	return id, finish(w.made(), func(t *tx) error {
 		t.exec(schema + schema2)
 		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
-		t.exec("INSERT INTO journal (only, id, seq, adopted) VALUES (1, ?, 0, 0)", j.id)
+		t.exec("INSERT INTO journal (only, id, seq, adopted) VALUES (1, ?, 0, 0)", id)
 		return t.err
 	})
-	if err == nil {
-		err = j.w.settle() // the log is not renamed along
-	}
-	if err := errors.Join(err, j.w.close()); err != nil {
+}
+
+// finish changes a database that nobody else has, and brings all of it into
+// its one file, synced: its log is not renamed along.
+func finish(path string, do func(*tx) error) error {
+	var w writer
+	if err := w.open(path); err != nil {
 		return err
 	}
-	return os.Rename(made, j.path)
+	err := w.commit(do)
+	if err == nil {
+		err = w.settle()
+	}
+	return errors.Join(err, w.close())
 }
 
 // Open opens the journal and holds it against its mark. A journal that is
@@ -159,7 +183,11 @@ func Open(w Where) (*Journal, error) {
 		return nil, errors.Join(damaged(j.path, err), j.w.close())
 	}
 	j.w.id = j.id
-	if err := j.w.quickCheck(); err != nil {
+	large, err := j.w.large()
+	if err == nil && !large {
+		err = j.w.integrity(j.path)
+	}
+	if err != nil {
 		return nil, errors.Join(damaged(j.path, err), j.w.close())
 	}
 	m, err := openMark(w, j.id, j.w.seq)
@@ -172,6 +200,11 @@ func Open(w Where) (*Journal, error) {
 	}
 	if j.reads, err = openReads(j.path); err != nil {
 		return nil, errors.Join(err, j.w.close(), m.close())
+	}
+	if large {
+		ctx, stop := context.WithCancel(context.Background())
+		j.stopGuard = stop
+		j.guarding.Go(func() { j.guard(ctx) })
 	}
 	go j.run()
 	return j, nil
@@ -236,34 +269,95 @@ func openReads(path string) (*sql.DB, error) {
 func (j *Journal) Close() error {
 	j.once.Do(func() { close(j.ops) })
 	<-j.ended
+	if j.stopGuard != nil {
+		j.stopGuard()
+		j.guarding.Wait()
+	}
 	return errors.Join(j.reads.Close(), j.w.close(), j.mark.close())
 }
 
-// Restore makes the journal anew from a backup, where none is any more (see
-// SetAside).
-func Restore(w Where, from string) error {
-	if err := sound(from); err != nil {
-		return err
-	}
+// Replace makes a new journal, from a backup if one is given, and puts it in
+// the place of what there is of one, which is kept under the name that is
+// returned, or "". Until the new one is whole and sound nothing is touched.
+//
+// A crash leaves the old journal as it was; or, once the mark is the new one's,
+// one that doesn't fit its mark, which is refused until Replace is made again.
+// At no time is there none, which a start might take for a spool of before.
+func Replace(w Where, from string) (aside string, err error) {
 	if err := os.MkdirAll(w.Dir, 0o750); err != nil {
-		return err
+		return "", err
 	}
-	if err := backup(context.Background(), from, w.path()); err != nil {
-		return err
+	var id string
+	if from == "" {
+		id, err = w.make()
+	} else {
+		id, err = w.restore(from)
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := createMark(w.Mark, id); err != nil {
+		return "", err
+	}
+	if aside, err = keepAside(w); err != nil {
+		return aside, err
+	}
+	if err := os.Rename(w.made(), w.path()); err != nil {
+		return aside, err
+	}
+	return aside, durable.SyncDir(w.Dir)
+}
+
+// restore makes a database from a backup, see made. It is another journal from
+// then on, so it gets another id, and what came after it is still to be entered.
+func (w Where) restore(from string) (id string, err error) {
+	if err := sound(from); err != nil {
+		return "", err
+	}
+	if err := w.clear(); err != nil {
+		return "", err
+	}
+	if err := backup(context.Background(), from, w.made()); err != nil {
+		return "", damaged(from, err)
 	}
 	var copied writer
-	var id string
-	if err := copied.open(w.path()); err != nil {
-		return err
+	if err := copied.open(w.made()); err != nil {
+		return "", damaged(from, err)
 	}
-	err := copied.check(&id)
+	err = copied.check(&id)
 	if err == nil {
-		err = copied.commit(func(t *tx) error { t.exec("UPDATE journal SET adopted = 0"); return t.err })
+		err = copied.integrity(from)
 	}
 	if err := errors.Join(err, copied.close()); err != nil {
-		return damaged(from, err)
+		return "", damaged(from, err)
 	}
-	return createMark(w.Mark, id)
+	id = rand.Text()
+	return id, finish(w.made(), func(t *tx) error {
+		t.exec("UPDATE journal SET adopted = 0, id = ?", id)
+		return t.err
+	})
+}
+
+// keepAside gives what there is of a journal a second name, and takes its log
+// along, which is not to be met by another one.
+func keepAside(w Where) (aside string, err error) {
+	suffix := ".aside-" + rand.Text()[:8]
+	err = os.Link(w.path(), w.path()+suffix)
+	if err == nil {
+		aside = w.path() + suffix
+	}
+	for _, end := range []string{"-wal", "-shm"} {
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = os.Rename(w.path()+end, w.path()+suffix+end)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err == nil {
+		err = durable.SyncDir(w.Dir)
+	}
+	return aside, err
 }
 
 // SetAside renames what there is of a journal, so that a new one can be made.
@@ -308,15 +402,9 @@ func (j *Journal) SetAdopted() error {
 	})
 }
 
-// ID names this journal, for ever.
-func (j *Journal) ID() string { return j.id }
-
-// Backup writes a consistent copy to the file at path, which must not exist.
-// The daemon may be at work meanwhile (sqlite.org, "VACUUM INTO").
-func (j *Journal) Backup(ctx context.Context, path string) error { return backup(ctx, j.path, path) }
-
-// BackupFile is Journal.Backup of a journal that another process may have
-// open.
+// BackupFile writes a consistent copy to the file at path, which must not
+// exist. A daemon may have the journal open, and be at work meanwhile
+// (sqlite.org, "VACUUM INTO").
 func BackupFile(ctx context.Context, w Where, path string) error { return backup(ctx, w.path(), path) }
 
 func backup(ctx context.Context, from, to string) (err error) {
@@ -341,13 +429,5 @@ func backup(ctx context.Context, from, to string) (err error) {
 	if err := errors.Join(f.Chmod(0o640), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(to))
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Fsync(int(d.Fd())), d.Close())
+	return durable.SyncDir(filepath.Dir(to))
 }

@@ -20,6 +20,7 @@ const (
 	Pending State = "pending" // it is in work: being submitted, or waiting
 	Ended   State = "ended"   // decided, and to be moved to its place
 	Filed   State = "filed"   // it was moved there, or somebody took it away before
+	Away    State = "away"    // somebody took its folder out of work, and what became of it is for a person to say
 )
 
 // Fate says what is known of what was sent in a life.
@@ -43,10 +44,11 @@ type Life struct {
 	Forced  bool   // because a person forced it
 	Token   string // SHA-256, hex; empty while it isn't known
 	ScanRef string
-	Dir     string // names the directory itself, see drop.Identity; empty where the file system can't
-	Place   string // where it lies, or is to lie
-	Name    string // its name there, or that it is to have if it is free; empty while it is in work
-	Charged int    // failures of its own
+	Dir     string   // names the directory itself, see drop.Identity; empty where the file system can't
+	Place   string   // where it lies, or is to lie
+	Name    string   // its name there, or that it is to have if it is free; empty while it is in work
+	Prior   []string // ids in the results that its folder came with: what it claims to be, and nothing more
+	Charged int      // failures of its own
 	Spent   time.Duration
 	Result  *sidecar.Result
 }
@@ -79,17 +81,22 @@ func fromMillis(ms int64) sidecar.Time {
 // nullable makes an empty text none, so that the partial indexes leave it out.
 func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }
 
-// record is what of a result has no row of its own.
-func record(r *sidecar.Result) (string, error) {
-	c := *r
+// stored is what of a life has no column of its own.
+type stored struct {
+	*sidecar.Result
+	Prior []string `json:"prior,omitempty"`
+}
+
+func record(l *Life) (string, error) {
+	c := *l.Result
 	c.Attempts, c.Decisions = nil, nil
-	data, err := json.Marshal(&c)
+	data, err := json.Marshal(stored{&c, l.Prior})
 	return string(data), err
 }
 
 // insert makes the row of a life.
 func (t *tx) insert(l *Life, kase int64) {
-	data, err := record(l.Result)
+	data, err := record(l)
 	if err != nil {
 		t.err = errors.Join(t.err, err)
 		return
@@ -108,7 +115,7 @@ func (t *tx) insert(l *Life, kase int64) {
 
 // put brings the row of a life, and that of its last attempt, up to date.
 func (t *tx) put(l *Life) {
-	data, err := record(l.Result)
+	data, err := record(l)
 	if err != nil {
 		t.err = errors.Join(t.err, err)
 		return
@@ -201,10 +208,12 @@ func (j *Journal) Filed(id, place, name string) {
 }
 
 // Gone notes that somebody took the folder of a life out of work. What may
-// have been taken of it stays open.
+// have been taken of it stays open, and the life is Away until a person decides
+// about it, or the folder comes again.
 func (j *Journal) Gone(id string) error {
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE life SET state = 'filed', place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ? AND state <> 'filed'", id)
+		t.exec(`UPDATE life SET state = CASE WHEN outcome IN ('pending', 'unknown') OR fate = 'unsettled' THEN 'away' ELSE 'filed' END,
+			place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ? AND state NOT IN ('filed', 'away')`, id)
 		return t.err
 	})
 }
@@ -248,12 +257,14 @@ func load(ctx context.Context, conn *sql.Conn, id string) (*Life, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
+	rest := stored{Result: l.Result}
 	if err == nil {
-		err = json.Unmarshal([]byte(data), l.Result)
+		err = json.Unmarshal([]byte(data), &rest)
 	}
 	if err != nil {
 		return nil, err
 	}
+	l.Prior = rest.Prior
 	l.Token, l.ScanRef, l.Dir, l.Spent = token.String, ref.String, dir.String, time.Duration(spent)*time.Millisecond
 	l.Result.Outcome = sidecar.Outcome(outcome)
 	if l.Result.Attempts, err = attemptsOf(ctx, conn, id); err != nil {
@@ -282,10 +293,16 @@ func attemptsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.
 	return list, rows.Err()
 }
 
+// Away returns the lives of folders that somebody took out of work and that
+// nobody has decided about, the newest first.
+func (j *Journal) Away(ctx context.Context) ([]Other, error) {
+	return j.find(ctx, selectOthers+"state <> 'filed' AND state = 'away'"+newestFirst) // the first term is the index's
+}
+
 // InWork returns the ids of the lives whose folders are not in a final place,
 // with their states.
 func (j *Journal) InWork(ctx context.Context) (lives map[string]State, err error) {
-	rows, err := j.reads.QueryContext(ctx, "SELECT id, state FROM life WHERE state <> 'filed'")
+	rows, err := j.reads.QueryContext(ctx, "SELECT id, state FROM life WHERE state <> 'filed' AND state <> 'away'")
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ CREATE TABLE journal (
 CREATE TABLE life (
 	id       TEXT PRIMARY KEY,
 	kase     INTEGER NOT NULL,                 -- lives with one number are lives of one folder, or of one token
-	state    TEXT NOT NULL,                    -- claimed, pending, ended, filed
+	state    TEXT NOT NULL,                    -- claimed, pending, ended, filed, away
 	outcome  TEXT NOT NULL,                    -- as in result.json
 	fate     TEXT NOT NULL,                    -- unsent, refused, unsettled, taken: of what was sent in this life
 	took     INTEGER NOT NULL,                 -- 1: it was allowed to send
@@ -29,7 +29,7 @@ CREATE TABLE life (
 	spent_ms INTEGER NOT NULL,                 -- time that it was tried for in vain
 	claimed  INTEGER NOT NULL,
 	ended    INTEGER NOT NULL,                 -- 0: not yet
-	record   TEXT NOT NULL                     -- the rest of result.json
+	record   TEXT NOT NULL                     -- the rest of result.json; and prior, the ids in the results that the folder came with
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX life_kase ON life (kase);
 CREATE INDEX life_token ON life (token) WHERE token IS NOT NULL;
