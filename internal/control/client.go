@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"idenfy-batch/internal/journal"
 )
 
 // ErrNoDaemon says that no daemon runs on the spool.
@@ -82,6 +84,36 @@ func (c *Client) Decide(ctx context.Context, d Decision) ([]Decided, error) {
 	return list, err
 }
 
+// Bounds of an answer.
+const (
+	maxAnswer = 64 << 20 // bytes
+	readTime  = 30 * time.Second
+)
+
+// List implements Reader.
+func (c *Client) List(ctx context.Context, q journal.Query) (list []journal.Folder, err error) {
+	err = c.read(ctx, "list", q, &list)
+	return list, err
+}
+
+// Show implements Reader.
+func (c *Client) Show(ctx context.Context, s journal.Search) (all journal.Stories, err error) {
+	err = c.read(ctx, "show", s, &all)
+	return all, err
+}
+
+// Names implements Reader.
+func (c *Client) Names(ctx context.Context, s journal.Search) (names []string, err error) {
+	err = c.read(ctx, "names", s, &names)
+	return names, err
+}
+
+func (c *Client) read(ctx context.Context, what string, question, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	return c.ask(ctx, what, question, into)
+}
+
 func (c *Client) ask(ctx context.Context, what string, question, into any) error {
 	body, err := json.Marshal(question)
 	if err != nil {
@@ -96,7 +128,7 @@ func (c *Client) ask(ctx context.Context, what string, question, into any) error
 		return fmt.Errorf("the daemon gave no answer: %w", err)
 	}
 	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, 8*maxRequest))
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("the daemon's answer broke off: %w", err)
 	}

@@ -183,7 +183,7 @@ func TestManyConnections(t *testing.T) {
 
 // Whoever is neither root nor the daemon's user is told so, and nothing is done.
 func TestOthersAreRefused(t *testing.T) {
-	h := allow(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was done") }))
+	h := allow(func(http.ResponseWriter, *http.Request) { t.Error("it was done") })
 	for _, ctx := range []context.Context{t.Context(), context.WithValue(t.Context(), peerKey{}, uint32(os.Geteuid()+4242))} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/reload", nil))

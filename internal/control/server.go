@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -44,6 +45,14 @@ type answer struct {
 	Err  string `json:"error,omitempty"`
 }
 
+// Reader answers what people ask of the journal: a *journal.Reader, or a
+// *Client.
+type Reader interface {
+	List(ctx context.Context, q journal.Query) ([]journal.Folder, error)
+	Show(ctx context.Context, s journal.Search) (journal.Stories, error)
+	Names(ctx context.Context, s journal.Search) ([]string, error)
+}
+
 // Server answers what commands ask. Its fields are set before Serve.
 type Server struct {
 	// Reload returns when the new configuration is in force, or says why it
@@ -51,8 +60,11 @@ type Server struct {
 	Reload func(ctx context.Context) (note string, err error)
 	// Decide makes a decision; By is who asks, by the kernel's word.
 	Decide func(ctx context.Context, d Decision) []Decided
+	// Reader reads the journal, for everybody whom the socket lets in.
+	Reader Reader
 
-	busy sync.WaitGroup // with what is being answered
+	busy    sync.WaitGroup // with what is being answered
+	reading sync.Mutex     // one reads at a time, so that the daemon's own questions find room
 }
 
 type peerKey struct{}
@@ -65,10 +77,15 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	answering, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /reload", s.reload)
-	mux.HandleFunc("POST /decide", s.decide)
+	mux.Handle("POST /reload", allow(s.reload))
+	mux.Handle("POST /decide", allow(s.decide))
+	if r := s.Reader; r != nil {
+		mux.Handle("POST /list", read(s, r.List))
+		mux.Handle("POST /show", read(s, r.Show))
+		mux.Handle("POST /names", read(s, r.Names))
+	}
 	srv := &http.Server{
-		Handler:           http.MaxBytesHandler(http.TimeoutHandler(allow(mux), maxTime, `{"error":"it took too long"}`), maxRequest),
+		Handler:           http.MaxBytesHandler(http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`), maxRequest),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
 		WriteTimeout:   maxTime + 10*time.Second,
 		MaxHeaderBytes: 16 << 10,
@@ -100,15 +117,46 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 }
 
 // allow lets root and the daemon's own user ask. The socket's group may read
-// what has ended, and not decide about it.
-func allow(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// the journal, and not decide.
+func allow(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if uid, ok := asker(r); !ok || uid != 0 && uid != uint32(os.Geteuid()) {
 			reply(w, http.StatusForbidden, answer{Err: "only root and the daemon's user may ask for that"})
 			return
 		}
-		h.ServeHTTP(w, r)
-	})
+		h(w, r)
+	}
+}
+
+// read answers a question to the journal.
+func read[Q, A any](s *Server, answerTo func(context.Context, Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.busy.Add(1)
+		defer s.busy.Done()
+		var q Q
+		if !question(w, r, &q) {
+			return
+		}
+		s.reading.Lock()
+		a, err := answerTo(r.Context(), q)
+		s.reading.Unlock()
+		if err != nil {
+			reply(w, http.StatusInternalServerError, answer{Err: "the journal: " + err.Error()})
+			return
+		}
+		reply(w, http.StatusOK, a)
+	}
+}
+
+// question reads what is asked, or says that it can't be read.
+func question(w http.ResponseWriter, r *http.Request, q any) bool {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(q); err != nil {
+		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
+		return false
+	}
+	return true
 }
 
 func asker(r *http.Request) (uint32, bool) {
@@ -137,10 +185,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	s.busy.Add(1)
 	defer s.busy.Done()
 	var d Decision
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
-		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
+	if !question(w, r, &d) {
 		return
 	}
 	uid, _ := asker(r)

@@ -253,7 +253,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 		}
 	})
 	group.Go(func() error {
-		server := control.Server{Reload: d.reload, Decide: d.decide}
+		server := control.Server{Reload: d.reload, Decide: d.decide, Reader: d.journal.Reader()}
 		if err := server.Serve(ctx, socket); err != nil {
 			d.emit(events.Trouble{What: "commands are not answered any more", Err: err})
 		}

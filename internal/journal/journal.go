@@ -30,7 +30,13 @@ const Name = "journal.db"
 
 // version is the schema's (PRAGMA user_version). A newer program brings an
 // older one up to date; an older program refuses a newer one.
-const version = 1
+const version = 3
+
+// upgrades are what brings a schema of each version to the next one.
+var upgrades = map[int]string{2: schema3}
+
+//go:embed schema3.sql
+var schema3 string
 
 //go:embed schema.sql
 var schema string
@@ -124,7 +130,7 @@ func (j *Journal) create() error {
 		return err
 	}
 	err = j.w.commit(func(t *tx) error {
-		t.exec(schema)
+		t.exec(schema + schema3)
 		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
 		t.exec("INSERT INTO journal (only, id, seq, adopted) VALUES (1, ?, 0, 0)", j.id)
 		return t.err
@@ -161,6 +167,9 @@ func Open(w Where) (*Journal, error) {
 		return nil, errors.Join(err, j.w.close())
 	}
 	j.mark = m
+	if err := j.w.upgrade(); err != nil {
+		return nil, errors.Join(damaged(j.path, err), j.w.close(), m.close())
+	}
 	if j.reads, err = openReads(j.path); err != nil {
 		return nil, errors.Join(err, j.w.close(), m.close())
 	}

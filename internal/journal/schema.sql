@@ -1,4 +1,4 @@
--- Version 1. Times are milliseconds since 1970, UTC. Folder names stand as
+-- Version 1; what later ones add is in schema2.sql and so on. Times are milliseconds since 1970, UTC. Folder names stand as
 -- they may be shown; tokens by their SHA-256 only.
 
 CREATE TABLE journal (
