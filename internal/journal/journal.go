@@ -130,7 +130,10 @@ func (j *Journal) create() error {
 		return err
 	}
 	err = j.w.commit(func(t *tx) error {
-		t.exec(schema + schema3)
+		t.exec(schema)
+		for v := 1; v < version; v++ {
+			t.exec(upgrades[v])
+		}
 		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
 		t.exec("INSERT INTO journal (only, id, seq, adopted) VALUES (1, ?, 0, 0)", j.id)
 		return t.err

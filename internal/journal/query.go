@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -88,7 +89,12 @@ const came = `EXISTS (SELECT 1 FROM life next WHERE next.kase = life.kase AND ne
 // List returns folders, the newest first. A folder is told once, with its
 // newest life.
 func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
-	where, args := "folder <> ''", []any{}
+	// Always bounds of time, so that the index by time is read, whatever else is asked for.
+	since, until := millis(q.Since), int64(math.MaxInt64)
+	if !q.Until.IsZero() {
+		until = millis(q.Until)
+	}
+	where, args := "claimed >= ? AND claimed < ? AND folder <> ''", []any{since, until}
 	add := func(ok bool, term string, values ...any) {
 		if ok {
 			where, args = where+" AND "+term, append(args, values...)
@@ -96,8 +102,6 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 	}
 	add(q.Place != "", "place = ?", q.Place)
 	add(q.Outcome != "", "outcome = ?", q.Outcome)
-	add(!q.Since.IsZero(), "claimed >= ?", millis(q.Since))
-	add(!q.Until.IsZero(), "claimed < ?", millis(q.Until))
 	if q.After != nil {
 		at := millis(q.After.Claimed.Time)
 		add(true, "claimed <= ? AND (claimed, id) < (?, ?)", at, at, q.After.ID)
