@@ -87,7 +87,7 @@ what a spreadsheet would take for a formula.`,
 		case *asCSV:
 			p = newCSV(out)
 		default:
-			p = newColumns(out)
+			p, q.Brief = newColumns(out), true
 			if isTerminal(out) && !c.Flags().Changed("limit") {
 				most = listed
 			}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -57,6 +58,7 @@ type Query struct {
 	Until   time.Time       `json:"until,omitzero"` // taken before it
 	After   *Cursor         `json:"after,omitempty"`
 	Most    int             `json:"most"`
+	Brief   bool            `json:"brief,omitempty"` // without reasons and request, which takes half the time
 }
 
 // Cursor is where a list ended that is to go on.
@@ -106,7 +108,11 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 		at := millis(q.After.Claimed.Time)
 		add(true, "claimed <= ? AND (claimed, id) < (?, ?)", at, at, q.After.ID)
 	}
-	rows, err := r.db.QueryContext(ctx, "SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, record FROM life WHERE "+
+	record := "record"
+	if q.Brief {
+		record = "'{}'"
+	}
+	rows, err := r.db.QueryContext(ctx, "SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, "+record+" FROM life WHERE "+
 		where+" AND NOT "+came+" ORDER BY claimed DESC, id DESC LIMIT ?", append(args, q.Most)...)
 	if err != nil {
 		return nil, err
@@ -125,8 +131,15 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 func scanFolder(rows *sql.Rows) (f Folder, err error) {
 	var ref sql.NullString
 	var claimed, ended int64
-	var data []byte
-	var res sidecar.Result
+	var data sql.RawBytes
+	var res struct { // of result.json what is listed: the rest takes longer to read than to find
+		Reasons []struct{ Code string }
+		Request struct {
+			TokenHint    string `json:"token_hint"`
+			Country      string
+			DocumentType string `json:"document_type"`
+		}
+	}
 	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data); err != nil {
 		return f, err
 	}
@@ -295,8 +308,8 @@ func (r *Reader) Names(ctx context.Context, s Search) ([]string, error) {
 }
 
 func names(ctx context.Context, conn *sql.Conn, s Search) (list []string, err error) {
-	// No name has a character above U+10FFFF in it.
-	rows, err := conn.QueryContext(ctx, "SELECT DISTINCT folder FROM life WHERE folder > '' AND folder >= ? AND folder < ? ORDER BY folder LIMIT ?", s.Key, s.Key+"\U0010FFFF", s.Most)
+	// What may be shown has no character below the space, or above U+10FFFF. The empty name is of a folder that is still to come.
+	rows, err := conn.QueryContext(ctx, "SELECT DISTINCT folder FROM life WHERE folder >= ? AND folder < ? ORDER BY folder LIMIT ?", cmp.Or(s.Key, " "), s.Key+"\U0010FFFF", s.Most)
 	if err != nil {
 		return nil, err
 	}
