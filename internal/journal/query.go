@@ -88,32 +88,22 @@ type Folder struct {
 const came = `EXISTS (SELECT 1 FROM life next WHERE next.kase = life.kase AND next.id <> life.id AND (next.claimed, next.id) > (life.claimed, life.id)
 	AND (next.dir = life.dir OR (next.dir IS NULL OR life.dir IS NULL) AND next.folder = life.folder))`
 
+const selectFolders = `SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END FROM life
+	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5) AND (?6 = '' OR outcome = ?6)
+	AND folder <> '' AND NOT ` + came + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
+
 // List returns folders, the newest first. A folder is told once, with its
 // newest life.
 func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 	// Always bounds of time, so that the index by time is read, whatever else is asked for.
-	since, until := millis(q.Since), int64(math.MaxInt64)
+	until, after := int64(math.MaxInt64), Cursor{}
 	if !q.Until.IsZero() {
 		until = millis(q.Until)
 	}
-	where, args := "claimed >= ? AND claimed < ? AND folder <> ''", []any{since, until}
-	add := func(ok bool, term string, values ...any) {
-		if ok {
-			where, args = where+" AND "+term, append(args, values...)
-		}
+	if q.After != nil { // some of that very moment may be left
+		after, until = *q.After, min(until, millis(q.After.Claimed.Time)+1)
 	}
-	add(q.Place != "", "place = ?", q.Place)
-	add(q.Outcome != "", "outcome = ?", q.Outcome)
-	if q.After != nil {
-		at := millis(q.After.Claimed.Time)
-		add(true, "claimed <= ? AND (claimed, id) < (?, ?)", at, at, q.After.ID)
-	}
-	record := "record"
-	if q.Brief {
-		record = "'{}'"
-	}
-	rows, err := r.db.QueryContext(ctx, "SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, "+record+" FROM life WHERE "+
-		where+" AND NOT "+came+" ORDER BY claimed DESC, id DESC LIMIT ?", append(args, q.Most)...)
+	rows, err := r.db.QueryContext(ctx, selectFolders, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, q.Most)
 	if err != nil {
 		return nil, err
 	}
