@@ -329,6 +329,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		// An auditor reads what was done, and can't write; an uploader can't look into it.
 		b.run("useradd -m -G idenfy-batch auditor; useradd -m -G idenfy-drop uploader")
 		b.run("su auditor -c 'cat /var/spool/idenfy-batch/done/case-8/result.json /var/spool/idenfy-batch/done/case-8/FRONT.jpg >/dev/null && ! touch /var/spool/idenfy-batch/done/case-8/x 2>/dev/null'")
+		b.run("su auditor -c 'idenfy-batch show case-8 && idenfy-batch list' | grep 'done    accepted    case-8'")
 		b.run("! su uploader -c 'ls /var/spool/idenfy-batch/done' 2>/dev/null")
 		// The client's put -r hands the local modes on.
 		upload("case-8b")
@@ -443,6 +444,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		begin := time.Now()
 		b.run("systemctl stop idenfy-batch")
 		took := time.Since(begin)
+		b.run("su auditor -c 'idenfy-batch show case-8 && idenfy-batch list' | grep 'done    accepted    case-8'")
 		if took > 30*time.Second || b.property("Result") != "success" {
 			t.Errorf("the stop took %s: %s", took, b.property("Result"))
 		}

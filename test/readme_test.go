@@ -94,6 +94,8 @@ var readmeCommands = map[string]struct {
 		delete(half, "FACE.jpg")
 		l.put("half", half)
 	}},
+	"idenfy-batch list --since 24h":              {before: (*lab).failedCase, says: "failed  invalid     case-7"},
+	"idenfy-batch show case-7":                   {before: (*lab).failedCase, says: "case-7: invalid, in failed/case-7"},
 	"idenfy-batch requeue case-7":                {before: (*lab).failedCase, says: "✓ case-7: now in inbox/case-7"},
 	"idenfy-batch requeue -m 'new photo' case-7": {before: (*lab).failedCase, says: "✓ case-7: now in inbox/case-7"},
 	"idenfy-batch resolve case-7 --accepted":     {before: (*lab).heldCase, says: "✓ case-7: now in done/case-7"},

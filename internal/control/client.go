@@ -10,10 +10,11 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"idenfy-batch/internal/journal"
 )
 
 // ErrNoDaemon says that no daemon runs on the spool.
@@ -38,12 +39,7 @@ func Dial(root string) (*Client, error) {
 		c, err := connect(context.Background(), dir)
 		switch {
 		case err == nil:
-			// It showed that somebody is there, and who.
-			daemon, err := peerUID(c)
-			_ = c.Close()
-			if err == nil && !mayAsk(uint32(os.Geteuid()), daemon) {
-				return nil, fmt.Errorf("the daemon is not asked: %w: only root and the daemon's user may", fs.ErrPermission)
-			}
+			_ = c.Close() // it showed that somebody is there
 			return &Client{&http.Client{
 				Timeout: maxTime + 10*time.Second,
 				Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -105,6 +101,36 @@ func (c *Client) Submission(ctx context.Context, s Submission) error {
 	return c.ask(ctx, "submission", s, &a)
 }
 
+// Bounds of an answer.
+const (
+	maxAnswer = 64 << 20 // bytes
+	readTime  = 30 * time.Second
+)
+
+// List implements Reader.
+func (c *Client) List(ctx context.Context, q journal.Query) (list []journal.Folder, err error) {
+	err = c.read(ctx, "list", q, &list)
+	return list, err
+}
+
+// Show implements Reader.
+func (c *Client) Show(ctx context.Context, s journal.Search) (all journal.Stories, err error) {
+	err = c.read(ctx, "show", s, &all)
+	return all, err
+}
+
+// Names implements Reader.
+func (c *Client) Names(ctx context.Context, s journal.Search) (names []string, err error) {
+	err = c.read(ctx, "names", s, &names)
+	return names, err
+}
+
+func (c *Client) read(ctx context.Context, what string, question, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	return c.ask(ctx, what, question, into)
+}
+
 func (c *Client) ask(ctx context.Context, what string, question, into any) error {
 	body, err := json.Marshal(question)
 	if err != nil {
@@ -119,7 +145,7 @@ func (c *Client) ask(ctx context.Context, what string, question, into any) error
 		return fmt.Errorf("the daemon gave no answer: %w", err)
 	}
 	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, 8*maxRequest))
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("the daemon's answer broke off: %w", err)
 	}
@@ -127,6 +153,9 @@ func (c *Client) ask(ctx context.Context, what string, question, into any) error
 		var a answer
 		if json.Unmarshal(data, &a) != nil || a.Err == "" {
 			a.Err = "the daemon answered " + res.Status
+		}
+		if res.StatusCode == http.StatusForbidden {
+			return fmt.Errorf("%w: %s", fs.ErrPermission, a.Err)
 		}
 		return &RefusedError{a.Err}
 	}

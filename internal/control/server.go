@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -52,6 +54,14 @@ type answer struct {
 	Err  string `json:"error,omitempty"`
 }
 
+// Reader answers what people ask of the journal: a *journal.Reader, or a
+// *Client.
+type Reader interface {
+	List(ctx context.Context, q journal.Query) ([]journal.Folder, error)
+	Show(ctx context.Context, s journal.Search) (journal.Stories, error)
+	Names(ctx context.Context, s journal.Search) ([]string, error)
+}
+
 // Server answers what commands ask. Its fields are set before Serve.
 type Server struct {
 	// Reload returns when the new configuration is in force, or says why it
@@ -64,8 +74,11 @@ type Server struct {
 	// Submission enters what somebody submits without the daemon, or says why
 	// it is not to be sent.
 	Submission func(ctx context.Context, s Submission) error
+	// Reader reads the journal, for everybody whom the socket lets in.
+	Reader Reader
 
-	busy sync.WaitGroup // with what is being answered
+	busy    sync.WaitGroup // with what is being answered
+	reading sync.Mutex     // one reads at a time, so that the daemon's own questions find room
 }
 
 type peerKey struct{}
@@ -78,10 +91,15 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	answering, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /reload", s.reload)
-	mux.HandleFunc("POST /decide", s.decide)
+	mux.Handle("POST /reload", allow(s.reload))
+	mux.Handle("POST /decide", allow(s.decide))
+	mux.Handle("POST /submission", allow(s.submission))
 	mux.HandleFunc("POST /state", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.State()) })
-	mux.HandleFunc("POST /submission", s.submission)
+	if r := s.Reader; r != nil {
+		mux.Handle("POST /list", read(s, r.List))
+		mux.Handle("POST /show", read(s, r.Show))
+		mux.Handle("POST /names", read(s, r.Names))
+	}
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`), maxRequest),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
@@ -114,12 +132,52 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	return errors.Join(err, srv.Close())
 }
 
-func asker(r *http.Request) (uid uint32, err error) {
-	uid, ok := r.Context().Value(peerKey{}).(uint32)
-	if !ok {
-		err = errors.New("who asks is not known")
+// allow lets root and the daemon's own user ask. The socket's group may read
+// the journal, and not decide.
+func allow(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if uid, ok := asker(r); !ok || uid != 0 && uid != uint32(os.Geteuid()) {
+			reply(w, http.StatusForbidden, answer{Err: "only root and the daemon's user may ask for that"})
+			return
+		}
+		h(w, r)
 	}
-	return uid, err
+}
+
+// read answers a question to the journal.
+func read[Q, A any](s *Server, answerTo func(context.Context, Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.busy.Add(1)
+		defer s.busy.Done()
+		var q Q
+		if !question(w, r, &q) {
+			return
+		}
+		s.reading.Lock()
+		a, err := answerTo(r.Context(), q)
+		s.reading.Unlock()
+		if err != nil {
+			reply(w, http.StatusInternalServerError, answer{Err: "the journal: " + err.Error()})
+			return
+		}
+		reply(w, http.StatusOK, a)
+	}
+}
+
+// question reads what is asked, or says that it can't be read.
+func question(w http.ResponseWriter, r *http.Request, q any) bool {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(q); err != nil {
+		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
+		return false
+	}
+	return true
+}
+
+func asker(r *http.Request) (uint32, bool) {
+	uid, ok := r.Context().Value(peerKey{}).(uint32)
+	return uid, ok
 }
 
 func reply(w http.ResponseWriter, status int, body any) {
@@ -143,7 +201,7 @@ func (s *Server) submission(w http.ResponseWriter, r *http.Request) {
 	s.busy.Add(1)
 	defer s.busy.Done()
 	var sub Submission
-	if !read(w, r, &sub) {
+	if !question(w, r, &sub) {
 		return
 	}
 	if err := s.Submission(r.Context(), sub); err != nil {
@@ -153,29 +211,14 @@ func (s *Server) submission(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, answer{})
 }
 
-// read reads a question, or answers that it can't be read.
-func read(w http.ResponseWriter, r *http.Request, into any) bool {
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	err := dec.Decode(into)
-	if err != nil {
-		reply(w, http.StatusBadRequest, answer{Err: "the request can't be read: " + err.Error()})
-	}
-	return err == nil
-}
-
 func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	s.busy.Add(1)
 	defer s.busy.Done()
 	var d Decision
-	if !read(w, r, &d) {
+	if !question(w, r, &d) {
 		return
 	}
-	uid, err := asker(r)
-	if err != nil {
-		reply(w, http.StatusForbidden, answer{Err: err.Error()})
-		return
-	}
+	uid, _ := asker(r)
 	d.By.UID, d.By.User, d.By.EUID, d.By.Sudo = uid, userName(uid), nil, ""
 	reply(w, http.StatusOK, s.Decide(r.Context(), d))
 }

@@ -249,7 +249,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 		}
 	})
 	group.Go(func() error {
-		server := control.Server{Reload: d.reload, Decide: d.decide, State: func() any { return d.state.State() }, Submission: d.outside}
+		server := control.Server{Reload: d.reload, Decide: d.decide, State: func() any { return d.state.State() }, Submission: d.outside, Reader: d.journal.Reader()}
 		if err := server.Serve(ctx, socket); err != nil {
 			d.emit(events.Trouble{What: "commands are not answered any more", Err: err})
 		}

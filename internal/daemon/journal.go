@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
@@ -103,4 +106,25 @@ func needed(ctx context.Context, w journal.Where) error {
 		err = &SoundError{filepath.Join(w.Dir, journal.Name)}
 	}
 	return err
+}
+
+// Read returns what reads the journal: the running daemon, or, without one,
+// the files themselves. Root reads them as the daemon's user, so that none of
+// another owner is left beside the journal.
+func Read(ctx context.Context, cfg *config.Config) (r control.Reader, end func(), err error) {
+	running, err := control.Dial(cfg.Root)
+	if err == nil {
+		return running, running.Close, nil
+	}
+	if !errors.Is(err, control.ErrNoDaemon) {
+		return nil, nil, err
+	}
+	if err := Become(cfg.Spool()); err != nil && os.Geteuid() == 0 {
+		return nil, nil, err
+	}
+	alone, err := journal.OpenReader(ctx, Journal(cfg))
+	if err != nil {
+		return nil, nil, err
+	}
+	return alone, func() { _ = alone.Close() }, nil // it was read only
 }

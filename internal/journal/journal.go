@@ -32,13 +32,16 @@ const Name = "journal.db"
 
 // version is the schema's (PRAGMA user_version). A newer program brings an
 // older one up to date; an older program refuses a newer one.
-const version = 2
+const version = 3
 
 // upgrades are what brings a schema of each version to the next one.
-var upgrades = map[int]string{1: schema2}
+var upgrades = map[int]string{1: schema2, 2: schema3}
 
 //go:embed schema2.sql
 var schema2 string
+
+//go:embed schema3.sql
+var schema3 string
 
 //go:embed schema.sql
 var schema string
@@ -147,7 +150,10 @@ func (w Where) make() (id string, err error) {
 	}
 	id = rand.Text()
 	return id, finish(w.made(), func(t *tx) error {
-		t.exec(schema + schema2)
+		t.exec(schema)
+		for v := 1; v < version; v++ {
+			t.exec(upgrades[v])
+		}
 		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
 		t.exec("INSERT INTO journal (only, id, seq, adopted) VALUES (1, ?, 0, 0)", id)
 		return t.err

@@ -148,6 +148,9 @@ func (w *writer) close() error {
 	}
 	if w.conn != nil {
 		_, _ = w.conn.ExecContext(context.Background(), "ROLLBACK") // of what a failed commit left under way, if anything
+		if w.id != "" {
+			w.keepLog()
+		}
 		errs = append(errs, w.conn.Close())
 	}
 	if w.db != nil {
@@ -155,6 +158,22 @@ func (w *writer) close() error {
 	}
 	w.db, w.conn, w.stmts = nil, nil, nil
 	return errors.Join(errs...)
+}
+
+// keepLog has the files of the log stay when the database is closed, empty:
+// who may read the journal and may not write beside it can't read it without
+// them (sqlite.org, "Write-Ahead Logging", read-only databases). When that
+// fails, such readers are told to start the daemon.
+func (w *writer) keepLog() {
+	_, _ = w.conn.ExecContext(context.Background(), "PRAGMA journal_size_limit = 0")
+	_ = w.conn.Raw(func(c any) error {
+		file, ok := c.(sqlite.FileControl)
+		if !ok {
+			return errors.ErrUnsupported
+		}
+		_, err := file.FileControlPersistWAL("main", 1)
+		return err
+	})
 }
 
 // check reads what the journal says of itself.
@@ -168,7 +187,7 @@ func (w *writer) check(id *string) error {
 		return unfit("the journal is empty: it was replaced by another file%s", mend)
 	}
 	if v > version {
-		return unfit("the journal is of a newer idenfy-batch (schema %d, and this one knows %d); install that one again", v, version)
+		return newer(v)
 	}
 	return w.conn.QueryRowContext(ctx, "SELECT id, seq FROM journal").Scan(id, &w.seq)
 }
@@ -356,6 +375,14 @@ func corrupt(err error) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	const corruptCode, notADB = 11, 26
 	return ok && (e.Code()&0xff == corruptCode || e.Code()&0xff == notADB)
+}
+
+// cantOpen reports whether SQLite could not open the files beside a database
+// that it could open: they are missing, or can't be made.
+func cantOpen(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	const cantOpenCode, readOnly = 14, 8
+	return ok && (e.Code()&0xff == cantOpenCode || e.Code()&0xff == readOnly)
 }
 
 // tx is a transaction under way. The first error stays.

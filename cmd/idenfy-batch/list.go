@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"idenfy-batch/internal/control"
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+// outcomes are what list can be asked for.
+var outcomes = []sidecar.Outcome{sidecar.Pending, sidecar.Accepted, sidecar.Rejected, sidecar.Invalid, sidecar.Incomplete, sidecar.GaveUp, sidecar.Unknown}
+
+// listed is how many folders a terminal gets without --limit, and aPage how
+// many are asked for at once.
+const (
+	listed = 50
+	aPage  = 500
+)
+
+func newList() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the folders that the daemon took, the newest first",
+		Long: `List shows the folders that the daemon ever took from the inbox, the newest
+first, each once, with its newest submission. It reads the journal, with and
+without a running daemon, as root, as the daemon's user, and as a member of its
+group. What still waits in the inbox is for idenfy-batch status.
+
+The place is where the daemon, or a command, put the folder; what was moved by
+hand is not noticed before it comes again. The times are when it was taken.
+
+--json prints an object a line: id, folder (the name that it was dropped with),
+place (empty: somebody took it out of work), name (in its place), outcome,
+reasons (their codes), country, document_type, token_hint, scan_ref, attempts,
+claimed (taken) and finished, as in result.json.
+
+--csv prints the same by RFC 4180, with a line of heads, and an apostrophe before
+what a spreadsheet would take for a formula.`,
+		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
+		Args:    cobra.NoArgs,
+	}
+	load := configFlag(c)
+	place := c.Flags().String("place", "", "only those in this `place`: work, done, failed, hold, or sent back to the inbox")
+	outcome := c.Flags().String("outcome", "", "only those with this `outcome`: "+joined(outcomes))
+	since := c.Flags().String("since", "", "only those taken since this `time`: a date, RFC 3339, or how long ago, such as 24h or 7d")
+	until := c.Flags().String("until", "", "only those taken before this `time`; of a date, that day is included")
+	limit := c.Flags().Int("limit", 0, fmt.Sprintf("no more than this many; 0 is all (on a terminal %d, unless given)", listed))
+	asJSON := c.Flags().Bool("json", false, "print JSON, an object a line")
+	asCSV := c.Flags().Bool("csv", false, "print CSV")
+	c.MarkFlagsMutuallyExclusive("json", "csv")
+	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes)} {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome)}
+		if err := bounds(&q, *since, *until); err != nil {
+			return err
+		}
+		if *limit < 0 {
+			return errors.New("--limit is less than nothing")
+		}
+		out, most := c.OutOrStdout(), *limit
+		var p printer
+		switch {
+		case *asJSON:
+			enc := json.NewEncoder(out)
+			enc.SetEscapeHTML(false)
+			p = jsonLines{enc}
+		case *asCSV:
+			p = newCSV(out)
+		default:
+			p, q.Brief = newColumns(out), true
+			if isTerminal(out) && !c.Flags().Changed("limit") {
+				most = listed
+			}
+		}
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		r, end, err := lookInto(ctx, &cfg)
+		if err != nil {
+			return err
+		}
+		defer end()
+		more, err := list(ctx, r, q, most, p)
+		if more && isTerminal(out) {
+			fmt.Fprintf(c.ErrOrStderr(), "and older ones; --limit 0 shows all\n")
+		}
+		return failed(err)
+	}
+	return c
+}
+
+func texts[T ~string](list []T) (words []string) {
+	for _, w := range list {
+		words = append(words, string(w))
+	}
+	return words
+}
+
+func joined[T ~string](list []T) string { return strings.Join(texts(list), ", ") }
+
+// bounds checks and completes what is asked for.
+func bounds(q *journal.Query, since, until string) (err error) {
+	if q.Place != "" && !slices.Contains(spool.Places(), spool.Place(q.Place)) {
+		err = fmt.Errorf("--place %q is none; there are %s", q.Place, joined(spool.Places()))
+	}
+	if q.Outcome != "" && !slices.Contains(outcomes, q.Outcome) {
+		err = errors.Join(err, fmt.Errorf("--outcome %q is none; there are %s", q.Outcome, joined(outcomes)))
+	}
+	if since != "" {
+		t, wrong := when(since, false)
+		q.Since, err = t, errors.Join(err, wrong)
+	}
+	if until != "" {
+		t, wrong := when(until, true)
+		q.Until, err = t, errors.Join(err, wrong)
+	}
+	return err
+}
+
+// printer prints folders one by one.
+type printer interface {
+	print(f *journal.Folder) error
+	end() error
+}
+
+// list prints the folders, a page at a time: nobody waits in the daemon for a
+// reader who is slow. more tells that there are others beyond the limit.
+func list(ctx context.Context, r control.Reader, q journal.Query, most int, p printer) (more bool, err error) {
+	for left := most; ; {
+		q.Most = aPage
+		if most > 0 {
+			q.Most = min(left+1, aPage)
+		}
+		page, err := r.List(ctx, q)
+		if err != nil {
+			return false, err
+		}
+		for i := range page {
+			if most > 0 && left == 0 {
+				return true, p.end()
+			}
+			if err := p.print(&page[i]); err != nil {
+				return false, err
+			}
+			left--
+		}
+		if len(page) < q.Most {
+			return false, p.end()
+		}
+		last := page[len(page)-1]
+		q.After = &journal.Cursor{ID: last.ID, Claimed: last.Claimed}
+	}
+}
+
+// jsonLines prints an object a line.
+type jsonLines struct{ *json.Encoder }
+
+func (j jsonLines) print(f *journal.Folder) error { return j.Encode(f) }
+func (j jsonLines) end() error                    { return nil }
+
+// columns prints lines for people.
+type columns struct {
+	out   io.Writer
+	width int // of names; 0: as long as they are
+	head  bool
+}
+
+// columnsForm has 41 characters before the name.
+const columnsForm = "%-19s  %-6s  %-10s  %s\n"
+
+func newColumns(out io.Writer) *columns {
+	p := &columns{out: out}
+	if f, ok := out.(*os.File); ok && isTerminal(out) {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 60 {
+			p.width = width - 41
+		}
+	}
+	return p
+}
+
+func (p *columns) print(f *journal.Folder) error {
+	if !p.head {
+		p.head = true
+		fmt.Fprintf(p.out, columnsForm, "TAKEN", "PLACE", "OUTCOME", "FOLDER")
+	}
+	name := shownName(f)
+	if p.width > 0 && utf8.RuneCountInString(name) > p.width {
+		name = string([]rune(name)[:p.width-1]) + "…"
+	}
+	place := f.Place
+	if place == "" {
+		place = "gone"
+	}
+	_, err := fmt.Fprintf(p.out, columnsForm, clock(f.Claimed.Time), place, f.Outcome, name)
+	return err
+}
+
+func (p *columns) end() error { return nil }
+
+// shownName is the folder's name where it lies, else that it was dropped with.
+func shownName(f *journal.Folder) string {
+	if f.Name != "" {
+		return meta.Show(f.Name)
+	}
+	return meta.Show(f.Folder)
+}
+
+// table prints CSV.
+type table struct{ *csv.Writer }
+
+func newCSV(out io.Writer) table {
+	w := csv.NewWriter(out)
+	w.UseCRLF = true
+	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished"}) // end says it
+	return table{w}
+}
+
+func (t table) print(f *journal.Folder) error {
+	row := []string{
+		f.ID, meta.Show(f.Folder), f.Place, meta.Show(f.Name), string(f.Outcome), strings.Join(f.Reasons, " "), f.Country, f.DocumentType,
+		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished),
+	}
+	for i := range row {
+		row[i] = harmless(row[i])
+	}
+	return t.Write(row)
+}
+
+func (t table) end() error {
+	t.Flush()
+	return t.Error()
+}
+
+// stamp is a time as JSON has it, or empty.
+func stamp(t sidecar.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// harmless keeps a spreadsheet from taking a cell for a formula.
+func harmless(cell string) string {
+	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+		return "'" + cell
+	}
+	return cell
+}

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+func newShow() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "show NAME|ID|SCANREF",
+		Short: "Tell the story of a folder: what happened to it, when and why",
+		Long: `Show tells what the journal knows of a folder, in all its lives: when it came,
+what was sent, what was answered, how it ended and why, what people decided, and
+where it lies now. Name it by the name that it was dropped with or has now
+(case-7, failed/case-7.2), by an id, or by its scanRef. Several folders that had
+one name are all shown, the newest last. Folders that had the same authToken, and
+copies, are told together.
+
+It works with and without a running daemon, as root, as the daemon's user, and as
+a member of its group.
+
+--json prints an object for each folder: lives, the oldest first, and decisions,
+as in result.json. A life has place (where it was put; empty: somebody took it
+out of work), name (in its place), state (claimed, pending, ended: to be moved,
+or filed: moved), fate of what was sent (unsent, refused, unsettled: may have been
+taken, or taken), forced (it was sent because a person forced it), next (the id
+by which the folder came again), and result, as result.json, without decisions.`,
+		Example: "  idenfy-batch show case-7\n  idenfy-batch show 328c6766-934e-11ed-bb9b-025ad99a18e7\n  idenfy-batch show case-7 --json | jq '.lives[].result.reasons'",
+		Args:    cobra.ExactArgs(1),
+	}
+	load := configFlag(c)
+	limit := c.Flags().Int("limit", 10, "of folders that had the same name, show this many of the newest")
+	asJSON := c.Flags().Bool("json", false, "print JSON")
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, begin string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		cfg, err := load()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(c.Context(), func(ctx context.Context) ([]string, error) {
+			r, end, err := lookInto(ctx, &cfg)
+			if err != nil {
+				return nil, err
+			}
+			defer end()
+			return r.Names(ctx, journal.Search{Key: begin, Most: completed})
+		})
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *limit < 1 {
+			return errors.New("--limit is less than one")
+		}
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		r, end, err := lookInto(ctx, &cfg)
+		if err != nil {
+			return err
+		}
+		defer end()
+		all, err := r.Show(ctx, journal.Search{Key: args[0], Most: *limit})
+		if err != nil {
+			return failed(err)
+		}
+		if all.Total == 0 {
+			return failed(unknown(args[0], all.Near))
+		}
+		if *asJSON {
+			enc := json.NewEncoder(c.OutOrStdout())
+			enc.SetEscapeHTML(false)
+			enc.SetIndent("", "  ")
+			for i := range all.Stories {
+				if err := enc.Encode(&all.Stories[i]); err != nil {
+					return failed(err)
+				}
+			}
+		} else {
+			for i := range all.Stories {
+				if i > 0 {
+					fmt.Fprintln(c.OutOrStdout())
+				}
+				t := teller{out: c.OutOrStdout(), paths: cfg.Spool()}
+				t.story(&all.Stories[i])
+			}
+		}
+		if more := all.Total - len(all.Stories); more > 0 {
+			fmt.Fprintf(c.ErrOrStderr(), "%d older folders had that name, too; --limit shows more\n", more)
+		}
+		return nil
+	}
+	return c
+}
+
+// completed is how many names a shell is offered, and within what time.
+const completed = 200
+
+// complete asks for names that a shell can take as they are.
+func complete(ctx context.Context, ask func(context.Context) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	names, _ := ask(ctx) // without them there is nothing to complete
+	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, `"`) })
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// unknown says that nobody has a name, and which ones are like it.
+func unknown(key string, near []string) error {
+	hint := "idenfy-batch list shows what the daemon took, idenfy-batch status what waits in the inbox"
+	if len(near) > 0 {
+		for i := range near {
+			near[i] = meta.Show(near[i])
+		}
+		hint = "did you mean " + strings.Join(near, ", ") + "?"
+	}
+	return fmt.Errorf("the journal knows no folder %s; %s", meta.Show(key), hint)
+}
+
+// teller tells stories to people.
+type teller struct {
+	out   io.Writer
+	paths spool.Paths
+}
+
+// step prints what happened at a time, and what else there is to say of it.
+func (t *teller) step(at sidecar.Time, what string, more ...string) {
+	fmt.Fprintf(t.out, "  %-19s  %s\n", clock(at.Time), what)
+	for _, m := range more {
+		t.note(m)
+	}
+}
+
+func (t *teller) note(text string) { fmt.Fprintf(t.out, "  %-19s    %s\n", "", text) }
+
+func (t *teller) story(s *journal.Story) {
+	last := &s.Lives[len(s.Lives)-1]
+	fmt.Fprintf(t.out, "%s: %s\n", meta.Show(last.Result.Folder), t.whereabouts(last))
+	if s.Omitted > 0 {
+		fmt.Fprintf(t.out, "\n  (%d older lives are not shown)\n", s.Omitted)
+	}
+	told := map[string]bool{}
+	for i := range s.Lives {
+		l := &s.Lives[i]
+		told[l.Result.ID] = true
+		fmt.Fprintf(t.out, "\n%s, id %s\n", title(l, i > 0 || s.Omitted > 0), l.Result.ID)
+		t.life(l)
+		for _, d := range s.Decisions {
+			if d.Result == l.Result.ID {
+				t.decision(&d)
+			}
+		}
+		if l.Next == "" && l != last {
+			t.note("this one is " + t.whereabouts(l))
+		}
+	}
+	for _, d := range s.Decisions {
+		if !told[d.Result] && s.Omitted == 0 {
+			t.decision(&d)
+		}
+	}
+}
+
+func title(l *journal.Told, again bool) string {
+	name := meta.Show(l.Result.Folder)
+	if again {
+		return name + ", once more"
+	}
+	return name
+}
+
+func (t *teller) life(l *journal.Told) {
+	r := l.Result
+	if at := r.Times.FirstSeen; !at.IsZero() {
+		t.step(at, "seen in the inbox"+uploaded(r))
+	}
+	if at := r.Times.Complete; !at.IsZero() {
+		t.step(at, "complete")
+	}
+	t.step(r.Times.Claimed, "taken out of the inbox", request(l)...)
+	if l.Forced {
+		t.note("sent though it might be a second submission: a person forced it")
+	}
+	for i := range r.Attempts {
+		if n := r.Attempts[i].N; i > 0 && n > r.Attempts[i-1].N+1 {
+			t.note(fmt.Sprintf("… %d attempts in between are not kept", n-r.Attempts[i-1].N-1))
+		}
+		t.attempt(&r.Attempts[i])
+	}
+	if l.State == journal.Claimed || l.State == journal.Pending {
+		for _, reason := range r.Reasons {
+			t.note("waits: " + meta.Show(reason.Message))
+		}
+		return
+	}
+	end := r.Outcome
+	t.step(r.Times.Finished, "ended as "+string(end)+ending(l))
+	for _, reason := range r.Reasons {
+		t.note(fmt.Sprintf("%s: %s", meta.Show(reason.Code), meta.Show(reason.Message)))
+	}
+	switch {
+	case l.Fate == journal.Unsettled:
+		t.note("whether iDenfy took what was sent is not known")
+	case l.Fate == journal.Taken && end != sidecar.Accepted:
+		t.note("iDenfy took what was sent")
+	}
+}
+
+// ending says where an ended life was put.
+func ending(l *journal.Told) string {
+	switch {
+	case l.Place == "":
+		return "; somebody took the folder out of work/"
+	case l.State == journal.Ended:
+		return ", and is to be moved to " + l.Place + "/"
+	default:
+		return ""
+	}
+}
+
+func uploaded(r *sidecar.Result) string {
+	switch {
+	case r.Uploader.User != "":
+		return ", uploaded by " + meta.Show(r.Uploader.User)
+	case r.Uploader.UID != 0:
+		return fmt.Sprintf(", uploaded by uid %d", r.Uploader.UID)
+	default:
+		return ""
+	}
+}
+
+// request says what was, or would be, sent.
+func request(l *journal.Told) (lines []string) {
+	req := &l.Result.Request
+	if req.DocumentType != "" {
+		lines = append(lines, fmt.Sprintf("%s %s, %d images, %d bytes", meta.Show(req.Country), meta.Show(req.DocumentType), len(req.Images), req.Bytes))
+	}
+	var known []string
+	if req.TokenHint != "" {
+		known = append(known, "token "+meta.Show(req.TokenHint))
+	}
+	if s := l.Result.Session; s != nil && s.ScanRef != "" {
+		known = append(known, "scanRef "+meta.Show(s.ScanRef))
+	}
+	if len(known) > 0 {
+		lines = append(lines, strings.Join(known, ", "))
+	}
+	return lines
+}
+
+func (t *teller) attempt(a *sidecar.Attempt) {
+	what := fmt.Sprintf("attempt %d: ", a.N)
+	switch a.State {
+	case sidecar.Sending:
+		what += "under way, or cut off"
+	case sidecar.Answered:
+		what += strings.TrimSpace(fmt.Sprintf("answered with HTTP %d %s", a.HTTPStatus, meta.Show(a.Identifier)))
+	case sidecar.NoAnswer:
+		what += "no answer; something may have been sent"
+	case sidecar.NotSent:
+		what += "nothing was sent"
+	}
+	if a.DurationMS > 0 {
+		what += fmt.Sprintf(" (after %s)", time.Duration(a.DurationMS)*time.Millisecond)
+	}
+	var more []string
+	if a.Message != "" {
+		more = append(more, meta.Show(a.Message))
+	}
+	if a.RetryAfter > 0 {
+		more = append(more, fmt.Sprintf("it asked to wait %s", time.Duration(a.RetryAfter)*time.Second))
+	}
+	t.step(a.Started, what, more...)
+}
+
+// decided says what people decided, by the action.
+var decided = map[sidecar.Action]string{
+	sidecar.Requeued:  "sent it back to the inbox",
+	sidecar.Confirmed: "decided that it was accepted",
+	sidecar.Denied:    "decided that it was rejected",
+	sidecar.Resubmit:  "decided that it was not taken, and is to be sent again",
+}
+
+func (t *teller) decision(d *sidecar.Decision) {
+	what := who(&d.By) + " " + decided[d.Action]
+	if d.Forced {
+		what += ", by --force"
+	}
+	var more []string
+	if d.Comment != "" {
+		more = append(more, "“"+meta.Show(d.Comment)+"”")
+	}
+	t.step(d.At, what, more...)
+}
+
+func who(p *sidecar.Person) string {
+	name := p.User
+	if name == "" {
+		name = fmt.Sprintf("uid %d", p.UID)
+	}
+	if p.Login != "" && p.Login != p.User {
+		name += fmt.Sprintf(" (logged in as %s)", p.Login)
+	}
+	return meta.Show(name)
+}
+
+// whereabouts says where the folder of a life is now, as far as this user can
+// see.
+func (t *teller) whereabouts(l *journal.Told) string {
+	outcome := string(l.Result.Outcome)
+	switch place := spool.Place(l.Place); {
+	case l.Place == "":
+		return outcome + "; somebody took it out of work/"
+	case !place.Final() && place != spool.Inbox || l.Name == "":
+		return outcome + ", in " + l.Place + "/"
+	default:
+		return outcome + t.at(place, l.Name, l.Result.ID)
+	}
+}
+
+func (t *teller) at(place spool.Place, name, id string) string {
+	shown := string(place) + "/" + meta.Show(name)
+	_, err := os.Lstat(filepath.Join(t.paths[place], name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "; it was put into " + shown + ", and is not there any more"
+	}
+	if dir, err := t.paths.OpenFolder(place, name); err == nil {
+		defer dir.Close()
+		if is, err := sidecar.ID(dir, sidecar.Name); err == nil && is != "" && is != id {
+			return "; it was put into " + shown + ", where another folder is now"
+		}
+	}
+	return ", in " + shown
+}

@@ -1,0 +1,332 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/sidecar"
+)
+
+// Reader answers what people ask of a journal.
+type Reader struct{ db *sql.DB }
+
+// Reader returns the reader of an open journal, which ends with it.
+func (j *Journal) Reader() *Reader { return &Reader{j.reads} }
+
+// OpenReader opens a journal that another process may be writing, and writes
+// nothing. What there isn't is fs.ErrNotExist, what isn't this user's to read
+// fs.ErrPermission.
+func OpenReader(ctx context.Context, w Where) (*Reader, error) {
+	// Not by opening it: SQLite's locks on it would go with the descriptor (fcntl(2)).
+	if err := unix.Faccessat(unix.AT_FDCWD, w.path(), unix.R_OK, unix.AT_EACCESS); err != nil {
+		return nil, fmt.Errorf("%s: %w", w.path(), err)
+	}
+	db, err := openReads(w.path())
+	if err != nil {
+		return nil, err
+	}
+	var v int
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
+		if cantOpen(err) { // its log is not there, and can't be made by this user
+			err = fmt.Errorf("%s-wal or -shm: %w (%w)", w.path(), unix.EACCES, err)
+		}
+		return nil, errors.Join(err, db.Close())
+	}
+	if v > version {
+		return nil, errors.Join(newer(v), db.Close())
+	}
+	return &Reader{db}, nil
+}
+
+// Close ends it.
+func (r *Reader) Close() error { return r.db.Close() }
+
+// Query says which folders are asked for. What is empty sets no bound.
+type Query struct {
+	Place   string          `json:"place,omitempty"`
+	Outcome sidecar.Outcome `json:"outcome,omitempty"`
+	Since   time.Time       `json:"since,omitzero"` // taken at that time or later
+	Until   time.Time       `json:"until,omitzero"` // taken before it
+	After   *Cursor         `json:"after,omitempty"`
+	Most    int             `json:"most"`
+	Brief   bool            `json:"brief,omitempty"` // without reasons and request, which takes half the time
+}
+
+// Cursor is where a list ended that is to go on.
+type Cursor struct {
+	ID      string       `json:"id"`
+	Claimed sidecar.Time `json:"claimed"`
+}
+
+// Folder is one folder as it is by now.
+type Folder struct {
+	ID           string          `json:"id"`      // of its newest submission
+	Folder       string          `json:"folder"`  // name that it was dropped with
+	Place        string          `json:"place"`   // where the daemon, or a command, put it; empty: somebody took it out of work
+	Name         string          `json:"name"`    // its name there; empty while it is in work
+	Outcome      sidecar.Outcome `json:"outcome"` // as in result.json
+	Reasons      []string        `json:"reasons"` // their codes
+	Country      string          `json:"country"`
+	DocumentType string          `json:"document_type"`
+	TokenHint    string          `json:"token_hint"`
+	ScanRef      string          `json:"scan_ref"`
+	Attempts     int             `json:"attempts"`
+	Claimed      sidecar.Time    `json:"claimed,omitzero"`  // when it was taken into work; missing: of a folder of before the journal
+	Finished     sidecar.Time    `json:"finished,omitzero"` // missing: not yet
+}
+
+// came is the condition that the folder of a life came again, as another life.
+const came = `EXISTS (SELECT 1 FROM life next WHERE next.kase = life.kase AND next.id <> life.id AND (next.claimed, next.id) > (life.claimed, life.id)
+	AND (next.dir = life.dir OR (next.dir IS NULL OR life.dir IS NULL) AND next.folder = life.folder))`
+
+const selectFolders = `SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END FROM life
+	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5) AND (?6 = '' OR outcome = ?6)
+	AND folder <> '' AND NOT ` + came + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
+
+// List returns folders, the newest first. A folder is told once, with its
+// newest life.
+func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
+	// Always bounds of time, so that the index by time is read, whatever else is asked for.
+	until, after := int64(math.MaxInt64), Cursor{}
+	if !q.Until.IsZero() {
+		until = millis(q.Until)
+	}
+	if q.After != nil { // some of that very moment may be left
+		after, until = *q.After, min(until, millis(q.After.Claimed.Time)+1)
+	}
+	rows, err := r.db.QueryContext(ctx, selectFolders, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, q.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		f, err := scanFolder(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, f)
+	}
+	return list, rows.Err()
+}
+
+func scanFolder(rows *sql.Rows) (f Folder, err error) {
+	var ref sql.NullString
+	var claimed, ended int64
+	var data sql.RawBytes
+	var res struct { // of result.json what is listed: the rest takes longer to read than to find
+		Reasons []struct{ Code string }
+		Request struct {
+			TokenHint    string `json:"token_hint"`
+			Country      string
+			DocumentType string `json:"document_type"`
+		}
+	}
+	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data); err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(data, &res); err != nil {
+		return f, err
+	}
+	f.Claimed, f.Finished = fromMillis(claimed), fromMillis(ended)
+	f.ScanRef, f.TokenHint = ref.String, res.Request.TokenHint
+	f.Country, f.DocumentType = res.Request.Country, res.Request.DocumentType
+	f.Reasons = []string{}
+	for _, reason := range res.Reasons {
+		f.Reasons = append(f.Reasons, reason.Code)
+	}
+	return f, nil
+}
+
+// Search asks for folders by what people know of them.
+type Search struct {
+	Key  string `json:"key"`
+	Most int    `json:"most"`
+}
+
+// Stories are the newest of the folders that were found, the newest last.
+type Stories struct {
+	Total   int      `json:"total"`   // how many there are
+	Stories []Story  `json:"stories"` //
+	Near    []string `json:"near"`    // names like the one that nobody has
+}
+
+// Story is what is known of a folder, in all its lives.
+type Story struct {
+	Lives     []Told             `json:"lives"`                   // the oldest first
+	Omitted   int                `json:"lives_omitted,omitempty"` // older ones that are not listed
+	Decisions []sidecar.Decision `json:"decisions"`               // of people, the oldest first
+}
+
+// Told is one life in a story.
+type Told struct {
+	Place  string          `json:"place"`          // where the folder was put; empty: somebody took it out of work
+	Name   string          `json:"name"`           // its name there; empty while it is in work
+	State  State           `json:"state"`          // claimed, pending, ended (to be moved) or filed (it was moved)
+	Fate   Fate            `json:"fate"`           // of what was sent: unsent, refused, unsettled (may have been taken) or taken
+	Forced bool            `json:"forced"`         // it was sent because a person forced it
+	Next   string          `json:"next,omitempty"` // id by which the same folder came again
+	Result *sidecar.Result `json:"result"`         // as result.json, but for the decisions
+}
+
+// mostLives bounds how many lives a story lists: the newest.
+const mostLives = 50
+
+// Show returns the stories of the folders that have an id, a scanRef, or a
+// name: that they were dropped with, or have where they lie, or place/name.
+func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
+	conn, err := r.db.Conn(ctx)
+	if err != nil {
+		return all, err
+	}
+	defer conn.Close()
+	tx, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // so that all is of one moment
+	if err != nil {
+		return all, err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	cases, total, err := find(ctx, conn, s)
+	if err != nil {
+		return all, err
+	}
+	all.Total = total
+	for _, kase := range cases {
+		story, err := tell(ctx, conn, kase)
+		if err != nil {
+			return all, err
+		}
+		all.Stories = append(all.Stories, story)
+	}
+	if total == 0 {
+		all.Near, err = near(ctx, conn, s.Key)
+	}
+	return all, err
+}
+
+// find returns the newest cases, the oldest of these first, and how many there
+// are in all.
+func find(ctx context.Context, conn *sql.Conn, s Search) (cases []int64, total int, err error) {
+	name, place := s.Key, ""
+	if before, after, ok := strings.Cut(s.Key, "/"); ok && before != "" {
+		place, name = before, strings.TrimRight(after, "/")
+	}
+	rows, err := conn.QueryContext(ctx, `WITH hit (kase) AS (
+		SELECT kase FROM life WHERE id = upper(?1)
+		UNION SELECT kase FROM life WHERE scan_ref = ?1
+		UNION SELECT kase FROM life WHERE scan_ref = lower(?1)
+		UNION SELECT kase FROM life WHERE folder = ?2 AND folder <> '' AND (?3 = '' OR place = ?3)
+		UNION SELECT kase FROM life WHERE name = ?2 AND name <> folder AND name <> '' AND (?3 = '' OR place = ?3))
+		SELECT kase, count(*) OVER () FROM hit ORDER BY (SELECT max(claimed) FROM life WHERE life.kase = hit.kase) DESC, kase DESC LIMIT ?4`,
+		s.Key, name, place, s.Most)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var kase int64
+		if err := rows.Scan(&kase, &total); err != nil {
+			return nil, 0, err
+		}
+		cases = append([]int64{kase}, cases...)
+	}
+	return cases, total, rows.Err()
+}
+
+// tell returns the story of a case.
+func tell(ctx context.Context, conn *sql.Conn, kase int64) (s Story, err error) {
+	var ids []string
+	rows, err := conn.QueryContext(ctx, "SELECT id, count(*) OVER () FROM life WHERE kase = ? AND folder <> '' ORDER BY claimed DESC, id DESC LIMIT ?", kase, mostLives)
+	if err != nil {
+		return s, err
+	}
+	for rows.Next() && err == nil {
+		var id string
+		err = rows.Scan(&id, &s.Omitted)
+		ids = append([]string{id}, ids...)
+	}
+	if err := errors.Join(err, rows.Err(), rows.Close()); err != nil {
+		return s, err
+	}
+	s.Omitted -= len(ids)
+	lives := make([]*Life, 0, len(ids))
+	for _, id := range ids {
+		l, err := load(ctx, conn, id)
+		if err != nil {
+			return s, err
+		}
+		s.Decisions, l.Result.Decisions = l.Result.Decisions, nil
+		lives = append(lives, l)
+	}
+	for i, l := range lives {
+		t := Told{Place: l.Place, Name: l.Name, State: l.State, Fate: l.Fate, Forced: l.Forced, Result: l.Result}
+		for _, next := range lives[i+1:] {
+			if same(l, next) {
+				t.Next = next.ID
+				break
+			}
+		}
+		s.Lives = append(s.Lives, t)
+	}
+	return s, nil
+}
+
+// same reports whether a life and a later one of its case are of the same
+// directory, as the condition came does.
+func same(l, next *Life) bool {
+	if l.Dir == "" || next.Dir == "" {
+		return l.Result.Folder == next.Result.Folder
+	}
+	return l.Dir == next.Dir
+}
+
+// Names returns names of folders that begin with the key, in their order.
+func (r *Reader) Names(ctx context.Context, s Search) ([]string, error) {
+	conn, err := r.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return names(ctx, conn, s)
+}
+
+func names(ctx context.Context, conn *sql.Conn, s Search) (list []string, err error) {
+	// What may be shown has no character below the space, or above U+10FFFF. The empty name is of a folder that is still to come.
+	rows, err := conn.QueryContext(ctx, "SELECT DISTINCT folder FROM life WHERE folder >= ? AND folder < ? ORDER BY folder LIMIT ?", cmp.Or(s.Key, " "), s.Key+"\U0010FFFF", s.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		list = append(list, name)
+	}
+	return list, rows.Err()
+}
+
+// near returns some names that begin as name does, for as long as any does.
+func near(ctx context.Context, conn *sql.Conn, name string) ([]string, error) {
+	const few = 3
+	for runes := []rune(name); len(runes) > 0; runes = runes[:len(runes)-1] {
+		list, err := names(ctx, conn, Search{Key: string(runes), Most: few})
+		if err != nil || len(list) > 0 {
+			return list, err
+		}
+	}
+	return nil, nil
+}
+
+// newer says that a program of later wrote the journal.
+func newer(v int) error {
+	return unfit("the journal is of a newer idenfy-batch (schema %d, and this one knows %d); install that one again", v, version)
+}

@@ -1,0 +1,177 @@
+package test
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/internal/spool"
+)
+
+// Who may look into the journal: root, the daemon's user, and a member of its
+// group; beside the daemon, after its end, and after its death. Nobody leaves a
+// file there that the daemon could not go on with, and a member of the group
+// decides nothing.
+func TestLabReaders(t *testing.T) {
+	needsLab(t)
+	const daemonUser, auditor, stranger = 4100, 4101, 4102
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
+	for _, dir := range []string{l.root, filepath.Dir(l.config)} { // below a folder of the test's that only root enters
+		must(t, os.Chmod(filepath.Dir(dir), 0o755))
+		must(t, os.Chmod(dir, 0o755))
+	}
+	must(t, os.Chown(l.root, daemonUser, daemonUser))
+	must(t, os.Chmod(l.config, 0o644))
+	users := map[string]*syscall.Credential{
+		"root": nil, "daemon": {Uid: daemonUser, Gid: daemonUser}, "auditor": {Uid: auditor, Gid: auditor, Groups: []uint32{daemonUser}}, "stranger": {Uid: stranger, Gid: stranger},
+	}
+	// as runs a command as one of them, and looks at what is left of that.
+	as := func(user string, args ...string) (int, string) {
+		t.Helper()
+		was := l.credential
+		l.credential = users[user]
+		defer func() { l.credential = was }()
+		code, out := l.output(args...)
+		entries, err := os.ReadDir(l.path("journal"))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			var st unix.Stat_t
+			must(t, unix.Lstat(l.path("journal", e.Name()), &st))
+			if st.Uid != daemonUser || st.Gid != daemonUser {
+				t.Errorf("%s %v: %s belongs to %d:%d", user, args, e.Name(), st.Uid, st.Gid)
+			}
+		}
+		return code, out
+	}
+	read := func(when string, names ...string) {
+		t.Helper()
+		for _, user := range []string{"auditor", "daemon", "root", "auditor"} {
+			for _, name := range names {
+				if code, out := as(user, "show", name); code != 0 || !strings.Contains(out, name+": accepted, in done/"+name) {
+					t.Errorf("%s, %s: show %s: %d, %s", when, user, name, code, out)
+				}
+			}
+			if code, out := as(user, "list"); code != 0 || strings.Count(out, "done    accepted") != len(names) {
+				t.Errorf("%s, %s: list: %d, %s", when, user, code, out)
+			}
+		}
+		for _, args := range [][]string{{"list"}, {"show", names[0]}} {
+			if code, out := as("stranger", args...); code != exitsFailed || !strings.Contains(out, "member of the journal's group") {
+				t.Errorf("%s, stranger: %v: %d, %s", when, args, code, out)
+			}
+		}
+	}
+	if code, out := as("auditor", "list"); code != exitsFailed || !strings.Contains(out, "no journal below") {
+		t.Errorf("before the first start: %d, %s", code, out)
+	}
+	l.credential = users["daemon"]
+	taken := func(name string) {
+		t.Helper()
+		l.put(name, small(name))
+		must(t, filepath.Walk(l.path("inbox", name), func(path string, _ os.FileInfo, err error) error {
+			if err == nil {
+				err = os.Chown(path, daemonUser, daemonUser)
+			}
+			return err
+		}))
+		l.until(name+" ends", func() bool { return l.place(name) == spool.Done })
+	}
+	l.start()
+	l.until("it watches", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
+	taken("case-1")
+	read("beside the daemon", "case-1")
+	if code, out := as("auditor", "requeue", "--force", "case-1"); code != exitsFailed || !strings.Contains(out, "only root and the daemon's user may ask for that") {
+		t.Errorf("an auditor decides: %d, %s", code, out)
+	}
+	must(t, l.stop())
+	read("after its end", "case-1")
+	if code, out := as("auditor", "requeue", "--force", "case-1"); code != exitsFailed {
+		t.Errorf("an auditor decides alone: %d, %s", code, out)
+	}
+
+	l.start()
+	l.until("it watches again", func() bool { return strings.Contains(l.logged()[l.begun:], "watching the inbox") })
+	taken("case-2")
+	l.kill()
+	read("after its death", "case-1", "case-2")
+
+	l.start()
+	l.until("it goes on", func() bool { return strings.Contains(l.logged()[l.begun:], "watching the inbox") })
+	taken("case-3")
+	must(t, l.stop())
+	for _, end := range []string{"-wal", "-shm"} { // as other programs of SQLite do
+		must(t, os.Remove(l.path("journal", "journal.db"+end)))
+	}
+	if code, out := as("auditor", "list"); code != exitsFailed || !strings.Contains(out, "start it") {
+		t.Errorf("without the log: %d, %s", code, out)
+	}
+	if code, out := as("root", "list"); code != 0 {
+		t.Errorf("without the log: %d, %s", code, out)
+	}
+	read("after that", "case-1", "case-2", "case-3")
+	l.start()
+	l.until("it goes on", func() bool { return strings.Contains(l.logged()[l.begun:], "watching the inbox") })
+	taken("case-4")
+	must(t, l.stop())
+}
+
+// What list prints is the same beside a daemon and without one, and can be
+// read by programs, whatever the names are.
+func TestListForPrograms(t *testing.T) {
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
+	l.inboxReady()
+	for _, name := range []string{"=1+1", "a \"b\", c", "ä\x1b[31m", "-rf"} {
+		l.put(name, files(name))
+	}
+	l.start()
+	l.until("all have ended", func() bool { return len(l.names(spool.Done)) == 3 && len(l.names(spool.Failed)) == 1 })
+	var beside [3]string
+	forms := [][]string{{"list"}, {"list", "--json"}, {"list", "--csv"}}
+	for i, args := range forms {
+		code, out := l.output(args...)
+		if code != 0 {
+			t.Fatal(out)
+		}
+		beside[i] = out
+	}
+	must(t, l.stop())
+	for i, args := range forms {
+		if _, out := l.output(args...); out != beside[i] {
+			t.Errorf("%v: beside the daemon %s\nwithout %s", args, beside[i], out)
+		}
+	}
+	if strings.ContainsRune(beside[0], '\x1b') || !strings.Contains(beside[0], `"ä\x1b[31m"`) {
+		t.Errorf("%q", beside[0])
+	}
+	n := 0
+	for line := range strings.Lines(beside[1]) {
+		var f struct{ ID, Folder, Outcome string }
+		must(t, json.Unmarshal([]byte(line), &f))
+		if len(f.ID) != 26 || f.Folder == "" || f.Outcome != "accepted" && f.Outcome != "invalid" {
+			t.Errorf("%s", line)
+		}
+		n++
+	}
+	rows, err := csv.NewReader(strings.NewReader(beside[2])).ReadAll()
+	must(t, err)
+	if n != 4 || len(rows) != 5 || !strings.Contains(beside[2], "\r\n") {
+		t.Errorf("%d objects, %d rows", n, len(rows))
+	}
+	seen := map[string]bool{}
+	for _, r := range rows {
+		seen[r[1]] = true
+	}
+	for _, cell := range []string{"'=1+1", `a "b", c`, "'-rf", `"ä\x1b[31m"`} {
+		if !seen[cell] {
+			t.Errorf("no cell %s in %v", cell, rows)
+		}
+	}
+}
