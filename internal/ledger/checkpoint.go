@@ -3,9 +3,7 @@ package ledger
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -62,12 +60,6 @@ func ParseKey(file []byte, origin string) (*Key, error) {
 
 // Verifier returns what others need to check the signatures; it is no secret.
 func (k *Key) Verifier() string { return k.verifier }
-
-// Fingerprint returns the SHA-256 of the verifier key, in hex.
-func (k *Key) Fingerprint() string {
-	sum := sha256.Sum256([]byte(k.verifier))
-	return hex.EncodeToString(sum[:])
-}
 
 // Sign returns the checkpoint of a tree, which has an entry at least. Nothing
 // may be signed that doesn't go on from what was signed before, see Compare.

@@ -30,8 +30,8 @@ const (
 	Started Kind = "started" // a daemon began to work with the journal
 )
 
-// Entry is one fact. It holds ids, hashes, words and times only, so that it
-// can be kept for ever and shown to anybody.
+// Entry is one fact. It holds ids, hashes, public keys, words and times only, so
+// that it can be kept for ever and shown to anybody.
 type Entry struct {
 	Kind    Kind            `json:"kind"`
 	At      sidecar.Time    `json:"at"`
@@ -42,7 +42,7 @@ type Entry struct {
 	Place   string          `json:"place,omitempty"`   // where the folder goes; none: it was not there any more
 	SHA256  string          `json:"sha256,omitempty"`  // lower-case hex, of result.json as it was moved; none: there was none
 	Version string          `json:"version,omitempty"` // of the program
-	Key     string          `json:"key,omitempty"`     // SHA-256, lower-case hex, of the verifier key that belongs to the signatures from now on
+	Key     string          `json:"key,omitempty"`     // the verifier key that belongs to the signatures from now on
 }
 
 // forms say how the line of each kind is written, to the byte: the fields, and
@@ -51,12 +51,13 @@ var forms = map[Kind]*regexp.Regexp{
 	Ended:   form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
 	Decided: form(`,"id":<id>,"action":<word>(,"forced":true)?,"outcome":<word>,"place":<word>,"sha256":<hash>`),
 	Adopted: form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
-	Started: form(`,"version":<text>,"key":<hash>`),
+	Started: form(`,"version":<text>,"key":<key>`),
 }
 
 func form(fields string) *regexp.Regexp {
 	return regexp.MustCompile(`^\{"kind":"[a-z]+","at":"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"` + strings.NewReplacer(
 		"<id>", `"[A-Z2-7]{26}"`, "<word>", `"[a-z_]{1,32}"`, "<hash>", `"[0-9a-f]{64}"`, "<text>", `"[ !#-\[\]-~]{1,64}"`,
+		"<key>", `"idenfy-batch/[A-Z2-7]{26}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}"`,
 	).Replace(fields) + `\}$`)
 }
 

@@ -349,7 +349,7 @@ func TestKnownAnswers(t *testing.T) {
 	key := fixedKey(t, "JJJJJJJJJJJJJJJJJJJJJJJJJJ")
 	b := &book{}
 	for _, e := range []ledger.Entry{
-		{Kind: ledger.Started, At: at(0), Version: "1.2.3", Key: key.Fingerprint()},
+		{Kind: ledger.Started, At: at(0), Version: "1.2.3", Key: key.Verifier()},
 		{Kind: ledger.Adopted, At: at(1), ID: id(1), Outcome: sidecar.Unknown, Place: "hold"},
 		entry(2),
 		{Kind: ledger.Ended, At: at(3), ID: id(3), Outcome: sidecar.Unknown},
