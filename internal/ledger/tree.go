@@ -78,8 +78,8 @@ func (a *Audit) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 }
 
 // Next is told the next entry and what was kept with it. If they don't fit, it
-// is a *MisfitError, and what follows is held against what was kept: so each
-// entry that was altered is named, and no other.
+// is a *MisfitError, and what follows is held against what was kept: so a line
+// that was altered is named, and no other.
 func (a *Audit) Next(line, kept []byte) error {
 	n := a.n
 	should, err := Append(n, line, a)
