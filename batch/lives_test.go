@@ -887,7 +887,7 @@ func (w *world) make(f *folder, a at, dec decision.Decision) {
 		w.s.Errorf("%s of %v was allowed, though the service would say that it was taken", dec.Action, f)
 	}
 	var refused *decision.RefusedError
-	if err != nil && !errors.As(err, &refused) {
+	if err != nil && !errors.As(err, &refused) && !errors.Is(err, journal.ErrChanged) {
 		w.s.Fatalf("deciding: %v", err)
 	}
 }
@@ -895,7 +895,7 @@ func (w *world) make(f *folder, a at, dec decision.Decision) {
 // decided notes what a decision allows.
 func (w *world) decided(f *folder, a at, dec decision.Decision, err error, to string) {
 	force := map[bool]string{true: " --force"}[dec.Force]
-	if _, refused := errors.AsType[*decision.RefusedError](err); refused {
+	if _, refused := errors.AsType[*decision.RefusedError](err); refused || errors.Is(err, journal.ErrChanged) { // an attempt ended just then
 		w.say("%s%s of %v in %s/%s is refused: %v", dec.Action, force, f, a.place, a.name, err)
 		return
 	}

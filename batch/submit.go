@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 
 	"idenfy-batch/internal/adopt"
 	"idenfy-batch/internal/drop"
@@ -89,8 +90,14 @@ func (b *Batch) Share(s Shared) { b.shared = s }
 
 // announce shares what is about to be sent. What has no token isn't sent.
 func (b *Batch) announce(ctx context.Context, dir *os.Root, life *journal.Life) (announced bool, err error) {
+	if b.shared == nil {
+		return false, nil
+	}
 	m, err := meta.Read(dir)
-	if b.shared == nil || err != nil || m.TokenSHA256() == "" {
+	if _, system := errors.AsType[syscall.Errno](err); system && !errors.Is(err, fs.ErrNotExist) {
+		return false, err // it may be readable a moment later
+	}
+	if m.TokenSHA256() == "" {
 		return false, nil
 	}
 	c, r := *life, *life.Result

@@ -68,7 +68,7 @@ func enter(ctx context.Context, j *journal.Journal, w journal.Where, paths spool
 type SoundError struct{ Path string }
 
 func (e *SoundError) Error() string {
-	return fmt.Sprintf("%s is sound and complete, so there is nothing to mend. Adopt would keep it aside and make another one from the folders in the spool; what only this one knows would be lost: folders that were sent and have been taken out since, and decisions. If that is what you want, repeat it with --force", e.Path)
+	return e.Path + " is sound and complete, so there is nothing to mend. Adopt would keep it aside and make another one from the folders in the spool; what only this one knows would be lost: folders that were sent and have been taken out since, and decisions. If that is what you want, repeat it with --force"
 }
 
 // Adopt makes a new journal from a backup, if one is given, and from all the

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 
+	"modernc.org/sqlite"
+
 	"idenfy-batch/sidecar"
 )
 
@@ -464,5 +466,10 @@ func peek(w Where, ask func(*Journal) ([]Other, error)) ([]Other, error) {
 		return nil, err
 	}
 	defer reads.Close()
-	return ask(&Journal{reads: reads})
+	list, err := ask(&Journal{reads: reads})
+	const readOnly, cantOpen = 8, 14
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && (e.Code()&0xff == readOnly || e.Code()&0xff == cantOpen) {
+		return nil, nil // while no daemon runs, a reader has to make files beside it
+	}
+	return list, err
 }
