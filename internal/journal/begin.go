@@ -312,16 +312,33 @@ func (j *Journal) find(ctx context.Context, query string, args ...any) (list []O
 
 // PeekToken is Journal.WithToken of a journal that another process may have
 // open. One that isn't there, or isn't this user's to read, knows none.
-func PeekToken(ctx context.Context, w Where, token string) ([]Other, error) {
-	if f, err := os.Open(w.path()); err != nil {
-		return nil, nil
-	} else if err := f.Close(); err != nil {
-		return nil, err
+func PeekToken(ctx context.Context, w Where, token string) (list []Other, err error) {
+	err = peek(w, func(j *Journal) error {
+		list, err = j.WithToken(ctx, token)
+		return err
+	})
+	return list, err
+}
+
+// PeekGate is Journal.Gate likewise.
+func PeekGate(ctx context.Context, w Where) (g *Gate, err error) {
+	err = peek(w, func(j *Journal) error {
+		g, err = j.Gate(ctx)
+		return err
+	})
+	return g, err
+}
+
+func peek(w Where, f func(*Journal) error) error {
+	if file, err := os.Open(w.path()); err != nil {
+		return nil
+	} else if err := file.Close(); err != nil {
+		return err
 	}
 	reads, err := openReads(w.path())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer reads.Close()
-	return (&Journal{reads: reads}).WithToken(ctx, token)
+	return f(&Journal{reads: reads})
 }
