@@ -26,7 +26,7 @@ type fault struct {
 	// folder's and not the account's, or, when several meet it in a row, the
 	// account's and not the folder's.
 	doubtful bool
-	reason   string        // no text from outside
+	reason   string        // no text from outside, but for the API's identifier
 	mend     string        // what a person can do
 	asked    time.Duration // to wait, by the service
 }

@@ -113,11 +113,17 @@ func beside(t *testing.T, b *bench, folders, later []string, bad int, arrivals m
 	if took := time.Since(begin); took > time.Duration(15*1.2)*time.Second+time.Duration(bad)*2*time.Second {
 		t.Errorf("the good ones took %s beside %d", took, bad)
 	}
+	if n := b.ev.count("shut"); n > 4*bad { // once each, and some more tries to tell
+		t.Errorf("%d pauses beside %d: %v", n, bad, b.ev.all())
+	}
 	for n, name := range later { // each minute one
 		select {
 		case end := <-b.ev.ended:
 			if end != "bad0 gave_up failed/bad0" || n < 55 {
 				t.Errorf("after %d minutes: %s", n, end)
+			}
+			if n := b.ev.count("shut"); n > 2 {
+				t.Errorf("%d pauses: %v", n, b.ev.all())
 			}
 			return
 		case <-time.After(time.Minute):

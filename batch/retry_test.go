@@ -65,6 +65,28 @@ func TestDelay(t *testing.T) {
 	}
 }
 
+// A fault that may be the folder's own delays it, and uses its time up only
+// where it is known to be its own.
+func TestDoubtful(t *testing.T) {
+	r := Retry{First: 2 * time.Second, Max: 10 * time.Minute, GiveUpAfter: time.Hour}
+	l := &journal.Life{Result: &sidecar.Result{ID: "A"}}
+	at := time.Now()
+	for n := 1; n <= 40; n++ {
+		own := n > 20
+		l.Result.Attempts = append(l.Result.Attempts, sidecar.Attempt{
+			N: n, State: sidecar.Answered, HTTPStatus: 403, Started: sidecar.Time{Time: at}, Finished: sidecar.Time{Time: at},
+		})
+		r.charge(l, own)
+		if d := r.delay(l.Result); d > r.ceiling(n) || n > 12 && d == 0 {
+			t.Errorf("after %d: %s", n, d)
+		}
+		at = at.Add(10 * time.Minute)
+		if over := r.over(l); over != (n >= 26) || !own && l.Charged != 0 {
+			t.Errorf("after %d: %v, %d charged, %s spent", n, over, l.Charged, l.Spent)
+		}
+	}
+}
+
 func states(list []sidecar.Attempt) (s []sidecar.State) {
 	for _, a := range list {
 		s = append(s, a.State)

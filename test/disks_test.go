@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func TestLabDisks(t *testing.T) {
 			mount:  func(t *testing.T) string { return tmpfs(t, "size=4m") },
 			spoil:  func(t *testing.T, l *lab) { fill(t, ballast(t, l)) },
 			mend:   func(t *testing.T, l *lab) { must(t, os.Remove(ballast(t, l))) },
-			reason: "no space left",
+			reason: "the disk is full",
 		},
 		"no inodes": {
 			mount: func(t *testing.T) string { return tmpfs(t, "size=64m,nr_inodes=60") },
@@ -86,10 +87,10 @@ func TestLabDisks(t *testing.T) {
 				}
 			},
 			mend:   func(t *testing.T, l *lab) { must(t, os.RemoveAll(ballast(t, l))) },
-			reason: "no space left",
+			reason: "the disk is full",
 		},
 		"EIO at fsync":              {dir, ioSpoil, ioMend, "input/output error"},
-		"ENOSPC at fsync":           {dir, noSpoil, noMend, "disk I/O error"}, // the journal meets it first, and SQLite says no more of an fsync
+		"ENOSPC at fsync":           {dir, noSpoil, noMend, "input/output error"}, // the journal meets it first, and SQLite says no more of an fsync
 		"EIO at renameat2":          {dir, mvSpoil, mvMend, "input/output error"},
 		"EDQUOT when it is renamed": {dir, wrSpoil, wrMend, "quota"},
 		"read-only":                 {dir, roSpoil, roMend, "read-only"}, // a file system with an open journal can't be made so by mount(8), but by its own errors
@@ -113,6 +114,10 @@ func TestLabDisks(t *testing.T) {
 			tr.spoil(t, l)
 			l.until("submission is paused", func() bool { return strings.Contains(l.logged(), "submission is paused") })
 			l.until("the reason is said", func() bool { return strings.Contains(l.logged(), tr.reason) })
+			l.until("status tells it", func() bool {
+				s := l.status()
+				return s.Daemon != nil && slices.ContainsFunc(s.Daemon.Gates, func(g gate) bool { return g.Owner == "disk" && g.Mend != "" })
+			})
 			time.Sleep(2 * time.Second) // some tries in between
 			for i := range n {
 				if p := l.place(fmt.Sprint("case", i)); p != spool.Inbox && p != spool.Work && p != spool.Done {

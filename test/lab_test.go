@@ -336,20 +336,27 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// gate is one that is shut.
+type gate struct {
+	Owner  string    `json:"owner"`
+	Reason string    `json:"reason"`
+	Mend   string    `json:"mend"`
+	Since  time.Time `json:"since"`
+	Next   time.Time `json:"next_try"`
+}
+
 // status is what scripts read of idenfy-batch status --json.
 type status struct {
 	Daemon *struct {
-		Gates []struct {
-			Owner  string    `json:"owner"`
-			Reason string    `json:"reason"`
-			Mend   string    `json:"mend"`
-			Since  time.Time `json:"since"`
-			Next   time.Time `json:"next_try"`
-		} `json:"gates"`
+		Gates []gate `json:"gates"`
 	} `json:"daemon"`
 	Places []struct {
-		Folders int `json:"folders"`
+		Folders int   `json:"folders"`
+		Oldest  int64 `json:"oldest_seconds"`
 	} `json:"places"`
+	Work []struct {
+		Attempts int `json:"attempts"`
+	} `json:"work"`
 	Waiting []struct {
 		Folder   string   `json:"folder"`
 		WaitsFor []string `json:"waits_for"`
@@ -386,6 +393,15 @@ func TestStatusJSON(t *testing.T) {
 	}
 	if len(s.Places) != 5 || s.Places[1].Folders != 1 {
 		t.Errorf("places: %+v", s.Places)
+	}
+	// Its age is that since its claim, however often it is tried.
+	paused := time.Now()
+	l.until("some more tries", func() bool {
+		s = l.status()
+		return len(s.Work) == 1 && s.Work[0].Attempts >= 3 && time.Since(paused) > 2*time.Second
+	})
+	if age := time.Duration(s.Places[1].Oldest) * time.Second; age < time.Since(paused)-1500*time.Millisecond {
+		t.Errorf("it is %s old, %s after its first try", age, time.Since(paused))
 	}
 	waits := map[string]string{}
 	for _, w := range s.Waiting {

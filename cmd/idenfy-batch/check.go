@@ -24,7 +24,8 @@ func newCheck() *cobra.Command {
 		Short: "Check configuration, directories, credentials and connection",
 		Long: `Check reports every problem at once, each with its mend. It asks iDenfy for the
 status of a session that does not exist, which shows whether the service can be
-reached and the credentials are taken; nothing is sent for processing.
+reached and the credentials are taken; nothing is sent for processing. It also
+tells whether a running daemon is paused, and what mends that.
 
 Run it as the user that the daemon runs as. It exits 78 if the configuration is
 wrong, 1 if anything else is.`,

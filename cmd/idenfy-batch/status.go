@@ -23,6 +23,7 @@ import (
 	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/telemetry"
@@ -83,6 +84,7 @@ type openStatus struct {
 // spoolStatus is all that status says.
 type spoolStatus struct {
 	Daemon  *telemetry.State `json:"daemon"` // null: none runs
+	Left    *telemetry.Gate  `json:"left"`   // the account's gate, as the last daemon left it shut
 	Places  []placeStatus    `json:"places"`
 	Waiting []waitStatus     `json:"inbox"`
 	Work    []openStatus     `json:"work"`
@@ -98,9 +100,8 @@ func newStatus() *cobra.Command {
 		Long: `Status shows for each directory of the spool how many folders it holds and how
 long the oldest has been there, what each folder in the inbox and in work waits
 for, which ones a person has to decide about (those that somebody took out of
-work by hand are among them), and whether submission is paused
-and why. It works with and without a running
-daemon, and changes nothing.`,
+work by hand are among them), and whether submission is paused, why, and what
+mends that. It works with and without a running daemon, and changes nothing.`,
 		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
 		Args:    cobra.NoArgs,
 	}
@@ -138,6 +139,9 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	if s.Daemon, err = readState(ctx, cfg); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.Error = fmt.Sprintf("whether a daemon runs can't be told: %v; run this as root or as the daemon's user", err)
 	}
+	if s.Daemon == nil {
+		s.Left = readLeft(ctx, cfg)
+	}
 	for _, p := range spool.Places() {
 		s.Places = append(s.Places, readPlace(paths, p))
 	}
@@ -155,6 +159,16 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 		s.Error = cmp.Or(s.Error, fmt.Sprintf("whether folders were taken out of work can't be told: the journal: %v", err))
 	}
 	return s
+}
+
+// readLeft returns the account's gate as the journal has it, where that can be
+// read.
+func readLeft(ctx context.Context, cfg *config.Config) *telemetry.Gate {
+	g, err := journal.PeekGate(ctx, daemon.Journal(cfg))
+	if err != nil || g == nil {
+		return nil // an earlier version kept none
+	}
+	return &telemetry.Gate{Owner: events.Account, Reason: g.Reason, Mend: g.Mend, Since: g.Since, Next: g.Until, Tries: g.Tries}
 }
 
 // readOpen reads what is recorded about the folders in a place.
@@ -342,6 +356,9 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	if s.Daemon != nil {
 		printGates(out, s.Daemon.Gates)
 	}
+	if s.Left != nil {
+		printGates(out, []telemetry.Gate{*s.Left})
+	}
 	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
 	}
@@ -388,7 +405,7 @@ func printGates(out io.Writer, gates []telemetry.Gate) {
 		}
 		fmt.Fprintf(out, "%s since %s: %s\n", what, g.Since.Local().Format(time.DateTime), meta.Show(g.Reason))
 		fmt.Fprintf(out, "    to mend it: %s\n", meta.Show(g.Mend))
-		next := "the next folder that comes"
+		next := "the next folder"
 		if g.Next.After(time.Now()) {
 			next = "one folder at " + g.Next.Local().Format(time.DateTime)
 		}

@@ -62,7 +62,7 @@ type (
 	// needs its owner waits, and the next try is after Wait.
 	GateShut struct {
 		Owner  Owner
-		Reason string    // nothing of it comes from outside
+		Reason string    // no text from outside, but for the API's identifier
 		Mend   string    // what a person can do
 		Since  time.Time // when it was shut first
 		Wait   time.Duration

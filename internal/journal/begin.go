@@ -446,30 +446,47 @@ func (j *Journal) find(ctx context.Context, query string, args ...any) (list []O
 
 // PeekToken is Journal.WithToken of a journal that another process may have
 // open. One that isn't there, or isn't this user's to read, knows none.
-func PeekToken(ctx context.Context, w Where, token string) ([]Other, error) {
-	return peek(w, func(j *Journal) ([]Other, error) { return j.WithToken(ctx, token) })
+func PeekToken(ctx context.Context, w Where, token string) (list []Other, err error) {
+	err = peek(w, func(j *Journal) error {
+		list, err = j.WithToken(ctx, token)
+		return err
+	})
+	return list, err
 }
 
-// PeekAway is Journal.Away in the same way.
-func PeekAway(ctx context.Context, w Where) ([]Other, error) {
-	return peek(w, func(j *Journal) ([]Other, error) { return j.Away(ctx) })
+// PeekGate is Journal.Gate likewise.
+func PeekGate(ctx context.Context, w Where) (g *Gate, err error) {
+	err = peek(w, func(j *Journal) error {
+		g, err = j.Gate(ctx)
+		return err
+	})
+	return g, err
 }
 
-func peek(w Where, ask func(*Journal) ([]Other, error)) ([]Other, error) {
-	if f, err := os.Open(w.path()); err != nil {
-		return nil, nil
-	} else if err := f.Close(); err != nil {
-		return nil, err
+// PeekAway is Journal.Away likewise.
+func PeekAway(ctx context.Context, w Where) (list []Other, err error) {
+	err = peek(w, func(j *Journal) error {
+		list, err = j.Away(ctx)
+		return err
+	})
+	return list, err
+}
+
+func peek(w Where, f func(*Journal) error) error {
+	if file, err := os.Open(w.path()); err != nil {
+		return nil
+	} else if err := file.Close(); err != nil {
+		return err
 	}
 	reads, err := openReads(w.path())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer reads.Close()
-	list, err := ask(&Journal{reads: reads})
+	err = f(&Journal{reads: reads})
 	const readOnly, cantOpen = 8, 14
 	if e, ok := errors.AsType[*sqlite.Error](err); ok && (e.Code()&0xff == readOnly || e.Code()&0xff == cantOpen) {
-		return nil, nil // while no daemon runs, a reader has to make files beside it
+		return nil // while no daemon runs, a reader has to make files beside it
 	}
-	return list, err
+	return err
 }
