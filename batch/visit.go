@@ -263,9 +263,11 @@ func (v *visit) examine(ctx context.Context) end {
 	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
-	if err := v.keep(); errors.Is(err, drop.ErrBusy) {
+	switch err := v.keep(); {
+	case err == nil, restless && errors.Is(err, drop.ErrBusy):
+	case errors.Is(err, drop.ErrBusy):
 		return v.giveBack("somebody has one of its files open")
-	} else if err != nil {
+	default:
 		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
 		return v.diskFault(err)
 	}
@@ -322,6 +324,17 @@ func (v *visit) inspect() (why string, err error) {
 	}
 	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
 	return why, nil
+}
+
+// leased reports whether a file of the folder is under somebody's lease, which
+// opening it has asked back by now.
+func (v *visit) leased() bool {
+	e, _ := v.list.Find(drop.Busy(v.dir, v.list))
+	f, err := drop.OpenFile(v.dir, e)
+	if err == nil {
+		_ = f.Close() // it was read only
+	}
+	return errors.Is(err, drop.ErrBusy)
 }
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {

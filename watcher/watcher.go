@@ -640,13 +640,13 @@ func Unmovable(err error) meta.Reason {
 // Unreadable explains why a folder can't be looked into.
 func Unreadable(err error) meta.Reason {
 	r := meta.Reason{Code: "unreadable", Message: fmt.Sprintf("unreadable: %v", err)}
-	what := "it"
+	mend := "g+rwx on it"
 	if below, ok := errors.AsType[*drop.BelowError](err); ok {
-		r.Field, what = below.Dir, meta.Show(below.Dir)
-		r.Message = fmt.Sprintf("unreadable: %s: %v", what, below.Err)
+		r.Field, mend = below.Dir, "-R g+rX on "+meta.Show(below.Dir)
+		r.Message = fmt.Sprintf("unreadable: %s: %v", meta.Show(below.Dir), below.Err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		r.Message = fmt.Sprintf("unreadable: fix with chmod g+rwx on %s, in an inbox whose group the daemon shares", what)
+		r.Message = fmt.Sprintf("unreadable: fix with chmod %s, in an inbox whose group the daemon shares", mend)
 	}
 	return r
 }
