@@ -42,6 +42,9 @@ func (v *visit) again(ctx context.Context) end {
 	if err != nil {
 		return v.failed(err)
 	}
+	if why != "" && v.leased() {
+		return v.later("it can't be read for now: " + drop.ErrBusy.Error())
+	}
 	if passing := unreadableNow(&v.rep); why == "" && passing != "" {
 		return v.later(passing)
 	}
@@ -127,6 +130,9 @@ func (v *visit) attempt(ctx context.Context) end {
 	defer closeAll(files)
 	if errors.Is(err, drop.ErrChanged) {
 		return v.changed(ctx, err.Error())
+	}
+	if errors.Is(err, drop.ErrBusy) {
+		return v.later("it can't be read for now: " + drop.ErrBusy.Error())
 	}
 	if err != nil {
 		return v.failed(err)

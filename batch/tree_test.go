@@ -1,11 +1,16 @@
 package batch_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
 )
 
@@ -76,5 +81,42 @@ func TestNeverQuiet(t *testing.T) {
 	r := b.result(spool.Failed, "case")
 	if len(r.Reasons) != 1 || r.Reasons[0].Message != "still changing: logs/scan.log" || len(r.Attempts) != 0 {
 		t.Errorf("reasons %+v, attempts %+v", r.Reasons, r.Attempts)
+	}
+}
+
+// A lease, as Samba's, on a file of a folder that waits for its next attempt
+// is no change of the folder: that attempt waits for its end.
+func TestLeaseInWork(t *testing.T) {
+	for _, name := range []string{"FACE.jpg", "note.txt"} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.cfg.DiskRetry = 20 * time.Millisecond
+			b.api.Always(&sandbox.Step{Status: 503})
+			b.start()
+			b.put("case")
+			must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", "note.txt"), nil, 0o600))
+			b.in <- b.arrival("case")
+			b.until("attempt case 1 answered")
+			work, err := filepath.Glob(filepath.Join(b.spool.Path(spool.Work), "case.*", name))
+			must(t, err)
+			f, err := os.OpenFile(work[0], os.O_RDONLY, 0)
+			must(t, err)
+			defer f.Close()
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // the daemon has it open now and then
+				if _, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
+					break
+				}
+			}
+			if err != nil {
+				t.Skipf("no lease: %v", err)
+			}
+			for is := unix.F_WRLCK; is == unix.F_WRLCK; time.Sleep(time.Millisecond) { // until it is asked back
+				is, err = unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0)
+				must(t, err)
+			}
+			b.api.Always(nil)
+			must(t, f.Close())
+			b.want("case accepted done/case")
+		})
 	}
 }

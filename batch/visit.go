@@ -350,6 +350,7 @@ func (v *visit) missing(err error) error {
 // it was too old is never sent, and needs not be as it was.
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
+	restless := a != nil && a.Changing != ""
 	if !v.stays {
 		if e, over := v.seal(ctx); over {
 			return e
@@ -363,7 +364,7 @@ func (v *visit) examine(ctx context.Context) end {
 		return v.diskFault(err)
 	case err != nil:
 		return v.giveBack(v.brief(err).Error())
-	case a != nil && a.Changing != "":
+	case restless:
 		v.rep.Waits = append(v.rep.Waits, meta.StillChanging(a.Changing))
 	case why != "":
 		return v.giveBack(why)
@@ -372,11 +373,12 @@ func (v *visit) examine(ctx context.Context) end {
 	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
-	if err := v.keep(); err != nil {
-		e := v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
-		if drop.Own(err) {
-			return e
-		}
+	switch err := v.keep(); {
+	case err == nil, restless && errors.Is(err, drop.ErrBusy):
+	case drop.Own(err):
+		return v.giveBack("what was uploaded could not be brought to the disk: somebody changes it, or has it open")
+	default:
+		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
 		return v.diskFault(err)
 	}
 	v.life.Result = v.newResult(a)
@@ -489,6 +491,17 @@ func (v *visit) inspect() (why string, err error) {
 	}
 	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
 	return why, nil
+}
+
+// leased reports whether a file of the folder is under somebody's lease, which
+// opening it has asked back by now.
+func (v *visit) leased() bool {
+	e, _ := v.list.Find(drop.Busy(v.dir, v.list))
+	f, err := drop.OpenFile(v.dir, e)
+	if err == nil {
+		_ = f.Close() // it was read only
+	}
+	return errors.Is(err, drop.ErrBusy)
 }
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {

@@ -169,6 +169,29 @@ func badDrops() []badDrop {
 			}
 			return nil
 		}, want: []string{"too_many_files"}},
+		{name: "files-below", after: func(dir string) error {
+			if err := os.Mkdir(filepath.Join(dir, "originals"), 0o700); err != nil {
+				return err
+			}
+			for n := range 60 {
+				if err := os.WriteFile(filepath.Join(dir, "originals", fmt.Sprintf("p%d.tif", n)), nil, 0o600); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, want: []string{"too_many_files"}},
+		{name: "files-like-ours", after: func(dir string) error {
+			for n := range 5000 {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("result.%d.json", n+1)), nil, 0o600); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, want: []string{"too_many_files"}},
+		{name: "deep", after: func(dir string) error {
+			return os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", 200)), 0o700)
+		}, want: []string{"too_deep " + strings.Repeat("d/", 15) + "d"}},
+		{name: "no-file-named", spoil: metaHas("images: {FRONT: FRONT.jpg, FACE: }"), want: []string{"bad_value images.FACE"}},
 		{name: "folder\nwith a line break", want: []string{"bad_folder_name"}},
 		{name: "folder-\xff-not-utf8", want: []string{"bad_folder_name"}},
 		{name: "folder-\x1b[2Jescape", want: []string{"bad_folder_name"}},
@@ -198,6 +221,9 @@ func badDrops() []badDrop {
 		{name: "wait-cut-pdf", spoil: with("FACE.jpg", []byte("%PDF-1.7\n1 0 obj\n")), waits: "FACE.jpg is truncated"},
 		{name: "wait-damaged-png", spoil: with("FACE.jpg", broken), waits: "FACE.jpg is damaged"},
 		{name: "wait-zeros", spoil: with("FACE.jpg", make([]byte, 5000)), waits: "FACE.jpg begins with zeros"},
+		{name: "wait-temporary-below", after: func(dir string) error {
+			return errors.Join(os.Mkdir(filepath.Join(dir, "originals"), 0o700), os.WriteFile(filepath.Join(dir, "originals", "p1.tif.part"), nil, 0o600))
+		}, waits: "originals/p1.tif.part: the name of an upload in progress"},
 		{name: "wait-temporary", spoil: with("FACE2.jpg.filepart", face), waits: "FACE2.jpg.filepart: the name of an upload in progress"},
 		{name: "wait-hash", spoil: metaHas("sha256: {FACE: " + strings.Repeat("ab", 32) + "}"), waits: "FACE.jpg does not match sha256.FACE of meta.yaml"},
 		{name: "wait.filepart", waits: "the folder has the name of an upload in progress"},

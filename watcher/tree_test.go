@@ -83,6 +83,7 @@ func TestTooMuch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, nil, func(in *inbox) {
 				in.fill("case")
+				in.remove("FACE.jpg") // so it is not complete
 				fill(in)
 				in.hint("case")
 				in.want("invalid", in.after(6*time.Second), "case")
@@ -201,7 +202,7 @@ func TestOpenForEver(t *testing.T) {
 // A directory that may not be read is named.
 func TestUnreadableBelow(t *testing.T) {
 	r := watcher.Unreadable(errors.Join(&drop.BelowError{Dir: "originals/a\nb", Err: unix.EACCES}))
-	if want := `unreadable: fix with chmod g+rwx on "originals/a\nb", in an inbox whose group the daemon shares`; r.Message != want {
+	if want := `unreadable: fix with chmod -R g+rX on "originals/a\nb", in an inbox whose group the daemon shares`; r.Message != want {
 		t.Errorf("%s", r.Message)
 	}
 }

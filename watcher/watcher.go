@@ -566,15 +566,11 @@ func (w *watcher) old(e *entry, now time.Time) bool {
 // left at least WarnAfter to mend. With Config.Once there is nothing but the
 // clock to tell how often it was seen before.
 func (w *watcher) credit(l drop.Listing) time.Duration {
-	newest := l.Dir.ChangeTime()
-	for _, f := range l.Entries {
-		newest = max(newest, f.ChangeTime())
-	}
 	most := max(w.cfg.FailAfter-w.cfg.WarnAfter, 0)
 	if w.cfg.Once {
 		most = w.cfg.FailAfter
 	}
-	return min(max(time.Since(time.Unix(0, newest)), 0), most)
+	return min(max(time.Since(time.Unix(0, l.Newest().ChangeTime())), 0), most)
 }
 
 func (w *watcher) unreadable(e *entry, now time.Time, err error) {
@@ -612,9 +608,9 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 		}
 		e.state = settling
 		w.schedule(e, next)
-		w.warn(e, now, []meta.Reason{meta.StillChanging(l.Newest())})
+		w.warn(e, now, []meta.Reason{meta.StillChanging(l.Newest().Name)})
 		if w.overdue(e, now) {
-			w.expire(e, now, l.Newest())
+			w.expire(e, now, l.Newest().Name)
 		}
 	default:
 		e.judged = !rep.Passing
@@ -644,13 +640,13 @@ func Unmovable(err error) meta.Reason {
 // Unreadable explains why a folder can't be looked into.
 func Unreadable(err error) meta.Reason {
 	r := meta.Reason{Code: "unreadable", Message: fmt.Sprintf("unreadable: %v", err)}
-	what := "it"
+	mend := "g+rwx on it"
 	if below, ok := errors.AsType[*drop.BelowError](err); ok {
-		r.Field, what = below.Dir, meta.Show(below.Dir)
-		r.Message = fmt.Sprintf("unreadable: %s: %v", what, below.Err)
+		r.Field, mend = below.Dir, "-R g+rX on "+meta.Show(below.Dir)
+		r.Message = fmt.Sprintf("unreadable: %s: %v", meta.Show(below.Dir), below.Err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		r.Message = fmt.Sprintf("unreadable: fix with chmod g+rwx on %s, in an inbox whose group the daemon shares", what)
+		r.Message = fmt.Sprintf("unreadable: fix with chmod %s, in an inbox whose group the daemon shares", mend)
 	}
 	return r
 }

@@ -291,7 +291,7 @@ func readInbox(cfg *config.Config, path string) []waitStatus {
 		time.Sleep(glance - min(time.Since(begin), glance))
 	}
 	for _, name := range names {
-		if w, ok := inspectWaiting(inbox, name, lim, before); ok {
+		if w, ok := inspectWaiting(inbox, name, cfg, before); ok {
 			waits = append(waits, w)
 		}
 	}
@@ -301,7 +301,7 @@ func readInbox(cfg *config.Config, path string) []waitStatus {
 	return waits
 }
 
-func inspectWaiting(inbox *os.Root, name string, lim meta.Limits, before map[string]uint64) (waitStatus, bool) {
+func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[string]uint64) (waitStatus, bool) {
 	w := waitStatus{Folder: meta.Show(name), WaitsFor: []string{}}
 	if drop.Junk(name) {
 		return w, false
@@ -311,6 +311,7 @@ func inspectWaiting(inbox *os.Root, name string, lim meta.Limits, before map[str
 		return w, false
 	}
 	w.Age = int64(unchanged(info).Seconds())
+	lim := daemon.Limits(cfg)
 	root, err := drop.Open(inbox, name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return w, false
@@ -327,8 +328,13 @@ func inspectWaiting(inbox *os.Root, name string, lim meta.Limits, before map[str
 	if err := drop.Movable(inbox, name); err != nil {
 		w.WaitsFor = append(w.WaitsFor, watcher.Unmovable(err).Message)
 	}
-	if was, ok := before[name]; !ok || was != l.Full {
-		w.WaitsFor = append(w.WaitsFor, "still changing")
+	// What the whole tree's newest file tells, as far as clocks go; the daemon
+	// itself goes by what it sees.
+	newest := l.Newest()
+	since := time.Since(time.Unix(0, newest.ChangeTime()))
+	w.Age = int64(max(since, 0).Seconds())
+	if before[name] != l.Full || since >= 0 && since < time.Duration(cfg.Completeness.Settle) {
+		w.WaitsFor = append(w.WaitsFor, meta.StillChanging(newest.Name).Message)
 	}
 	if busy := drop.Busy(root, l); busy != "" {
 		w.WaitsFor = append(w.WaitsFor, meta.Show(busy)+" is open for writing")

@@ -114,7 +114,8 @@ type Limits struct {
 	Request Size `yaml:"request"`
 	// Image is the limit for one image file; 0: none of its own.
 	Image Size `yaml:"image"`
-	// Files is how many files a folder may hold, 4 to 4096.
+	// Files is how many files and directories a folder may hold, in its whole
+	// tree, 4 to 4096. The daemon's own records in it don't count.
 	Files int `yaml:"files"`
 }
 

@@ -101,16 +101,15 @@ func Open(parent *os.Root, name string) (*os.Root, error) {
 	return root, nil
 }
 
-// Newest returns what changed last: the name of an entry, or "." when that was
-// the folder itself.
-func (l Listing) Newest() string {
+// Newest returns the entry that changed last, or the folder itself.
+func (l Listing) Newest() Entry {
 	newest := l.Dir
 	for _, e := range l.Entries {
 		if e.ctime >= newest.ctime {
 			newest = e
 		}
 	}
-	return newest.Name
+	return newest
 }
 
 var seed = maphash.MakeSeed()
