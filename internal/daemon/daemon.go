@@ -239,7 +239,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	var group errgroup.Group
 	group.Go(func() error {
 		defer close(arrivals)
-		watcher.Run(ctx, watcher.Config{Dir: inbox, Once: d.o.Once, Settings: watcherSettings(cfg), Changes: d.changes}, source, arrivals, d.emit)
+		watcher.Run(ctx, watcher.Config{Dir: inbox, Once: d.o.Once, Mend: d.spool.Mend, Settings: watcherSettings(cfg), Changes: d.changes}, source, arrivals, d.emit)
 		return source.Close()
 	})
 	group.Go(func() error {
