@@ -673,6 +673,7 @@ func TestChangedInWork(t *testing.T) {
 		for b.api.Token(token(name)).Requests == 0 {
 			time.Sleep(time.Millisecond)
 		}
+		must(t, dir.Chmod("FACE.jpg", 0o600)) // it is sealed
 		must(t, dir.WriteFile("FACE.jpg", back, 0o600))
 		must(t, dir.Close())
 		b.want(fmt.Sprintf("%s %s/%s", name, end, name))
@@ -700,6 +701,7 @@ func TestChangedWhileSent(t *testing.T) {
 	for b.api.Report().Requests == 0 {
 		time.Sleep(time.Millisecond)
 	}
+	must(t, dir.Chmod("FACE.jpg", 0o600))                // it is sealed
 	must(t, dir.WriteFile("FACE.jpg", big[:100], 0o600)) // the rest can't be read any more
 	b.want("case invalid failed/case")
 	if r := b.result(spool.Failed, "case"); !slices.Contains(codes(r), "changed_in_work") {

@@ -473,6 +473,9 @@ func (w *world) edit(f *folder, name string, data []byte) at {
 	dir, a := w.open(f)
 	defer dir.Close()
 	if data != nil {
+		if err := dir.Chmod(name, 0o660); !errors.Is(err, fs.ErrNotExist) { // it may be sealed
+			must(w.s, err)
+		}
 		must(w.s, dir.WriteFile(name, data, 0o660))
 	} else if err := dir.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		must(w.s, err)
@@ -494,6 +497,7 @@ func (w *world) open(f *folder) (*os.Root, at) {
 }
 
 func (w *world) write(path string, data []byte) {
+	_ = os.Chmod(path, 0o660) // it may be sealed, or not be there
 	err := os.WriteFile(path, data, 0o660)
 	if !errors.Is(err, fs.ErrNotExist) { // else it went on
 		must(w.s, err)

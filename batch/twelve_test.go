@@ -66,7 +66,9 @@ func (b *bench) refused(name string, action sidecar.Action, why string) {
 // fresh puts another token into a folder.
 func (b *bench) fresh(p spool.Place, name, other string) {
 	b.t.Helper()
-	must(b.t, os.WriteFile(filepath.Join(b.spool.Path(p), name, "meta.yaml"), []byte(text(other)), 0o600))
+	path := filepath.Join(b.spool.Path(p), name, "meta.yaml")
+	must(b.t, os.Chmod(path, 0o600)) // it is sealed
+	must(b.t, os.WriteFile(path, []byte(text(other)), 0o600))
 }
 
 // never checks that a token was not sent.
@@ -441,6 +443,7 @@ func TestWay07TokenChangedInWork(t *testing.T) {
 							time.Sleep(time.Millisecond)
 						}
 					}
+					must(t, dir.Chmod("meta.yaml", 0o600)) // it is sealed
 					must(t, dir.WriteFile("meta.yaml", []byte(text("fresh")), 0o600))
 					if restart {
 						b.start()

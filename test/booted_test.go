@@ -299,7 +299,7 @@ func TestLabBooted(t *testing.T) {
 		if out := b.run("systemd-analyze verify --man=no idenfy-batch.service"); out != "" {
 			t.Errorf("verify: %s", out)
 		}
-		out := b.run("systemd-analyze security --threshold=15 idenfy-batch.service | tail -n 1")
+		out := b.run("systemd-analyze security --threshold=20 idenfy-batch.service | tail -n 1")
 		t.Logf("exposure: %s", strings.TrimSpace(out))
 		if out := b.run("stat -c '%U:%G %a %n' /var/spool/idenfy-batch /var/spool/idenfy-batch/*"); out != `root:root 755 /var/spool/idenfy-batch
 idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/done
@@ -331,14 +331,56 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		b.run("su auditor -c 'cat /var/spool/idenfy-batch/done/case-8/result.json /var/spool/idenfy-batch/done/case-8/FRONT.jpg >/dev/null && ! touch /var/spool/idenfy-batch/done/case-8/x 2>/dev/null'")
 		b.run("su auditor -c 'idenfy-batch show case-8 && idenfy-batch list' | grep 'done    accepted    case-8'")
 		b.run("! su uploader -c 'ls /var/spool/idenfy-batch/done' 2>/dev/null")
-		// The client's put -r hands the local modes on.
-		upload("case-8b")
-		b.runWith("put -r case-8b\n", "chmod -R g+rwX case-8b; sftp -q -b - -i scanner1 scanner1@127.0.0.1")
-		upload("case-8c")
-		b.runWith("put -r case-8c\n", "chmod 755 case-8c; sftp -q -b - -i scanner1 scanner1@127.0.0.1")
-		b.until("status names the mend", func() bool { return strings.Contains(b.run("idenfy-batch status"), "chmod g+") })
-		b.run("chmod -R g+rwX /var/spool/idenfy-batch/inbox/case-8c")
+	})
+	step("put -r", func(t *testing.T) {
+		// The client's put -r hands the local modes on: what umasks leave of them.
+		for _, umask := range []string{"022", "027", "077"} {
+			name := "put-" + umask
+			upload(name)
+			b.run("umask " + umask + "; mkdir " + name + "/originals; echo page >" + name + "/originals/p1.tif; chmod -R a+rwX " + name + "; chmod -R $(printf %o $((0777 & ~0" + umask + "))) " + name + "; find " + name + " -type f -exec chmod a-x {} +")
+			b.runWith("put -r "+name+"\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1")
+			b.run("umask " + umask + "; cp -r " + name + " /tmp/root-" + name + "; sed -i s/TOKEN-/ROOTS-/ /tmp/root-" + name + "/meta.yaml; cp -r /tmp/root-" + name + " /var/spool/idenfy-batch/inbox/")
+		}
 		b.settled()
+		if out := b.run("find /var/spool/idenfy-batch/done/*put-0* -printf '%u:%g %m\n' | sort | uniq -c | sort -rn | awk '{print $2, $3}'"); out != `idenfy-batch:idenfy-batch 440
+idenfy-batch:idenfy-batch 750
+idenfy-batch:idenfy-batch 640
+` {
+			t.Errorf("done holds %s", out)
+		}
+		for name, who := range map[string]string{"put-022": "scanner1", "put-027": "scanner1", "put-077": "scanner1", "root-put-077": "root"} {
+			b.run("grep -A 5 '\"uploader\"' /var/spool/idenfy-batch/done/" + name + "/result.json | grep '\"user\": \"" + who + "\"'")
+		}
+		// The journal is not in the way: a daemon that mends says nothing.
+		b.run("idenfy-batch check | grep '✓ rights to seal'")
+		b.run("su -s /bin/sh idenfy-batch -c 'idenfy-batch check' | grep '✓ rights to seal'")
+	})
+	step("an auditor in both groups", func(t *testing.T) {
+		b.run("useradd -m -G idenfy-batch,idenfy-drop both")
+		b.run("! su both -c 'ls /var/spool/idenfy-batch/work' 2>/dev/null")
+		done := "/var/spool/idenfy-batch/done"
+		b.run("su both -c 'find " + done + " -type f -exec cat {} + >/dev/null'")
+		sum := b.run("find " + done + " -type f -exec sha256sum {} + | sort; find " + done + " -printf '%p %i %u %g %m\n' | sort")
+		for _, try := range []string{
+			"echo x >result.json", "rm -f result.json", "mv result.json r", "ln -f /etc/hostname result.json", "touch new", "mkdir new", "chmod g+w .", "chmod o+r FRONT.jpg",
+			"truncate -s 0 FRONT.jpg", "echo x >>originals/p1.tif", "rm -rf originals", "mv originals ../x", "touch ../new", "mv ../put-022 ../y", "rm -rf ../put-022",
+			"mv ../put-022 ../../inbox/", "chgrp idenfy-drop FRONT.jpg", "ln FRONT.jpg /var/spool/idenfy-batch/inbox/f",
+		} {
+			if out, ok := b.exec("", "su both -c 'cd "+done+"/put-022 && "+try+"' 2>&1"); ok {
+				t.Errorf("%s went well: %s", try, out)
+			}
+		}
+		if after := b.run("find " + done + " -type f -exec sha256sum {} + | sort; find " + done + " -printf '%p %i %u %g %m\n' | sort"); after != sum {
+			t.Errorf("something was altered:\n%s\nwas\n%s", after, sum)
+		}
+		t.Log("an auditor in both groups can read all, and of 18 ways to alter it none")
+	})
+	step("hard links", func(t *testing.T) {
+		// A link kept in the inbox, and a descriptor: neither changes what was taken.
+		upload("linked")
+		b.run("chown -R scanner1:idenfy-drop linked; mv linked /var/spool/idenfy-batch/linked; mkdir -m 2770 /var/spool/idenfy-batch/inbox/.kept; ln /var/spool/idenfy-batch/linked/FRONT.jpg /var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; mv /var/spool/idenfy-batch/linked /var/spool/idenfy-batch/inbox/")
+		b.settled()
+		b.run("echo forged >/var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; cmp /srv/share/case/FRONT.jpg /var/spool/idenfy-batch/done/linked/FRONT.jpg; rm -r /var/spool/idenfy-batch/inbox/.kept")
 	})
 	step("smb.md", func(t *testing.T) {
 		for _, c := range blocks(t, "smb.md", "sh") {
@@ -379,6 +421,35 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 			t.Errorf("owners: %s", out)
 		}
 	})
+	step("given back", func(t *testing.T) {
+		// requeue gives it to its uploader again, who mends it; resolve works as root and as the daemon's user.
+		b.run("mkdir back; printf 'country: XX\n' >back/meta.yaml")
+		b.runWith("put -r back\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1")
+		b.until("it has failed", func() bool { return b.count("failed") == 1 })
+		b.run("grep meta_sha256 /var/spool/idenfy-batch/failed/back/result.json")
+		upload("mended")
+		b.run("idenfy-batch requeue back")
+		b.runWith("put mended/* back/\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1")
+		b.until("it is done", func() bool { return b.try("ls /var/spool/idenfy-batch/done/back/result.1.json") != "" })
+		b.settled()
+		for i, as := range []string{"idenfy-batch resolve", "su -s /bin/sh idenfy-batch -c \"idenfy-batch resolve", "systemctl stop idenfy-batch; idenfy-batch resolve"} {
+			name := fmt.Sprintf("held-%d", i)
+			b.script(`{"fault": "lose_answer"}, {"status": 400, "identifier": "TOKEN_NOT_VALID", "message": "no"}`)
+			upload(name)
+			b.run("cp -r " + name + " /var/spool/idenfy-batch/inbox/")
+			b.until("it is held", func() bool { return b.count("hold") == 1 })
+			quote := ""
+			if strings.Contains(as, "\"") {
+				quote = "\""
+			}
+			b.run(as + " " + name + " --accepted" + quote)
+			if out := b.run("stat -c '%U %a' /var/spool/idenfy-batch/done/" + name + "/result.json"); out != "idenfy-batch 640\n" {
+				t.Errorf("%s: %s", as, out)
+			}
+			b.run("systemctl start idenfy-batch")
+		}
+		b.script("")
+	})
 	step("reload", func(t *testing.T) {
 		edit("s/settle: 5s/settle: 1s/; s/listen: \"\"/listen: 127.0.0.1:9187/")
 		b.run("systemctl reload idenfy-batch")
@@ -390,6 +461,14 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		b.run("! systemctl reload idenfy-batch")
 		b.until("it is refused", func() bool { return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "colour") })
 		edit("1d")
+		// A port that somebody else has: all stays as it was, and the journal says why.
+		edit("s/listen: 127.0.0.1:9187/listen: 127.0.0.1:443/")
+		b.run("! systemctl reload idenfy-batch")
+		b.until("it is refused", func() bool {
+			return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "127.0.0.1:443: bind: address already in use")
+		})
+		b.run("curl -sf http://127.0.0.1:9187/healthz")
+		edit("s/listen: 127.0.0.1:443/listen: 127.0.0.1:9187/")
 		b.run("idenfy-batch reload | grep 'systemctl restart'")
 		b.run("su auditor -c 'idenfy-batch reload 2>&1' | grep 'only root'")
 		b.drop("reload", 2)

@@ -1,5 +1,6 @@
 // Package watcher decides when a folder in the inbox is ready. It reads, and
-// never moves or writes.
+// never moves or writes; modes that keep it from reading are mended by who has
+// the rights (Config.Mend).
 //
 // The scan is the truth, events only say where to look sooner: events are
 // missing on network file systems, are dropped when the kernel's queue
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,6 +30,9 @@ import (
 type Config struct {
 	Dir  string // the inbox
 	Once bool   // return when nothing is left but what waits for its uploader
+	// Mend makes a folder readable and movable that its uploader's program gave
+	// modes which forbid it; nil: it did something. It may be nil.
+	Mend func(name string) error
 	Settings
 	// Changes brings settings that are in force from then on; it may be nil.
 	// What is known of the folders stays: timers and ages go on.
@@ -488,6 +493,9 @@ func (w *watcher) look(e *entry) {
 		return
 	}
 	root, l, err := w.read(e)
+	if errors.Is(err, fs.ErrPermission) && w.mend(e) {
+		root, l, err = w.read(e)
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		w.forget(e)
 		return
@@ -586,10 +594,18 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 	quiet := now.Sub(e.changed)
 	settled := quiet >= w.cfg.Settle
 	if err := drop.Movable(w.inbox, e.name); err != nil {
+		if errors.Is(err, drop.ErrFolder) && w.mend(e) {
+			w.schedule(e, now) // it has changed by that
+			return
+		}
 		w.wait(e, now, []meta.Reason{Unmovable(err)})
 		return
 	}
 	rep := meta.Inspect(root, e.name, l, w.cfg.Limits, !settled)
+	if slices.ContainsFunc(rep.Waits, func(r meta.Reason) bool { return r.Code == "unreadable" }) && w.mend(e) {
+		w.schedule(e, now)
+		return
+	}
 	long := w.cfg.Settle
 	if rep.Doubtful && !rep.Proven {
 		long *= doubt
@@ -660,6 +676,9 @@ func uploading(waits []meta.Reason) bool {
 	}
 	return false
 }
+
+// mend has the modes of e put right, and tells whether anything was changed.
+func (w *watcher) mend(e *entry) bool { return w.cfg.Mend != nil && w.cfg.Mend(e.name) == nil }
 
 // busy has another look scheduled if somebody is writing: there is no event
 // for the end of that.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/meta"
@@ -25,7 +26,8 @@ func newCheck() *cobra.Command {
 		Long: `Check reports every problem at once, each with its mend. It asks iDenfy for the
 status of a session that does not exist, which shows whether the service can be
 reached and the credentials are taken; nothing is sent for processing. It also
-tells whether a running daemon is paused, and what mends that.
+tells whether a running daemon is paused, and what mends that. What the daemon
+can't do for lack of rights is said too, and is no failure.
 
 Run it as the user that the daemon runs as. It exits 78 if the configuration is
 wrong, 1 if anything else is.`,
@@ -44,6 +46,7 @@ wrong, 1 if anything else is.`,
 		good := say(out, "spool "+cfg.Root, spool.Check(cfg.Spool()))
 		good = checkInbox(out, &cfg) && good
 		good = checkGates(c.Context(), out, &cfg) && good
+		tellRights(out, &cfg)
 		client, err := daemon.NewClient(&cfg, versionText())
 		if !say(out, "credentials", err) {
 			return &exitError{code: exitFailed}
@@ -68,6 +71,29 @@ func say(out io.Writer, what string, err error) bool {
 		fmt.Fprintf(out, "    %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return false
+}
+
+// tellRights says what the daemon can't do for lack of rights. It works
+// without, so that is no failure.
+func tellRights(out io.Writer, cfg *config.Config) {
+	pid, whose := 0, "a daemon that is run by hand as this user; the packaged service has them"
+	if c, err := control.Dial(cfg.Root); err == nil {
+		pid, whose = c.PID(), "the running daemon; give it AmbientCapabilities= and CapabilityBoundingSet= as the packaged unit has them"
+		c.Close()
+	}
+	lacks, err := spool.Lacks(pid)
+	if err != nil {
+		fmt.Fprintf(out, "! rights of the daemon: can't be told: %v\n", err)
+		return
+	}
+	if len(lacks) == 0 {
+		say(out, "rights to seal what was uploaded, and to mend modes", nil)
+		return
+	}
+	fmt.Fprintf(out, "! rights of %s\n", whose)
+	for _, l := range lacks {
+		fmt.Fprintf(out, "    %s\n", l)
+	}
 }
 
 // checkInbox names the folders that the daemon could not take.

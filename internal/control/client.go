@@ -26,7 +26,13 @@ type RefusedError struct{ Why string }
 func (e *RefusedError) Error() string { return e.Why }
 
 // Client asks a running daemon.
-type Client struct{ http *http.Client }
+type Client struct {
+	http *http.Client
+	pid  int
+}
+
+// PID is the daemon's process, by the kernel's word; 0: of another namespace.
+func (c *Client) PID() int { return c.pid }
 
 // Dial finds the daemon that works on the spool below root. A command that the
 // service itself runs finds its own, whatever root is.
@@ -39,8 +45,9 @@ func Dial(root string) (*Client, error) {
 		c, err := connect(context.Background(), dir)
 		switch {
 		case err == nil:
+			cred, _ := peerOf(c)
 			_ = c.Close() // it showed that somebody is there
-			return &Client{&http.Client{
+			return &Client{pid: int(cred.Pid), http: &http.Client{
 				Timeout: maxTime + 10*time.Second,
 				Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 					return connect(ctx, dir)

@@ -154,15 +154,21 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// peerUID is who connected, by the kernel's word (SO_PEERCRED, unix(7)).
+// peerUID is who connected, by the kernel's word.
 func peerUID(c net.Conn) (uint32, error) {
+	cred, err := peerOf(c)
+	return cred.Uid, err
+}
+
+// peerOf is who has the other end (SO_PEERCRED, unix(7)).
+func peerOf(c net.Conn) (unix.Ucred, error) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return 0, errors.ErrUnsupported
+		return unix.Ucred{}, errors.ErrUnsupported
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return 0, err
+		return unix.Ucred{}, err
 	}
 	var cred *unix.Ucred
 	var credErr error
@@ -170,7 +176,7 @@ func peerUID(c net.Conn) (uint32, error) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, credErr); err != nil {
-		return 0, err
+		return unix.Ucred{}, err
 	}
-	return cred.Uid, nil
+	return *cred, nil
 }
