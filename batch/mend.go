@@ -144,7 +144,7 @@ func rejectedByAll(n int, words string) fault {
 	identifier, _, _ := strings.Cut(words, ": ")
 	return fault{
 		owner:  account,
-		reason: fmt.Sprintf("the last %d folders were all rejected for the same reason, %s, and none was accepted in between", n, cmp.Or(identifier, "which has no identifier")),
+		reason: fmt.Sprintf("%d folders were rejected for the same reason, %s, and none was accepted in between", n, cmp.Or(identifier, "which has no identifier")),
 		mend: "see the reason in one of their result.json in failed/, the account's settings at iDenfy, and what changed in the API or in what makes meta.yaml; " +
 			"one folder at a time tries whether that has ended (rejections_in_a_row)",
 	}

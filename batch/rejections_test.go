@@ -31,7 +31,7 @@ func TestAllRejected(t *testing.T) {
 		b.send(fmt.Sprintf("case%02d", n))
 		b.want(fmt.Sprintf("case%02d rejected failed/case%02d", n, n))
 	}
-	b.until("shut account, 1 tries: the last 5 folders were all rejected for the same reason, VALIDATION_ERROR")
+	b.until("shut account, 1 tries: 5 folders were rejected for the same reason, VALIDATION_ERROR")
 	for n := 5; n < folders; n++ {
 		b.put(fmt.Sprintf("case%02d", n))
 	}

@@ -360,10 +360,10 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		fmt.Fprintf(out, "spool %s, daemon is running (process %d, since %s)\n", cfg.Root, s.Daemon.PID, s.Daemon.Since.Format(time.DateTime))
 	}
 	if s.Daemon != nil {
-		printGates(out, s.Daemon.Gates)
+		printGates(out, s.Daemon.Gates, "; idenfy-batch reload has it try at once")
 	}
 	if s.Left != nil {
-		printGates(out, []telemetry.Gate{*s.Left})
+		printGates(out, []telemetry.Gate{*s.Left}, "")
 	}
 	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
@@ -403,7 +403,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	}
 }
 
-func printGates(out io.Writer, gates []telemetry.Gate) {
+func printGates(out io.Writer, gates []telemetry.Gate, hurry string) {
 	for _, g := range gates {
 		what := "SUBMISSION IS PAUSED"
 		if g.Owner == events.Disk {
@@ -413,9 +413,9 @@ func printGates(out io.Writer, gates []telemetry.Gate) {
 		fmt.Fprintf(out, "    to mend it: %s\n", meta.Show(g.Mend))
 		next := "the next folder"
 		if g.Next.After(time.Now()) {
-			next = "one folder at " + g.Next.Local().Format(time.DateTime)
+			next = "one folder, at " + g.Next.Local().Format(time.DateTime) + ","
 		}
-		fmt.Fprintf(out, "    it goes on by itself: %s tries (%d tries so far)\n", next, g.Tries)
+		fmt.Fprintf(out, "    it goes on by itself: %s tries (%d tries so far)%s\n", next, g.Tries, hurry)
 	}
 }
 
