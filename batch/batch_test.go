@@ -155,6 +155,7 @@ func newBench(t testing.TB) *bench {
 	j, err := journal.Create(b.where)
 	must(t, err)
 	must(t, j.Close())
+	b.witness()
 	url, stop, err := b.api.Start()
 	must(t, err)
 	b.url = url
@@ -211,7 +212,9 @@ func (b *bench) startWith(o idenfy.Options) {
 func (b *bench) end() batch.Left {
 	b.stop()
 	b.stop = nil
-	return <-b.done
+	left := <-b.done
+	b.ledgerHolds()
+	return left
 }
 
 func token(name string) string { return "TOKEN-" + name + "-0123456789" }
@@ -615,10 +618,10 @@ func TestRecovery(t *testing.T) {
 	claim("sending", life(journal.Pending, journal.Unsettled, sidecar.Pending, sidecar.Attempt{N: 1, Started: now, State: sidecar.Sending}))
 	claim("accepted", life(journal.Pending, journal.Taken, sidecar.Accepted, sidecar.Attempt{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200}))
 	claim("notsent", life(journal.Pending, journal.Unsent, sidecar.Pending, sidecar.Attempt{N: 1, Started: now, Finished: now, State: sidecar.NotSent}))
-	ended := life(journal.Ended, journal.Taken, sidecar.Accepted, sidecar.Attempt{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200})
+	ended := life(journal.Pending, journal.Taken, sidecar.Accepted, sidecar.Attempt{N: 1, Started: now, State: sidecar.Answered, HTTPStatus: 200})
 	claim("ended", ended)
-	ended.Place = "done"
-	must(t, j.Put(ended))
+	ended.State, ended.Place = journal.Ended, "done"
+	must(t, j.End(ended))
 	// An id that the journal doesn't know may have been sent.
 	claim("stranger", nil)
 	must(t, os.Mkdir(filepath.Join(b.spool.Path(spool.Work), "byhand"), 0o700))

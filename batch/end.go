@@ -133,7 +133,7 @@ func (v *visit) finish(ctx context.Context) end {
 		v.life.State, v.life.Place = journal.Ended, string(place(v.life.Result.Outcome))
 		v.life.Name = v.name // if it is free
 	}
-	if err := v.b.journal.Put(v.life); err != nil {
+	if err := v.b.journal.End(v.life); err != nil { // the very result that was written: nothing of it may change between
 		return v.diskFault(err)
 	}
 	if v.stays {

@@ -1314,6 +1314,7 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 		return
 	}
 	w.say("%v is %s: %v", f, r.Outcome, codes(r))
+	w.entered(a.place, a.name)
 	l, err := j.Load(w.s.Context(), r.ID)
 	must(w.s, err)
 	switch {

@@ -149,6 +149,7 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	failed, _ = p.failed.Load().(string)
 	what := fmt.Sprintf("%s; fails: step %d, %s, applied %v, crash %v", l.name, p.n, failed, p.applied, p.crash)
 	r := b.result(place, name)
+	b.entered(place, name)
 	end := fmt.Sprintf("%s %s", r.Outcome, place)
 	if end != l.end && (!p.crash || !l.risky || end != "unknown hold") {
 		t.Errorf("%s: ended %s, want %s; reasons %v, attempts %v, reports %v", what, end, l.end, codes(r), states(r), b.ev.list)

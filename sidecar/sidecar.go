@@ -9,6 +9,8 @@ package sidecar
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -295,6 +297,13 @@ func Encode(r *Result) ([]byte, error) {
 	enc.SetIndent("", "  ")
 	err := enc.Encode(&c)
 	return b.Bytes(), err
+}
+
+// Sum returns the SHA-256, in lower-case hex, of r as it stands in the file.
+func Sum(r *Result) (string, error) {
+	data, err := Encode(r)
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), err
 }
 
 // ErrNotOurs says that there is something under the name result.json that

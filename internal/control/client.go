@@ -132,6 +132,12 @@ func (c *Client) Names(ctx context.Context, s journal.Search) (names []string, e
 	return names, err
 }
 
+// Entries implements Reader.
+func (c *Client) Entries(ctx context.Context, q journal.Entries) (list []journal.Row, err error) {
+	err = c.read(ctx, "entries", q, &list)
+	return list, err
+}
+
 func (c *Client) read(ctx context.Context, what string, question, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()

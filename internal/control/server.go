@@ -60,6 +60,7 @@ type Reader interface {
 	List(ctx context.Context, q journal.Query) ([]journal.Folder, error)
 	Show(ctx context.Context, s journal.Search) (journal.Stories, error)
 	Names(ctx context.Context, s journal.Search) ([]string, error)
+	Entries(ctx context.Context, q journal.Entries) ([]journal.Row, error)
 }
 
 // Server answers what commands ask. Its fields are set before Serve.
@@ -99,6 +100,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		mux.Handle("POST /list", read(s, r.List))
 		mux.Handle("POST /show", read(s, r.Show))
 		mux.Handle("POST /names", read(s, r.Names))
+		mux.Handle("POST /entries", read(s, r.Entries))
 	}
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`), maxRequest),

@@ -37,6 +37,11 @@ func OpenJournal(ctx context.Context, w journal.Where, paths spool.Paths, emit e
 	if err == nil && !done { // made just now, or an adoption was cut off
 		err = enter(ctx, j, w, paths, emit)
 	}
+	if err == nil {
+		err = intoLedger(ctx, j, paths, func(done, total int) {
+			emit(events.Adopted{Folders: done, Total: total, Done: done == total, Ledger: true})
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the journal: %w", err), j.Close())
 	}
@@ -64,6 +69,15 @@ func enter(ctx context.Context, j *journal.Journal, w journal.Where, paths spool
 	return err
 }
 
+// intoLedger enters what ended before there was a ledger, once.
+func intoLedger(ctx context.Context, j *journal.Journal, paths spool.Paths, told func(done, total int)) error {
+	done, err := j.Entered(ctx)
+	if err != nil || done {
+		return err
+	}
+	return adopt.Enter(ctx, paths, j, told)
+}
+
 // SoundError says that there is nothing to adopt.
 type SoundError struct{ Path string }
 
@@ -89,6 +103,9 @@ func Adopt(ctx context.Context, w journal.Where, paths spool.Paths, from string,
 		return aside, 0, err
 	}
 	unread, err = adopt.Spool(ctx, paths, j, false, told)
+	if err == nil {
+		err = intoLedger(ctx, j, paths, func(int, int) {})
+	}
 	return aside, unread, errors.Join(err, j.Close())
 }
 

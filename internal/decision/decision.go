@@ -192,6 +192,7 @@ func (c *matter) enter() (spool.Place, error) {
 			Comment: c.dec.Comment, Result: l.ID, Outcome: was,
 		}
 		l.Result.Decisions = append(l.Result.Decisions, made)
+		l.Result.Decisions = l.Result.Decisions[max(0, len(l.Result.Decisions)-journal.MostDecisions):] // as it is read again
 		if fate != "" {
 			l.Fate = fate
 			l.Result.Reasons = append(l.Result.Reasons, sidecar.Reason{
@@ -206,6 +207,8 @@ func (c *matter) enter() (spool.Place, error) {
 		if err := c.desk.Journal.Decide(l, wasFate, made, fate, c.standsFor()); err != nil {
 			return "", err
 		}
+	} else if err := c.desk.Journal.Redecided(l, l.Result.Decisions[len(l.Result.Decisions)-1]); err != nil {
+		return "", err
 	}
 	if c.dir == nil { // see decideAway
 		return to, nil

@@ -2,6 +2,8 @@ package decision_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 
 	"idenfy-batch/internal/adopt"
 	"idenfy-batch/internal/decision"
+	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
@@ -169,6 +172,42 @@ func TestAfterACrash(t *testing.T) {
 			t.Fatal("it was not moved")
 		}
 		must(t, os.Rename(filepath.Join(desk.Paths[spool.Done], "case"), filepath.Join(hold, "case")))
+	}
+}
+
+// A decision that a crash kept from being carried out, while more was decided
+// about the folder, is carried out with a result that is in the ledger.
+func TestEnteredAsWritten(t *testing.T) {
+	desk, root := newDesk(t, spool.Hold, &sidecar.Result{ID: spool.NewID(), Folder: "case", Outcome: sidecar.Unknown}, "")
+	dec := decision.Decision{Action: sidecar.Confirmed}
+	durable.Inject(func(op durable.Op, path string, do func() error) error {
+		if op == durable.OpCommit || !strings.Contains(path, sidecar.Name) {
+			return do()
+		}
+		return errors.New("injected")
+	})
+	defer durable.Inject(nil)
+	if _, _, err := desk.Make(t.Context(), "case", dec); err == nil {
+		t.Fatal("it was carried out")
+	}
+	durable.Inject(nil)
+	id, err := sidecar.ID(root, sidecar.Name)
+	must(t, err)
+	l, err := desk.Journal.Load(t.Context(), id)
+	must(t, err)
+	more := l.Result.Decisions[0]
+	more.Comment = "another one in between"
+	must(t, desk.Journal.Decide(l, l.Fate, more, "", nil))
+	if _, _, err := desk.Make(t.Context(), "case", dec); err != nil {
+		t.Fatal(err)
+	}
+	data, err := root.ReadFile(sidecar.Name)
+	must(t, err)
+	sum := sha256.Sum256(data)
+	list, err := desk.Journal.Reader().Entries(t.Context(), journal.Entries{Life: id, Most: 9})
+	must(t, err)
+	if len(list) != 3 || !strings.Contains(list[0].Line, hex.EncodeToString(sum[:])) {
+		t.Errorf("%+v; the result is %x", list, sum)
 	}
 }
 

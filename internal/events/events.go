@@ -151,10 +151,11 @@ type (
 		Name       string
 		Err        error
 	}
-	// Adopted tells how far the taking over of a spool of before is.
+	// Adopted tells how far the taking over of a spool of before is, or, with
+	// Ledger, that of what had ended before into the ledger.
 	Adopted struct {
 		Folders, Total int
-		Done           bool
+		Done, Ledger   bool
 	}
 	// Trouble tells of something beside the daemon's work that could not be
 	// done.

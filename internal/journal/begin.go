@@ -12,6 +12,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"idenfy-batch/internal/ledger"
 	"idenfy-batch/sidecar"
 )
 
@@ -134,6 +135,7 @@ func (j *Journal) Outside(l *Life) (Answer, error) {
 		known := t.row("SELECT state <> 'filed' OR place <> '' FROM life WHERE id = ?", []any{l.ID}, &mine)
 		if last := l.Result.LastAttempt(); last == nil || last.State != sidecar.Sending {
 			if known && !mine {
+				t.outsideEnd(&c)
 				t.put(&c)
 			}
 			return t.err
@@ -162,6 +164,15 @@ func (j *Journal) Outside(l *Life) (Answer, error) {
 		return t.err
 	})
 	return a, err
+}
+
+// outsideEnd enters the end of a life that is another journal's, once.
+func (t *tx) outsideEnd(l *Life) {
+	var was sidecar.Outcome
+	t.row("SELECT outcome FROM life WHERE id = ?", []any{l.ID}, &was)
+	if now := l.Result.Outcome; !was.Final() && now.Final() {
+		t.enter(ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: l.ID, Outcome: now})
+	}
 }
 
 // sending is l as it is with the verdict Send.

@@ -30,6 +30,7 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		}
 		t.decision(kase, l.ID, d, sql.NullString{})
 		t.put(l)
+		t.decided(l, d)
 		for _, id := range with {
 			if fate != "" {
 				t.exec("UPDATE life SET fate = ?, state = CASE state WHEN 'away' THEN 'filed' ELSE state END WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
@@ -49,12 +50,12 @@ func (t *tx) decision(kase int64, life string, d sidecar.Decision, used sql.Null
 		kase, life, millis(d.At.Time), d.Action, d.Forced, d.Outcome, string(person), d.Comment, used)
 }
 
-// mostDecisions bounds how many decisions a result shows: the newest.
-const mostDecisions = 50
+// MostDecisions bounds how many decisions a result shows: the newest.
+const MostDecisions = 50
 
 func decisionsOf(ctx context.Context, conn *sql.Conn, kase int64) (list []sidecar.Decision, err error) {
 	rows, err := conn.QueryContext(ctx, `SELECT life, at, action, forced, outcome, person, comment FROM
-		(SELECT * FROM decision WHERE kase = ? ORDER BY n DESC LIMIT ?) ORDER BY n`, kase, mostDecisions)
+		(SELECT * FROM decision WHERE kase = ? ORDER BY n DESC LIMIT ?) ORDER BY n`, kase, MostDecisions)
 	if err != nil {
 		return nil, err
 	}

@@ -32,16 +32,19 @@ const Name = "journal.db"
 
 // version is the schema's (PRAGMA user_version). A newer program brings an
 // older one up to date; an older program refuses a newer one.
-const version = 3
+const version = 4
 
 // upgrades are what brings a schema of each version to the next one.
-var upgrades = map[int]string{1: schema2, 2: schema3}
+var upgrades = map[int]string{1: schema2, 2: schema3, 3: schema4}
 
 //go:embed schema2.sql
 var schema2 string
 
 //go:embed schema3.sql
 var schema3 string
+
+//go:embed schema4.sql
+var schema4 string
 
 //go:embed schema.sql
 var schema string
@@ -334,12 +337,15 @@ func (w Where) restore(from string) (id string, err error) {
 	if err == nil {
 		err = copied.integrity(from)
 	}
+	if err == nil {
+		err = copied.upgrade()
+	}
 	if err := errors.Join(err, copied.close()); err != nil {
 		return "", damaged(from, err)
 	}
 	id = rand.Text()
 	return id, finish(w.made(), func(t *tx) error {
-		t.exec("UPDATE journal SET adopted = 0, id = ?", id)
+		t.exec("UPDATE journal SET adopted = 0, entered = 0, id = ?", id)
 		return t.err
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"idenfy-batch/internal/ledger"
 	"idenfy-batch/sidecar"
 )
 
@@ -212,8 +213,15 @@ func (j *Journal) Filed(id, place, name string) {
 // about it, or the folder comes again.
 func (j *Journal) Gone(id string) error {
 	return j.write(func(t *tx) error {
+		var in bool
+		if t.row("SELECT state NOT IN ('filed', 'away') FROM life WHERE id = ?", []any{id}, &in); !in {
+			return t.err
+		}
 		t.exec(`UPDATE life SET state = CASE WHEN outcome IN ('pending', 'unknown') OR fate = 'unsettled' THEN 'away' ELSE 'filed' END,
-			place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ? AND state NOT IN ('filed', 'away')`, id)
+			place = '', outcome = CASE outcome WHEN 'pending' THEN 'unknown' ELSE outcome END WHERE id = ?`, id)
+		e := ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: id}
+		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
+		t.enter(e)
 		return t.err
 	})
 }

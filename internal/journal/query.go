@@ -17,10 +17,13 @@ import (
 )
 
 // Reader answers what people ask of a journal.
-type Reader struct{ db *sql.DB }
+type Reader struct {
+	db *sql.DB
+	v  int // of its schema
+}
 
 // Reader returns the reader of an open journal, which ends with it.
-func (j *Journal) Reader() *Reader { return &Reader{j.reads} }
+func (j *Journal) Reader() *Reader { return &Reader{j.reads, version} }
 
 // OpenReader opens a journal that another process may be writing, and writes
 // nothing. What there isn't is fs.ErrNotExist, what isn't this user's to read
@@ -44,7 +47,7 @@ func OpenReader(ctx context.Context, w Where) (*Reader, error) {
 	if v > version {
 		return nil, errors.Join(newer(v), db.Close())
 	}
-	return &Reader{db}, nil
+	return &Reader{db, v}, nil
 }
 
 // Close ends it.

@@ -222,6 +222,8 @@ func TestUpgrade(t *testing.T) {
 		INSERT INTO attempt VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 1000, 2000, 'answered', 200, '', '', 5, 0)`)
 	must(t, errors.Join(err, d.Close()))
 	must(t, os.WriteFile(filepath.Join(w.Mark, ".journal"), fmt.Appendf(nil, "idenfy-batch/mark/v1 %-26s %20d\n", "JJJJJJJJJJJJJJJJJJJJJJJJJJ", 7), 0o640))
+	backup := filepath.Join(t.TempDir(), "backup")
+	must(t, journal.BackupFile(t.Context(), w, backup))
 	check := func(r *journal.Reader) {
 		t.Helper()
 		all, err := r.Show(t.Context(), journal.Search{Key: "old", Most: 1})
@@ -233,6 +235,9 @@ func TestUpgrade(t *testing.T) {
 	r, err := journal.OpenReader(t.Context(), w)
 	must(t, err)
 	check(r)
+	if _, err := r.Entries(t.Context(), journal.Entries{Most: 1}); err == nil || !strings.Contains(err.Error(), "next start of the daemon") {
+		t.Error(err)
+	}
 	must(t, r.Close())
 	for range 2 {
 		j, err := journal.Open(w)
@@ -246,6 +251,10 @@ func TestUpgrade(t *testing.T) {
 	if seq := query(t, db(w), "SELECT seq FROM journal"); seq != 8 {
 		t.Errorf("%d commits", seq)
 	}
+	entered(t, w)
+	_, err = journal.Replace(w, backup)
+	must(t, err)
+	entered(t, w)
 
 	// It has all indexes that the schemas name.
 	files, err := filepath.Glob("schema*.sql")
@@ -259,4 +268,22 @@ func TestUpgrade(t *testing.T) {
 			}
 		}
 	}
+}
+
+// entered brings what is in an upgraded journal into its ledger.
+func entered(t *testing.T, w journal.Where) {
+	t.Helper()
+	j, err := journal.Open(w)
+	must(t, err)
+	if yes, err := j.Entered(t.Context()); err != nil || yes {
+		t.Error(yes, err)
+	}
+	list, err := j.ToEnter(t.Context(), "", 9)
+	must(t, err)
+	for range 2 {
+		must(t, j.EnterAdopted([]journal.Found{{ID: list[0].ID, SHA256: strings.Repeat("a", 64)}, {ID: spool.NewID()}}))
+	}
+	must(t, j.SetEntered())
+	must(t, j.Close())
+	wants(t, w, "adopted accepted done  true")
 }

@@ -49,7 +49,7 @@ type Entry struct {
 // their order, are always these.
 var forms = map[Kind]*regexp.Regexp{
 	Ended:   form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
-	Decided: form(`,"id":<id>,"action":<word>(,"forced":true)?,"outcome":<word>,"place":<word>,"sha256":<hash>`),
+	Decided: form(`,"id":<id>,"action":<word>(,"forced":true)?,"outcome":<word>(,"place":<word>,"sha256":<hash>)?`),
 	Adopted: form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
 	Started: form(`,"version":<text>,"key":<key>`),
 }

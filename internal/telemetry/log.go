@@ -115,6 +115,9 @@ func ofDaemon(log *logrus.Logger, e events.Event) {
 		if e.Done {
 			text = "a spool of before was taken over"
 		}
+		if e.Ledger {
+			text = "entering into the ledger what ended before there was one"
+		}
 		log.WithFields(logrus.Fields{"folders": e.Folders, "total": e.Total}).Info(text)
 	case events.Trouble:
 		log.WithError(e.Err).Warn(e.What)

@@ -58,6 +58,7 @@ func TestLines(t *testing.T) {
 		{events.Decided{Folder: "x", ID: "ID", Action: sidecar.Requeued, Forced: true, Place: spool.Inbox, Name: "x.2"}, map[string]any{"action": "requeued", "forced": true, "place": "inbox/x.2"}},
 		{events.Decided{Folder: "x", Action: sidecar.Requeued, Err: errors.New("no")}, map[string]any{"error": "no"}},
 		{events.Adopted{Folders: 5, Total: 9}, map[string]any{"folders": 5.0, "total": 9.0}},
+		{events.Adopted{Folders: 9, Total: 9, Done: true, Ledger: true}, map[string]any{"msg": "entering into the ledger what ended before there was one", "total": 9.0}},
 		{events.Trouble{What: "it could not be done", Err: errors.New("no")}, map[string]any{"msg": "it could not be done", "error": "no", "level": "warning"}},
 	} {
 		out.Reset()
