@@ -81,7 +81,10 @@ func newBackup() *cobra.Command {
 		Use:   "backup FILE",
 		Short: "Copy the journal, also while the daemon works",
 		Long: `Backup writes a consistent copy of the daemon's journal to a new file. Keep it
-together with a copy of the spool; idenfy-batch adopt --backup brings it back.`,
+together with a copy of the spool; idenfy-batch adopt --backup brings it back.
+The key of its ledger (journal/ledger.key) is not in it: keep that apart. Without
+it a new one is made, and what was signed before is checked with the old one's
+verifier key, which is in the ledger.`,
 		Example: "  idenfy-batch backup /var/backups/idenfy-batch-$(date +%F).db",
 		Args:    cobra.ExactArgs(1),
 	}

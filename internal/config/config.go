@@ -46,6 +46,7 @@ type Config struct {
 	// it they are cut off, recorded as unanswered, and settled by the next
 	// start. Keep it below TimeoutStopSec= of the service.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
+	Ledger        Ledger   `yaml:"ledger"`
 	Log           Log      `yaml:"log"`
 	Metrics       Metrics  `yaml:"metrics"`
 }
@@ -128,6 +129,15 @@ type Retry struct {
 	// GiveUpAfter ends a folder that fails by itself for that long; outages
 	// of the service don't count. 0: never.
 	GiveUpAfter Duration `yaml:"give_up_after"`
+}
+
+// Ledger is what proves that the journal's past was not altered.
+type Ledger struct {
+	// KeyFile holds the key that signs the ledger's checkpoints, of mode 0600.
+	// Empty: the systemd credential idenfy-batch-ledger-key, else
+	// journal/ledger.key below Root, which the first start makes. A change
+	// takes a restart.
+	KeyFile string `yaml:"key_file"`
 }
 
 // Log is what is logged, to standard error.
@@ -249,6 +259,7 @@ func (c *Config) check(bad func(key, format string, args ...any)) {
 	absolute("api.key_file", c.API.KeyFile, false)
 	absolute("api.secret_file", c.API.SecretFile, false)
 	absolute("api.ca_file", c.API.CAFile, false)
+	absolute("ledger.key_file", c.Ledger.KeyFile, false)
 	c.checkDistinct(bad)
 	if err := idenfy.CheckBaseURL(c.API.BaseURL); err != nil {
 		bad("api.base_url", "%v", err)
@@ -357,15 +368,14 @@ func (c *Config) CredentialsFixed() bool {
 
 func credential(what, file, name, env, option string) (string, error) {
 	if file != "" {
-		return secretFile(what, file, true)
+		return secretFile(what, file, group)
 	}
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
-		// systemd keeps its credentials from others by other means than modes.
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Size() <= 1 { // the unit's own, in place of a missing file
 			return "", fmt.Errorf("the %s is missing: the systemd credential %s is empty; put it into the file that LoadCredential=%s: of the service names (see systemctl cat), and start the service again", what, name, name)
 		}
-		v, err := secretFile(what, path, false)
+		v, err := secretFile(what, path, anybody)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return v, err
 		}
@@ -376,7 +386,35 @@ func credential(what, file, name, env, option string) (string, error) {
 	return "", fmt.Errorf("the %s is missing; put it into the systemd credential %s (LoadCredential=), into a file that %s names, or into the environment's %s", what, name, option, env)
 }
 
-func secretFile(what, path string, private bool) (string, error) {
+// LedgerKey finds the key of the ledger: in the file that the configuration
+// names, else among systemd's credentials, else in the daemon's own file. An
+// empty key is still to be made there.
+func (c *Config) LedgerKey(own string) (key, from string, err error) {
+	const what = "key of the ledger"
+	if from = c.Ledger.KeyFile; from != "" {
+		key, err = secretFile(what, from, owner)
+		return key, from, err
+	}
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		from = filepath.Join(dir, "idenfy-batch-ledger-key")
+		if key, err = secretFile(what, from, anybody); !errors.Is(err, fs.ErrNotExist) {
+			return key, from, err
+		}
+	}
+	if key, err = secretFile(what, own, owner); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return key, own, err
+}
+
+// Who may read a file with a secret.
+const (
+	anybody fs.FileMode = 0o777 // systemd keeps its credentials from others by other means than modes
+	group   fs.FileMode = 0o640
+	owner   fs.FileMode = 0o600
+)
+
+func secretFile(what, path string, most fs.FileMode) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("the %s: %w", what, err)
@@ -388,8 +426,9 @@ func secretFile(what, path string, private bool) (string, error) {
 		return "", fmt.Errorf("the %s: %w", what, err)
 	case !info.Mode().IsRegular() || info.Size() > maxSecret:
 		return "", fmt.Errorf("the %s: %s is not a small regular file", what, path)
-	case private && info.Mode().Perm()&0o027 != 0:
-		return "", fmt.Errorf("the %s: others can read, or the group can write, %s (mode %04o); fix with chmod 640 %s, and change the key if it may have been read", what, path, info.Mode().Perm(), path)
+	case info.Mode().Perm()&^most&0o077 != 0:
+		who := map[fs.FileMode]string{group: "others can read, or the group can write,", owner: "others than its owner can read or write"}[most]
+		return "", fmt.Errorf("the %s: %s %s (mode %04o); fix with chmod %o %s, and change the key if it may have been read", what, who, path, info.Mode().Perm(), most, path)
 	}
 	data := make([]byte, info.Size())
 	n, err := f.ReadAt(data, 0)

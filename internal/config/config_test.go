@@ -149,3 +149,42 @@ func TestCredentials(t *testing.T) {
 		}
 	}
 }
+
+// The ledger's key: of a file, else a credential, else the daemon's own, which
+// may be missing. Nobody else may read it.
+func TestLedgerKey(t *testing.T) {
+	dir := t.TempDir()
+	own, file := filepath.Join(dir, "own"), filepath.Join(dir, "file")
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	c := config.Default()
+	get := func() string {
+		key, from, err := c.LedgerKey(own)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return key + " " + filepath.Base(from)
+	}
+	if got := get(); got != " own" {
+		t.Error(got)
+	}
+	must(t, os.WriteFile(own, []byte("mine\n"), 0o600))
+	if got := get(); got != "mine own" {
+		t.Error(got)
+	}
+	must(t, os.Chmod(own, 0o640))
+	if got := get(); !strings.Contains(got, "chmod 600") {
+		t.Error(got)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "idenfy-batch-ledger-key"), []byte("credential\n"), 0o444))
+	if got := get(); got != "credential idenfy-batch-ledger-key" {
+		t.Error(got)
+	}
+	c.Ledger.KeyFile = file
+	if got := get(); !strings.Contains(got, "no such file") {
+		t.Error(got)
+	}
+	must(t, os.WriteFile(file, []byte("named"), 0o600))
+	if got := get(); got != "named file" {
+		t.Error(got)
+	}
+}

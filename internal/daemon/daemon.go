@@ -71,6 +71,7 @@ type daemon struct {
 
 	spool   *spool.Spool
 	journal *journal.Journal
+	notary  *notary
 	limiter *rate.Limiter
 	batch   *batch.Batch
 	changes chan watcher.Settings // has room for one
@@ -123,6 +124,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
 	left, err := d.work(ctx, socket, ends, hup)
+	d.notary.trySign(context.WithoutCancel(ctx))
 	d.now.Load().client.Close()
 	if err == nil {
 		d.emit(events.Stopped{InWork: left.InWork})
@@ -167,6 +169,15 @@ func (d *daemon) drop(cfg *config.Config) error {
 // hour.
 func (d *daemon) remember(ctx context.Context, cfg *config.Config) (err error) {
 	d.journal, err = OpenJournal(ctx, Journal(cfg), cfg.Spool(), d.emit)
+	if err == nil {
+		d.notary, err = newNotary(ctx, cfg, d.journal, d.emit)
+		if err == nil {
+			err = d.journal.Started(d.o.Version, d.notary.key.Verifier(), d.o.Once)
+		}
+		if err != nil {
+			err = errors.Join(err, d.journal.Close())
+		}
+	}
 	if _, unfit := errors.AsType[*journal.UnfitError](err); unfit {
 		return &ConfigError{err}
 	}
@@ -261,6 +272,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	group.Go(func() error { d.feedWatchdog(life); return nil })
 	group.Go(func() error { d.tellStatus(life); return nil })
 	group.Go(func() error { d.countFolders(life); return nil })
+	group.Go(func() error { d.notary.run(life); return nil })
 
 	left, err := d.batch.Run(ctx, arrivals, d.o.Once)
 	told := ctx.Err() != nil
