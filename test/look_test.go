@@ -62,8 +62,17 @@ func TestLabReaders(t *testing.T) {
 			if code, out := as(user, "list"); code != 0 || strings.Count(out, "done    accepted") != len(names) {
 				t.Errorf("%s, %s: list: %d, %s", when, user, code, out)
 			}
+			if code, out := as(user, "ledger", "checkpoint", "--key"); code != 0 || !strings.HasPrefix(out, "idenfy-batch/") {
+				t.Errorf("%s, %s: ledger checkpoint --key: %d, %s", when, user, code, out)
+			}
+			if when == "beside the daemon" { // which signs each minute, and at its end
+				continue
+			}
+			if code, out := as(user, "ledger", "prove", names[0]); code != 0 || !strings.HasPrefix(out, "c2sp.org/tlog-proof@v1") {
+				t.Errorf("%s, %s: ledger prove: %d, %s", when, user, code, out)
+			}
 		}
-		for _, args := range [][]string{{"list"}, {"show", names[0]}} {
+		for _, args := range [][]string{{"list"}, {"show", names[0]}, {"ledger", "checkpoint"}} {
 			if code, out := as("stranger", args...); code != exitsFailed || !strings.Contains(out, "member of the journal's group") {
 				t.Errorf("%s, stranger: %v: %d, %s", when, args, code, out)
 			}

@@ -31,7 +31,11 @@ func must(t *testing.T, err error) {
 
 // Every command has a help text with an example.
 func TestHelp(t *testing.T) {
-	for _, c := range newRoot().Commands() {
+	all := newRoot().Commands()
+	for _, c := range all {
+		all = append(all, subCommands(c)...)
+	}
+	for _, c := range all {
 		if c.Name() == "help" || c.Name() == "completion" {
 			continue
 		}
@@ -121,11 +125,15 @@ func commandsPage() string {
 	r.section("description")
 	r.text(root.Long)
 	r.section("commands")
+	var commands []*cobra.Command
 	for _, c := range root.Commands() {
+		commands = append(append(commands, c), subCommands(c)...)
+	}
+	for _, c := range commands {
 		if c.Name() == "help" || c.Hidden {
 			continue
 		}
-		r.subsection("idenfy-batch " + c.Use)
+		r.subsection(strings.TrimSuffix(c.CommandPath(), c.Name()) + c.Use)
 		if c.Name() == "completion" {
 			r.line("Print a script that completes commands, flags and folder names: for bash, zsh, fish or powershell.")
 			continue
@@ -156,6 +164,14 @@ func commandsPage() string {
 	r.section("see also")
 	r.line("idenfy-batch.yaml(5), systemd.exec(5), sftp-server(8)")
 	return r.String()
+}
+
+// subCommands are those of ours.
+func subCommands(c *cobra.Command) []*cobra.Command {
+	if c.Name() == "completion" {
+		return nil
+	}
+	return c.Commands()
 }
 
 func flags(r *roff, c *cobra.Command) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
@@ -50,21 +51,7 @@ by which the folder came again), and result, as result.json, without decisions.`
 	limit := c.Flags().Int("limit", 10, "of folders that had the same name, show this many of the newest")
 	asJSON := c.Flags().Bool("json", false, "print JSON")
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, begin string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		cfg, err := load()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return complete(c.Context(), func(ctx context.Context) ([]string, error) {
-			r, end, err := lookInto(ctx, &cfg)
-			if err != nil {
-				return nil, err
-			}
-			defer end()
-			return r.Names(ctx, journal.Search{Key: begin, Most: completed})
-		})
+		return completeNames(c.Context(), load, args, begin)
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *limit < 1 {
@@ -112,6 +99,25 @@ by which the folder came again), and result, as result.json, without decisions.`
 		return nil
 	}
 	return c
+}
+
+// completeNames offers names of folders.
+func completeNames(ctx context.Context, load func() (config.Config, error), args []string, begin string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	cfg, err := load()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return complete(ctx, func(ctx context.Context) ([]string, error) {
+		r, end, err := lookInto(ctx, &cfg)
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+		return r.Names(ctx, journal.Search{Key: begin, Most: completed})
+	})
 }
 
 // completed is how many names a shell is offered, and within what time.
