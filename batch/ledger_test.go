@@ -1,6 +1,7 @@
 package batch_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/ledger"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/verify"
 	"idenfy-batch/sidecar"
 )
 
@@ -114,4 +116,19 @@ func (b *bench) entered(p spool.Place, name string) {
 	if e.SHA256 != hex.EncodeToString(sum[:]) || e.Place != string(p) {
 		b.t.Errorf("the result in %s/%s is not as it was entered: %s\n%s", p, name, line, data)
 	}
+}
+
+// verified fails the test when ledger verify finds anything; but what somebody
+// did to the folders of these ids is no finding.
+func (b *bench) verified(meant func(verify.Finding) bool) {
+	b.t.Helper()
+	r, err := journal.OpenReader(context.Background(), b.where)
+	must(b.t, err)
+	defer r.Close()
+	_, err = verify.All(context.Background(), verify.Options{Paths: b.spool.Paths(), Reader: r, Marker: limits.Marker, Told: func(int, int) {}, Found: func(f verify.Finding) {
+		if !meant(f) {
+			b.t.Errorf("ledger verify: %+v", f)
+		}
+	}})
+	must(b.t, err)
 }

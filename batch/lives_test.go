@@ -31,6 +31,7 @@ import (
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/verify"
 	"idenfy-batch/sidecar"
 )
 
@@ -1274,6 +1275,11 @@ func (w *world) check() {
 		if list := where[f.no]; len(list) == 1 && list[0].place.Final() && !f.touched {
 			w.explained(f, list[0], j, where)
 		}
+	}
+	if !slices.ContainsFunc(w.folders, func(f *folder) bool { return f.touched || f.forged || f.copied }) {
+		w.verified(func(f verify.Finding) bool { // images and meta.yaml are edited where a folder lies
+			return strings.HasPrefix(f.Code, "image_") || strings.HasPrefix(f.Code, "meta_") || strings.HasPrefix(f.Code, "file_")
+		})
 	}
 }
 

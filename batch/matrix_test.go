@@ -19,6 +19,7 @@ import (
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/verify"
 	"idenfy-batch/sidecar"
 )
 
@@ -150,6 +151,7 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	what := fmt.Sprintf("%s; fails: step %d, %s, applied %v, crash %v", l.name, p.n, failed, p.applied, p.crash)
 	r := b.result(place, name)
 	b.entered(place, name)
+	b.verified(func(verify.Finding) bool { return false })
 	end := fmt.Sprintf("%s %s", r.Outcome, place)
 	if end != l.end && (!p.crash || !l.risky || end != "unknown hold") {
 		t.Errorf("%s: ended %s, want %s; reasons %v, attempts %v, reports %v", what, end, l.end, codes(r), states(r), b.ev.list)

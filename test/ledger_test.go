@@ -15,7 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
 )
 
@@ -145,6 +147,62 @@ func TestProofsElsewhere(t *testing.T) {
 		altered := strings.Replace(proof, "index ", "index 1", 1)
 		if _, err := checkProof(altered, vkey); err == nil {
 			t.Error("an altered proof is taken")
+		}
+	}
+}
+
+// Beside a working daemon, and beside people who requeue and resolve, verify
+// finds nothing; and then each of some alterations by its folder.
+func TestVerifyBesideDaemon(t *testing.T) {
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
+	l.inboxReady()
+	l.api.Script(token("case7"), sandbox.Step{Status: 400, Identifier: "BAD_VALUE", Message: "no"})
+	l.start()
+	l.until("it watches", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
+	const folders = 80
+	put := make(chan struct{})
+	go func() {
+		defer close(put)
+		for n := range folders {
+			name := fmt.Sprintf("case%d", n)
+			l.put(name, small(name))
+			time.Sleep(20 * time.Millisecond) // the pace of the uploads, and nothing is waited for
+		}
+	}()
+	runs := 0
+	for working := true; working; runs++ {
+		select {
+		case <-put:
+			working = len(l.names(spool.Done)) < folders
+		default:
+		}
+		if runs%5 == 4 && len(l.names(spool.Failed)) == 1 {
+			_, _ = l.output("requeue", "case7")
+		}
+		if code, out := l.output("ledger", "verify"); code != 0 || !strings.Contains(out, "✓ nothing was altered") {
+			t.Fatalf("run %d: %d, %s", runs, code, out)
+		}
+	}
+	t.Logf("%d runs", runs)
+	must(t, os.RemoveAll(l.path("done", "case1")))
+	must(t, os.Rename(l.path("done", "case2"), l.path("failed", "case2")))
+	must(t, os.Chmod(l.path("done", "case3", "FRONT.png"), 0o600))
+	f, err := os.OpenFile(l.path("done", "case3", "FRONT.png"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteString("x")
+	must(t, errors.Join(err, f.Close()))
+	for _, running := range []bool{true, false} {
+		code, out := l.output("ledger", "verify")
+		for _, want := range []string{"✗ done/case1: the folder was removed", "✗ failed/case2: the folder was put into done, and somebody moved it to failed", "✗ done/case3: FRONT.png (FRONT) is not as it was sent", "3 alterations were found"} {
+			if code != exitsFailed || !strings.Contains(out, want) {
+				t.Errorf("running %v: %d, no %q in %s", running, code, want, out)
+			}
+		}
+		if strings.Count(out, "✗") != 3 {
+			t.Errorf("running %v: %s", running, out)
+		}
+		if running {
+			must(t, l.stop())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +26,7 @@ import (
 	"idenfy-batch/internal/ledger"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/verify"
 	"idenfy-batch/sidecar"
 )
 
@@ -119,11 +122,13 @@ func verifierKey(ctx context.Context, r control.Reader) (string, error) {
 // maxNote bounds checkpoints and proofs, in bytes.
 const maxNote = 256 << 10
 
+var errNoCheckpoint = errors.New("there is no checkpoint yet; the daemon signs one each minute in which something was entered, and when it stops")
+
 func checkpoint(cfg *config.Config) ([]byte, error) {
 	text, err := readNote(filepath.Join(daemon.Journal(cfg).Dir, daemon.CheckpointName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("there is no checkpoint yet; the daemon signs one each minute in which something was entered, and when it stops")
+		return nil, errNoCheckpoint
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w; run this as root, as the daemon's user, or as a member of the journal's group", err)
 	}
@@ -272,27 +277,175 @@ const maxResult = 64 << 20
 
 func newVerify() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "verify --proof FILE --key KEY RESULT",
-		Short: "Check a proof that a result.json is in a ledger",
-		Long: `Verify checks a proof that idenfy-batch ledger prove printed: that the ledger whose
-verifier key is given has exactly this result.json, and that the checkpoint in the
-proof was signed with that key. It needs no spool, no configuration and no
-network. The key is that of idenfy-batch ledger checkpoint --key, or a file with
-it; have it from somebody whom you believe, and not from whoever gave the proof.`,
-		Example: "  idenfy-batch ledger verify --proof case-7.tlog-proof --key idenfy-batch.vkey result.json",
-		Args:    cobra.ExactArgs(1),
+		Use:   "verify [--checkpoint FILE] | --proof FILE --key KEY RESULT",
+		Short: "Find what was altered since it was entered; or check a proof",
+		Long: `Verify holds the ledger, its tree, its checkpoint, the journal, and every folder
+in done, failed and hold against each other, and names what was altered, removed
+or added since, by folder. It exits 1 if there is anything. What was requeued or
+resolved, or is being worked on, is no alteration. With --checkpoint, a checkpoint
+that was sent away earlier, it also tells whether the history that it covers is
+still there: without one, whoever has the key and the database can have rewritten
+both. It reads only, works beside a daemon and without one, and needs a user who
+may read the folders: root, the daemon's user, or a member of its group. --key is
+the verifier key that checkpoints are checked with, or a file with it, in place
+of that in the ledger. --json prints an object with findings (code, id, place,
+name, what) and summary.
+
+With --proof it checks a proof that idenfy-batch ledger prove printed: that the
+ledger whose verifier key is given has exactly this result.json, and that the
+checkpoint in the proof was signed with that key. That needs no spool, no
+configuration and no network. Have the key from somebody whom you believe, and
+not from whoever gave the proof.`,
+		Example: "  idenfy-batch ledger verify\n  idenfy-batch ledger verify --checkpoint checkpoint-2026-01-31\n  idenfy-batch ledger verify --proof case-7.tlog-proof --key idenfy-batch.vkey result.json",
 	}
-	proof := c.Flags().String("proof", "", "the proof (`file`)")
+	load := configFlag(c)
+	proof := c.Flags().String("proof", "", "check this proof (`file`)")
 	key := c.Flags().String("key", "", "the verifier `key`, or a file with it")
-	for _, name := range []string{"proof", "key"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err) // it stands two lines above
+	earlier := c.Flags().String("checkpoint", "", "hold the ledger against this earlier checkpoint, too (`file`)")
+	asJSON := c.Flags().Bool("json", false, "print JSON")
+	c.MarkFlagsMutuallyExclusive("proof", "checkpoint")
+	c.MarkFlagsMutuallyExclusive("proof", "json")
+	c.Args = func(c *cobra.Command, args []string) error {
+		if *proof == "" {
+			return cobra.NoArgs(c, args)
 		}
+		if *key == "" {
+			return errors.New("--proof needs --key, the verifier key of the ledger")
+		}
+		return cobra.ExactArgs(1)(c, args)
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		return failed(verifyProof(c.OutOrStdout(), *proof, *key, args[0]))
+		if *proof != "" {
+			return failed(verifyProof(c.OutOrStdout(), *proof, *key, args[0]))
+		}
+		return withJournal(c, load, func(ctx context.Context, cfg *config.Config, r control.Reader) error {
+			s := survey{out: c.OutOrStdout(), json: *asJSON}
+			o := verify.Options{Paths: cfg.Spool(), Reader: r, Marker: cfg.Completeness.ReadyMarker, Told: s.told, Found: s.found}
+			var err error
+			if o.Own, err = checkpointIfAny(cfg); err == nil && *earlier != "" {
+				o.Earlier, err = readNote(*earlier)
+			}
+			if err == nil {
+				o.Key, err = keyOf(*key)
+			}
+			if err != nil {
+				return err
+			}
+			sum, err := verify.All(ctx, o)
+			return s.end(sum, err)
+		})
 	}
 	return c
+}
+
+// checkpointIfAny returns the newest one; none: nil.
+func checkpointIfAny(cfg *config.Config) ([]byte, error) {
+	text, err := checkpoint(cfg)
+	if errors.Is(err, errNoCheckpoint) {
+		return nil, nil
+	}
+	return text, err
+}
+
+// keyOf returns a key that is given as it is, or by its file.
+func keyOf(key string) (string, error) {
+	if key == "" {
+		return "", nil
+	}
+	if _, err := os.Stat(key); err != nil {
+		return key, nil //nolint:nilerr // then it is the key itself
+	}
+	data, err := readNote(key)
+	return strings.TrimSpace(string(data)), err
+}
+
+// survey shows how a verification goes.
+type survey struct {
+	out      io.Writer
+	json     bool
+	shown    bool // a line of progress
+	last     time.Time
+	findings []verify.Finding
+}
+
+func (s *survey) told(done, total int) {
+	if s.json || !isTerminal(s.out) || done < total && time.Since(s.last) < 100*time.Millisecond {
+		return
+	}
+	s.last, s.shown = time.Now(), true
+	fmt.Fprintf(s.out, "\r%d of %d folders", done, total)
+}
+
+func (s *survey) clear() {
+	if s.shown {
+		fmt.Fprint(s.out, "\r\x1b[K")
+		s.shown = false
+	}
+}
+
+func (s *survey) found(f verify.Finding) {
+	s.findings = append(s.findings, f)
+	if s.json {
+		return
+	}
+	s.clear()
+	where := ""
+	if f.Name != "" {
+		where = f.Name
+		if f.Place != "" {
+			where = f.Place + "/" + f.Name
+		}
+		where += ": "
+	}
+	of := ""
+	if f.ID != "" {
+		of = " (" + f.ID + ")"
+	}
+	fmt.Fprintf(s.out, "✗ %s%s%s\n", where, f.What, of)
+}
+
+func (s *survey) end(sum verify.Summary, err error) error {
+	s.clear()
+	if s.json && err == nil {
+		enc := json.NewEncoder(s.out)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(map[string]any{"findings": append([]verify.Finding{}, s.findings...), "summary": sum})
+	}
+	if err != nil {
+		return err
+	}
+	if !s.json {
+		s.tell(sum)
+	}
+	if sum.Findings > 0 {
+		return fmt.Errorf("%d alterations were found", sum.Findings)
+	}
+	return nil
+}
+
+func (s *survey) tell(sum verify.Summary) {
+	head := "✓ nothing was altered:"
+	if sum.Findings > 0 {
+		head = "looked at:"
+	}
+	fmt.Fprintf(s.out, "%s %d entries, %d folders, %d images\n", head, sum.Entries, sum.Folders, sum.Images)
+	for _, note := range []struct {
+		n    int
+		text string
+	}{
+		{sum.Working, "are being worked on, or are to be moved"},
+		{sum.Undone, "decisions are on record and were not carried out; the same command again does that"},
+		{sum.Unknown, "folders had no result that could be read when they were taken over, so nothing can be said of what is in them"},
+	} {
+		if note.n > 0 {
+			fmt.Fprintf(s.out, "  %d %s\n", note.n, note.text)
+		}
+	}
+	if sum.Relation != "" {
+		fmt.Fprintf(s.out, "  the earlier checkpoint: %s\n", sum.Relation)
+	}
+	fmt.Fprintf(s.out, "  head of the tree: %d entries, %s\n", sum.Entries, sum.Root)
 }
 
 func verifyProof(out io.Writer, proof, key, result string) error {
@@ -300,12 +453,8 @@ func verifyProof(out io.Writer, proof, key, result string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(key); err == nil {
-		data, err := readNote(key)
-		if err != nil {
-			return err
-		}
-		key = string(data)
+	if key, err = keyOf(key); err != nil {
+		return err
 	}
 	data, err := os.ReadFile(result)
 	if err != nil {

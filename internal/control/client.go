@@ -138,6 +138,12 @@ func (c *Client) Entries(ctx context.Context, q journal.Entries) (list []journal
 	return list, err
 }
 
+// Lives implements Reader.
+func (c *Client) Lives(ctx context.Context, q journal.Lives) (list []journal.Standing, err error) {
+	err = c.read(ctx, "lives", q, &list)
+	return list, err
+}
+
 func (c *Client) read(ctx context.Context, what string, question, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()

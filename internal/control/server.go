@@ -61,6 +61,7 @@ type Reader interface {
 	Show(ctx context.Context, s journal.Search) (journal.Stories, error)
 	Names(ctx context.Context, s journal.Search) ([]string, error)
 	Entries(ctx context.Context, q journal.Entries) ([]journal.Row, error)
+	Lives(ctx context.Context, q journal.Lives) ([]journal.Standing, error)
 }
 
 // Server answers what commands ask. Its fields are set before Serve.
@@ -101,6 +102,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		mux.Handle("POST /show", read(s, r.Show))
 		mux.Handle("POST /names", read(s, r.Names))
 		mux.Handle("POST /entries", read(s, r.Entries))
+		mux.Handle("POST /lives", read(s, r.Lives))
 	}
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`), maxRequest),

@@ -272,3 +272,44 @@ func (r *Reader) Entries(ctx context.Context, q Entries) (list []Row, err error)
 	}
 	return list, found.Err()
 }
+
+// Lives asks how lives stand: one of them, or all by their ids, after one.
+type Lives struct {
+	ID    string `json:"id,omitempty"`
+	After string `json:"after,omitempty"`
+	Most  int    `json:"most"` // not more than MostEntries
+}
+
+// Standing is how a life stands.
+type Standing struct {
+	ID        string          `json:"id"`
+	State     State           `json:"state"`
+	Outcome   sidecar.Outcome `json:"outcome"`
+	Place     string          `json:"place"`
+	Name      string          `json:"name"`
+	Folder    string          `json:"folder"`
+	Came      bool            `json:"came"`      // its folder came again, as another life
+	Decisions int             `json:"decisions"` // about it
+}
+
+// Lives returns how lives stand.
+func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error) {
+	const standing = "SELECT id, state, outcome, place, name, folder, " + came + ", (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id) FROM life WHERE "
+	query, arg := standing+"id > ? ORDER BY id LIMIT ?", q.After
+	if q.ID != "" {
+		query, arg = standing+"id = ? LIMIT ?", q.ID
+	}
+	rows, err := r.db.QueryContext(ctx, query, arg, min(q.Most, MostEntries))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var s Standing
+		if err := rows.Scan(&s.ID, &s.State, &s.Outcome, &s.Place, &s.Name, &s.Folder, &s.Came, &s.Decisions); err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, rows.Err()
+}

@@ -1,0 +1,395 @@
+package verify
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/ledger"
+	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/record"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+const (
+	maxResult = 64 << 20 // bytes
+	maxNames  = 10_000   // of a folder's tree
+)
+
+type place struct {
+	place spool.Place
+	name  string
+}
+
+// folders looks at all that lies in final places.
+func (r *run) folders() error {
+	var all []place
+	for _, p := range []spool.Place{spool.Done, spool.Failed, spool.Hold} {
+		names, err := r.Paths.List(p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+		for _, name := range names {
+			all = append(all, place{p, name})
+		}
+	}
+	look := func(id string) (*known, error) { return r.all[id], nil } //nolint:unparam // see lookup
+	r.inbox = nil
+	group, ctx := errgroup.WithContext(r.ctx)
+	group.SetLimit(min(4, runtime.NumCPU()))
+	for i, at := range all {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error { return r.folder(at.place, at.name, look) })
+		r.Told(i, len(all))
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	r.Told(len(all), len(all))
+	return r.ctx.Err()
+}
+
+// lookup tells what is known of a life, or nil.
+type lookup func(id string) (*known, error)
+
+// folder looks at one.
+func (r *run) folder(p spool.Place, name string, look lookup) error {
+	dir, err := r.Paths.OpenFolder(p, name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil // it went on
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	r.count(&r.sum.Folders)
+	if err := r.earlier(dir, look); err != nil {
+		return err
+	}
+	id, err := sidecar.ID(dir, sidecar.Name)
+	if err != nil {
+		return err
+	}
+	var k *known
+	if id != "" {
+		if k, err = look(id); err != nil {
+			return err
+		}
+	}
+	switch {
+	case k == nil || !k.row && !k.listed:
+		r.found("added", nil, string(p), name, "the folder never went through the daemon: its %s is missing, or of a submission that nobody knows", sidecar.Name)
+		return nil
+	case k.working() || !k.listed:
+		r.saw(k) // what the journal says of it is judged elsewhere
+		return nil
+	}
+	if copied := r.where(k, p, name, id); copied {
+		return nil
+	}
+	r.saw(k)
+	if !k.row {
+		r.found("journal_differs", k, string(p), name, "the ledger says that it ended as %s, and the journal doesn't know it", k.entry.Outcome)
+	}
+	return r.content(k, dir, p, name)
+}
+
+func (r *run) saw(k *known) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k.seen = true
+}
+
+// where holds the place of a folder against the one it was put into.
+func (r *run) where(k *known, p spool.Place, name, id string) (copied bool) {
+	at, is := spool.Place(k.life.Place), k.entry.Place == string(p)
+	if is && at == p && k.life.Name == name {
+		return false
+	}
+	if (at != p || k.life.Name != name) && record.LiesAt(r.Paths, at, k.life.Name, id) {
+		r.found("added", k, string(p), name, "the folder is a copy of %s/%s", at, meta.Show(k.life.Name))
+		return true
+	}
+	switch {
+	case is, k.doubt: // by another name; what is in it is looked at
+	case k.entry.Kind == ledger.Decided && k.wasIn == string(p): // and not carried out, or just now
+		r.count(&r.sum.Undone)
+	case k.entry.Place == "":
+		// it had been taken out of work, and lies here now: the journal says so too
+	default:
+		r.found("moved", k, string(p), name, "the folder was put into %s, and somebody moved it to %s", k.entry.Place, p)
+	}
+	return false
+}
+
+// content holds what is in a folder against the ledger.
+func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error {
+	if k.doubt { // it is said that its entry was altered
+		return nil
+	}
+	if k.entry.SHA256 == "" {
+		r.count(&r.sum.Unknown)
+		return nil
+	}
+	data, err := drop.ReadFile(dir, sidecar.Name, maxResult)
+	if errors.Is(err, drop.ErrNotPlain) || errors.Is(err, fs.ErrNotExist) { // which is another one than was entered
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	var res sidecar.Result
+	readable := json.Unmarshal(data, &res) == nil
+	switch is := sum(data); {
+	case is == k.entry.SHA256:
+	case k.entry.Kind == ledger.Decided && is == k.before: // and not carried out
+		if k.entry.Place == string(p) { // else it was counted
+			r.count(&r.sum.Undone)
+		}
+		return nil
+	case readable && res.Outcome != k.entry.Outcome:
+		r.found("result_altered", k, string(p), name, "%s was altered: it says %s, and it was %s", sidecar.Name, meta.Show(string(res.Outcome)), k.entry.Outcome)
+		return nil
+	default:
+		r.found("result_altered", k, string(p), name, "%s was altered", sidecar.Name)
+		return nil
+	}
+	if readable { // else it was like that when it was taken over
+		err = r.files(k, dir, p, name, &res)
+	}
+	return err
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+// files holds the files of a folder against its result, which is as it was
+// entered.
+func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result) error {
+	if slices.ContainsFunc(res.Reasons, func(reason sidecar.Reason) bool { return reason.Code == sidecar.NotWritable }) {
+		return nil // it lies inside, as it was dropped, and nothing of it is the daemon's
+	}
+	list, err := drop.List(dir, maxNames, func(drop.Entry) bool { return false })
+	if err != nil {
+		return err
+	}
+	sent := false
+	for _, img := range res.Request.Images {
+		if img.SHA256 == "" {
+			continue
+		}
+		sent = true
+		r.count(&r.sum.Images)
+		code, what, err := compare(dir, list, img.File, img.SHA256, img.Bytes)
+		if err != nil {
+			return err
+		}
+		if code != "" {
+			r.found("image_"+code, k, string(p), name, "%s (%s) %s", meta.Show(img.File), img.Step, what)
+		}
+	}
+	if !sent {
+		return nil // nothing in it is evidence of anything
+	}
+	if res.Request.MetaSHA256 != "" {
+		code, what, err := compare(dir, list, "meta.yaml", res.Request.MetaSHA256, -1)
+		if err != nil {
+			return err
+		}
+		if code != "" {
+			r.found("meta_"+code, k, string(p), name, "meta.yaml %s%s", what, differs(dir, res))
+		}
+	}
+	r.extras(k, list, p, name, res)
+	return nil
+}
+
+// compare holds a file against the SHA-256 that it had; size -1: any.
+func compare(dir *os.Root, list drop.Listing, file, want string, size int64) (code, what string, err error) {
+	e, there := list.Find(file)
+	switch {
+	case !there:
+		return "missing", "is not there any more", nil
+	case !e.Regular():
+		return "altered", "is no file any more", nil
+	case size >= 0 && e.Size != size:
+		return "altered", fmt.Sprintf("is not as it was sent: it has %d bytes, and had %d", e.Size, size), nil
+	}
+	is, err := drop.Sum(dir, e)
+	if err != nil || is == want {
+		return "", "", err
+	}
+	return "altered", "is not as it was sent", nil
+}
+
+// differs says in which keys meta.yaml is not what was asked for.
+func differs(dir *os.Root, res *sidecar.Result) string {
+	m, err := meta.Read(dir)
+	if err != nil || m == nil {
+		return ""
+	}
+	var keys []string
+	if m.Country != res.Request.Country {
+		keys = append(keys, fmt.Sprintf("country is %s, and was %s", meta.Show(m.Country), meta.Show(res.Request.Country)))
+	}
+	if m.DocumentType != res.Request.DocumentType {
+		keys = append(keys, fmt.Sprintf("documentType is %s, and was %s", meta.Show(m.DocumentType), meta.Show(res.Request.DocumentType)))
+	}
+	if len(keys) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(keys, ", ")
+}
+
+// extras holds the other names in a folder against those that it had.
+func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, res *sidecar.Result) {
+	if res.MoreFiles > 0 || list.More {
+		return
+	}
+	had := map[string]bool{}
+	for _, f := range res.ExtraFiles {
+		had[f] = true
+	}
+	for _, e := range list.Entries {
+		shown := meta.Show(e.Name)
+		if e.Mode.IsDir() {
+			shown += "/"
+		}
+		if own(path.Base(e.Name)) || e.Name == "meta.yaml" || e.Name == r.Marker || had[shown] ||
+			slices.ContainsFunc(res.Request.Images, func(img sidecar.Image) bool { return img.File == e.Name }) {
+			delete(had, shown)
+			continue
+		}
+		r.found("file_added", k, string(p), name, "%s was put into the folder", shown)
+	}
+	for f := range had {
+		if !own(path.Base(f)) {
+			r.found("file_removed", k, string(p), name, "%s is not there any more", f)
+		}
+	}
+}
+
+// own reports whether a name is one of the daemon's, or of its administrator's.
+func own(name string) bool {
+	return sidecar.IsOwn(name) || name == ".keep" || name == "verdict.json"
+}
+
+// earlier finds the results of earlier lives in a folder.
+func (r *run) earlier(dir *os.Root, look lookup) error {
+	files, err := sidecar.Files(dir)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if file == sidecar.Name {
+			continue
+		}
+		data, err := drop.ReadFile(dir, file, maxResult)
+		if err != nil {
+			continue // a directory, a link: nobody's evidence
+		}
+		var claims struct{ ID string }
+		if json.Unmarshal(data, &claims) != nil || claims.ID == "" {
+			continue
+		}
+		k, err := look(claims.ID)
+		if err != nil {
+			return err
+		}
+		if k == nil || !k.listed || k.entry.SHA256 == "" || k.working() {
+			continue
+		}
+		if sum(data) == k.entry.SHA256 {
+			r.saw(k)
+		}
+	}
+	return nil
+}
+
+// missing looks for the folders that were not met.
+func (r *run) missing() {
+	for _, k := range r.all {
+		if !k.seen {
+			r.gone(k)
+		}
+	}
+}
+
+// gone judges a life whose folder was met nowhere.
+func (r *run) gone(k *known) {
+	at := spool.Place(k.entry.Place)
+	if k.listed && !k.row {
+		r.found("journal_differs", k, "", "", "the ledger says that submission %s ended as %s, and the journal doesn't know it", k.entry.ID, k.entry.Outcome)
+		return
+	}
+	if !k.listed || !at.Final() || k.working() || k.life.Came {
+		return
+	}
+	if k.entry.Kind == ledger.Adopted && k.entry.SHA256 == "" && k.life.Name == "" {
+		return
+	}
+	id := k.entry.ID
+	if record.LiesAt(r.Paths, spool.Place(k.life.Place), k.life.Name, id) {
+		return // it came just now, and was entered just now
+	}
+	if r.waits(id) {
+		return
+	}
+	if dir, err := r.Paths.OpenFolder(at, k.life.Name); err == nil {
+		is, err := sidecar.ID(dir, sidecar.Name)
+		if err := errors.Join(err, dir.Close()); err == nil && is != id {
+			r.mu.Lock()
+			r.list = slices.DeleteFunc(r.list, func(f Finding) bool { return f.Code == "added" && f.Place == string(at) && f.Name == k.life.Name })
+			r.mu.Unlock()
+			r.found("result_altered", k, "", "", "%s is missing, or another one was put in its place", sidecar.Name)
+			return
+		}
+	}
+	r.found("removed", k, string(at), k.life.Name, "the folder was removed%s: it had ended as %s", r.blind, k.entry.Outcome)
+}
+
+// waits tells whether a folder waits in the inbox, where it may have been put
+// by hand to be sent again, or is being taken from there.
+func (r *run) waits(id string) bool {
+	if r.inbox == nil {
+		r.inbox, r.blind = map[string]bool{}, ""
+		for _, p := range []spool.Place{spool.Inbox, spool.Work} {
+			names, err := r.Paths.List(p)
+			if err != nil {
+				r.blind = ", or put into " + string(p) + ", where this user may not look"
+			}
+			for _, name := range names {
+				dir, err := r.Paths.OpenFolder(p, name)
+				if err != nil {
+					continue
+				}
+				ids, err := sidecar.IDs(dir)
+				_, own, _ := spool.Split(name)
+				if errors.Join(err, dir.Close()) != nil {
+					continue
+				}
+				for _, id := range append(ids, own) {
+					r.inbox[id] = true
+				}
+			}
+		}
+	}
+	return r.inbox[id]
+}
