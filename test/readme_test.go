@@ -106,6 +106,9 @@ var readmeCommands = map[string]struct {
 		l.api.Issue(token("case-7"), ref)
 		must(l.t, os.WriteFile(l.path("hold", "case-7", "meta.yaml"), files("case-7", "scanRef: "+ref)["meta.yaml"], 0o640))
 	}},
+	"idenfy-batch ledger verify":                   {before: (*lab).failedCase, says: "✓ nothing was altered: 2 entries, 1 folders"},
+	"idenfy-batch ledger checkpoint":               {before: (*lab).failedCase, says: "verifier key: idenfy-batch/"},
+	"idenfy-batch ledger prove case-7":             {before: (*lab).failedCase, says: "c2sp.org/tlog-proof@v1"},
 	"idenfy-batch sandbox --listen 127.0.0.1:8080": {says: "http://127.0.0.1:", stays: true},
 }
 
