@@ -149,6 +149,9 @@ func (c *cutter) round(n int) (wrong []string) {
 	c.disk.unmount()
 	c.disk.mount()
 	wrong = c.check()
+	if n%10 == 0 {
+		wrong = append(wrong, c.altered()...)
+	}
 	c.forgive()
 	return wrong
 }

@@ -49,6 +49,11 @@ func TestKill(t *testing.T) {
 		time.Sleep(time.Duration(rand.Int64N(int64(most))))
 		l.kill()
 		l.forgive()
+		if n%10 == 9 {
+			if found := l.altered(); len(found) > 0 {
+				t.Fatalf("after kill %d ledger verify finds %v", n, found)
+			}
+		}
 		for i := range n + 1 {
 			within[l.place(name(i))]++
 		}
@@ -63,6 +68,9 @@ func TestKill(t *testing.T) {
 	l.start()
 	l.until("all have ended", func() bool { return len(l.names(spool.Work))+len(l.names(spool.Inbox)) == 0 })
 	must(t, l.stop())
+	if code, out := l.output("ledger", "verify"); code != 0 {
+		t.Errorf("ledger verify: %d, %s", code, out)
+	}
 
 	held := 0
 	for n := range kills {

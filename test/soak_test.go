@@ -235,6 +235,9 @@ func TestLabSoak(t *testing.T) {
 	})
 	endRSS, endFDs, endGoroutines := s.size()
 	must(t, s.stop())
+	if code, out := s.output("ledger", "verify"); code != 0 {
+		t.Errorf("ledger verify: %d, %s", code, out)
+	}
 
 	where, ends := map[string]int{}, map[sidecar.Outcome]int{}
 	accepted := map[string]int{}

@@ -115,6 +115,11 @@ func sweep(t *testing.T, call string) int {
 			}
 			must(t, os.RemoveAll(l.path(string(p), name))) // a start looks at all that is there, so the number of calls would grow
 		}
+		if n%20 == 0 || !killed {
+			if found := l.altered(); len(found) > 0 {
+				t.Errorf("call %d: ledger verify finds %v", n, found)
+			}
+		}
 		if v := l.api.Report().Violations; len(v) > 0 {
 			t.Fatalf("call %d: %v", n, v)
 		}
