@@ -193,7 +193,7 @@ func TestVerifyBesideDaemon(t *testing.T) {
 	must(t, errors.Join(err, f.Close()))
 	for _, running := range []bool{true, false} {
 		code, out := l.output("ledger", "verify")
-		for _, want := range []string{"✗ done/case1: the folder was removed", "✗ failed/case2: the folder was put into done, and somebody moved it to failed", "✗ done/case3: FRONT.png (FRONT) is not as it was sent", "3 alterations were found"} {
+		for _, want := range []string{"✗ done/case1: the folder was removed", "✗ failed/case2: the folder was put into done, and somebody moved it to failed", "✗ done/case3: FRONT.png (FRONT) is not as it was: it has", "3 alterations were found"} {
 			if code != exitsFailed || !strings.Contains(out, want) {
 				t.Errorf("running %v: %d, no %q in %s", running, code, want, out)
 			}

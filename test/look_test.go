@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,9 @@ func TestLabReaders(t *testing.T) {
 			}
 			if code, out := as(user, "ledger", "prove", names[0]); code != 0 || !strings.HasPrefix(out, "c2sp.org/tlog-proof@v1") {
 				t.Errorf("%s, %s: ledger prove: %d, %s", when, user, code, out)
+			}
+			if code, out := as(user, "ledger", "verify"); code != 0 || !strings.Contains(out, fmt.Sprintf(" %d folders,", len(names))) {
+				t.Errorf("%s, %s: ledger verify: %d, %s", when, user, code, out)
 			}
 		}
 		for _, args := range [][]string{{"list"}, {"show", names[0]}, {"ledger", "checkpoint"}} {

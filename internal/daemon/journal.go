@@ -98,6 +98,9 @@ func Adopt(ctx context.Context, w journal.Where, paths spool.Paths, from string,
 	if aside, err = journal.Replace(w, from); err != nil {
 		return aside, 0, err
 	}
+	if err := otherLedger(w.Dir); err != nil {
+		return aside, 0, err
+	}
 	j, err := journal.Open(w)
 	if err != nil {
 		return aside, 0, err

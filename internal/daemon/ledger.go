@@ -142,17 +142,36 @@ const mendLedger = "; see what differs with idenfy-batch ledger verify, then bri
 
 // setAside keeps a checkpoint that tells nothing about this ledger.
 func (n *notary) setAside(root *os.Root, why error) error {
-	name := CheckpointName + ".aside-" + rand.Text()[:8]
-	d, err := root.Open(".")
+	name, err := aside(root)
 	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := durable.Rename(d, CheckpointName, d, name); err != nil {
 		return err
 	}
 	n.emit(events.Trouble{What: "the ledger's checkpoint was set aside as " + filepath.Join(n.dir, name), Err: why})
 	return nil
+}
+
+// aside gives the checkpoint in the journal's directory another name.
+func aside(root *os.Root) (name string, err error) {
+	d, err := root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	name = CheckpointName + ".aside-" + rand.Text()[:8]
+	return name, durable.Rename(d, CheckpointName, d, name)
+}
+
+// otherLedger keeps the checkpoint of a journal that was replaced.
+func otherLedger(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, err = aside(root); errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return err
 }
 
 // sign writes a checkpoint of what was entered since the last one. What does

@@ -170,6 +170,17 @@ func TestResumed(t *testing.T) {
 		"made anew": {func(o *office) {
 			_, _, err := Adopt(o.t.Context(), Journal(&o.cfg), o.cfg.Spool(), "", true, func(int, int) {})
 			ok(o.t, err)
+			if list, err := filepath.Glob(o.path(CheckpointName + ".aside-*")); err != nil || len(list) != 1 {
+				o.t.Errorf("the old checkpoint: %v, %v", list, err)
+			}
+		}, "", ""},
+		"another journal": {func(o *office) {
+			w := Journal(&o.cfg)
+			_, err := journal.SetAside(w)
+			ok(o.t, err)
+			j, err := journal.Create(w)
+			ok(o.t, err)
+			ok(o.t, j.Close())
 		}, "", "set aside"},
 	} {
 		t.Run(name, func(t *testing.T) {

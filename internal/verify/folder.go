@@ -205,9 +205,6 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 			r.found("image_"+code, k, string(p), name, "%s (%s) %s", meta.Show(img.File), img.Step, what)
 		}
 	}
-	if !sent {
-		return nil // nothing in it is evidence of anything
-	}
 	if res.Request.MetaSHA256 != "" {
 		code, what, err := compare(dir, list, "meta.yaml", res.Request.MetaSHA256, -1)
 		if err != nil {
@@ -217,7 +214,9 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 			r.found("meta_"+code, k, string(p), name, "meta.yaml %s%s", what, differs(dir, res))
 		}
 	}
-	r.extras(k, list, p, name, res)
+	if sent { // else what lies in it is evidence of nothing
+		r.extras(k, list, p, name, res)
+	}
 	return nil
 }
 
@@ -230,13 +229,13 @@ func compare(dir *os.Root, list drop.Listing, file, want string, size int64) (co
 	case !e.Regular():
 		return "altered", "is no file any more", nil
 	case size >= 0 && e.Size != size:
-		return "altered", fmt.Sprintf("is not as it was sent: it has %d bytes, and had %d", e.Size, size), nil
+		return "altered", fmt.Sprintf("is not as it was: it has %d bytes, and had %d", e.Size, size), nil
 	}
 	is, err := drop.Sum(dir, e)
 	if err != nil || is == want {
 		return "", "", err
 	}
-	return "altered", "is not as it was sent", nil
+	return "altered", "is not as it was", nil
 }
 
 // differs says in which keys meta.yaml is not what was asked for.
@@ -246,10 +245,10 @@ func differs(dir *os.Root, res *sidecar.Result) string {
 		return ""
 	}
 	var keys []string
-	if m.Country != res.Request.Country {
+	if res.Request.Country != "" && m.Country != res.Request.Country {
 		keys = append(keys, fmt.Sprintf("country is %s, and was %s", meta.Show(m.Country), meta.Show(res.Request.Country)))
 	}
-	if m.DocumentType != res.Request.DocumentType {
+	if res.Request.DocumentType != "" && m.DocumentType != res.Request.DocumentType {
 		keys = append(keys, fmt.Sprintf("documentType is %s, and was %s", meta.Show(m.DocumentType), meta.Show(res.Request.DocumentType)))
 	}
 	if len(keys) == 0 {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,8 +202,11 @@ func (r *run) entry(row journal.Row, misfit error) {
 		return
 	}
 	if e.Kind == ledger.Started {
-		if len(r.keys) == 0 || r.keys[len(r.keys)-1] != e.Key {
+		switch n := len(r.keys); {
+		case n == 0 || public(r.keys[n-1]) != public(e.Key):
 			r.keys = append(r.keys, e.Key)
+		default: // the same, of a journal that was made anew from a backup
+			r.keys[n-1] = e.Key
 		}
 		return
 	}
@@ -213,6 +217,12 @@ func (r *run) entry(row journal.Row, misfit error) {
 	}
 	k.take(row.N, e)
 	k.doubt = misfit != nil
+}
+
+// public is the key itself in a verifier key, without the ledger's name.
+func public(verifier string) string {
+	parts := strings.SplitN(verifier, "+", 3)
+	return parts[len(parts)-1]
 }
 
 // take makes an entry the newest one.
