@@ -36,6 +36,8 @@ type visit struct {
 	list drop.Listing
 	rep  meta.Report
 
+	foreign []meta.Reason // of files that were somebody else's before the seal
+
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
 
@@ -358,6 +360,7 @@ func (v *visit) examine(ctx context.Context) end {
 	}
 	seen := v.list
 	why, err := v.inspect()
+	v.rep.Invalid = append(v.rep.Invalid, v.foreign...)
 	switch {
 	case err != nil && !drop.Own(err):
 		_ = v.giveBack("it could not be read") // where that failed too, it is still in work
@@ -406,6 +409,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
+	v.foreign = v.foreignLinks()
 	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
 		// What stands there can't come back, and is listed as any other name.
 		if err = record.MakeRoom(v.dir); err != nil && drop.Own(err) {
@@ -417,6 +421,17 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		return v.diskFault(err), true
 	}
 	return end{}, false
+}
+
+// foreignLinks tells of files that are links to somebody else's: once the seal
+// has made copies of them, nothing does.
+func (v *visit) foreignLinks() []meta.Reason {
+	foreign := func(e drop.Entry) bool { return e.Regular() && e.Links > 1 && e.UID != v.list.Dir.UID }
+	if !slices.ContainsFunc(v.list.Entries, foreign) {
+		return nil
+	}
+	rep := meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
+	return slices.DeleteFunc(rep.Invalid, func(r meta.Reason) bool { return r.Code != meta.ForeignLink })
 }
 
 // owner has the journal know whose folder it is, where the claim's look at it

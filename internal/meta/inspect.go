@@ -268,6 +268,10 @@ func (i *inspector) extra(known map[string]bool) {
 	}
 }
 
+// ForeignLink is the code of the reason that a file is a link to somebody
+// else's.
+const ForeignLink = "foreign_hard_link"
+
 // plainFile judges what kind of file e is.
 func (i *inspector) plainFile(e drop.Entry, name string) bool {
 	shown := Show(name)
@@ -279,7 +283,7 @@ func (i *inspector) plainFile(e drop.Entry, name string) bool {
 	case !e.Regular():
 		i.invalid("not_a_file", name, "%s is a special file (%s), and has to be a regular one", shown, kindOf(e.Mode))
 	case e.Links > 1 && e.UID != i.l.Dir.UID:
-		i.invalid("foreign_hard_link", name, "%s is a hard link to a file of another owner; copy the file instead", shown)
+		i.invalid(ForeignLink, name, "%s is a hard link to a file of another owner; copy the file instead", shown)
 	default:
 		return true
 	}
