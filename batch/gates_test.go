@@ -64,7 +64,7 @@ func inFakeTime(t *testing.T, b *bench, folders []string, f func(t *testing.T, a
 func TestFirewallBeforeSome(t *testing.T) {
 	const good, more = 60, 130
 	for name, step := range firewalls {
-		for _, bad := range []int{0, 1, 5} {
+		for _, bad := range []int{0, 1, 5, 20} {
 			if bad == 0 && name != "403" {
 				continue
 			}
@@ -112,10 +112,10 @@ func beside(t *testing.T, b *bench, folders, later []string, bad int, arrivals m
 	// 15 s at the best; each attempt of a bad one takes a place for a second.
 	took := time.Since(begin)
 	t.Logf("%d good folders took %s beside %d that meet a firewall", len(folders)-bad, took.Round(time.Second), bad)
-	if took > time.Duration(18+2*bad)*time.Second {
+	if took > time.Duration(20+bad/2)*time.Second { // each has an attempt or two, and some wait one at a time
 		t.Errorf("the good ones took %s beside %d", took, bad)
 	}
-	if n := b.ev.count("shut"); n > 4*bad { // once each, and some more tries to tell
+	if n := b.ev.count("shut"); n > 3+bad { // few: it is seen by the others' answers
 		t.Errorf("%d pauses beside %d: %v", n, bad, b.ev.all())
 	}
 	for n, name := range later { // each minute one
@@ -123,9 +123,6 @@ func beside(t *testing.T, b *bench, folders, later []string, bad int, arrivals m
 		case end := <-b.ev.ended:
 			if end != "bad0 gave_up failed/bad0" || n < 55 {
 				t.Errorf("after %d minutes: %s", n, end)
-			}
-			if n := b.ev.count("shut"); n > 2 {
-				t.Errorf("%d pauses: %v", n, b.ev.all())
 			}
 			return
 		case <-time.After(time.Minute):

@@ -27,6 +27,7 @@ type task struct {
 	// Set when it begins.
 	may           bool // it may ask the service
 	own           bool // others were answered since it was doubted: it meets its own fault
+	began         int  // answers of the service until then
 	probesAccount bool // it tells whether that gate may open
 	probesDisk    bool
 
@@ -43,6 +44,7 @@ type queue struct {
 	disk     gate
 	waiting  []task // in work
 	inFlight int
+	doubting int                 // of these, doubted ones
 	missed   map[string][]string // for each in flight, which ended meanwhile
 
 	heard   int      // answers that were the service's own
@@ -77,8 +79,12 @@ func (q *queue) mayBegin(now time.Time) bool { return q.inFlight < q.limit && !q
 // from is when a task may begin, but for a place in flight; not ok: something
 // else has to happen first. A probe need not wait for its time: the pause was
 // longer, or it is the only one to try. But what may be a folder's own fault
-// has the delay of that.
+// has the delay of that; and of such folders one at a time is tried, however
+// many there are, so that the places are the others'.
 func (q *queue) from(t *task) (at time.Time, ok bool) {
+	if t.doubted && q.doubting > 0 {
+		return at, false
+	}
 	probes := false
 	for _, g := range []*gate{&q.disk, &q.account} {
 		if !g.shut() || g == &q.account && !t.asks {
@@ -151,9 +157,13 @@ func (q *queue) begin(t task) task {
 	t.may = t.asks || !q.account.shut()
 	t.probesAccount, t.probesDisk = t.asks && q.account.shut(), q.disk.shut()
 	t.own = t.doubted && q.heard > t.heard && !t.probesAccount
+	t.began = q.heard
 	q.account.probing = q.account.probing || t.probesAccount
 	q.disk.probing = q.disk.probing || t.probesDisk
 	q.inFlight++
+	if t.doubted {
+		q.doubting++
+	}
 	if q.missed == nil {
 		q.missed = map[string][]string{}
 	}
@@ -165,6 +175,9 @@ func (q *queue) begin(t task) task {
 // folder, if the folder is still in work. If not, those behind it go on.
 func (q *queue) end(t task, again *task, now time.Time) {
 	q.inFlight--
+	if t.doubted {
+		q.doubting--
+	}
 	missed := q.missed[t.id]
 	delete(q.missed, t.id)
 	if t.probesAccount {
@@ -246,8 +259,8 @@ func (q *queue) noteAccount(e *end, r Retry, now time.Time) bool {
 const inARow = 3
 
 // noteDoubt takes in a fault that may be the folder's or the account's. If it
-// is more likely the account's, the gate is shut at the first, with no wait: how
-// others fare is to be known at once.
+// is more likely the account's, and nobody was answered meanwhile, the gate is
+// shut at the first, with no wait: how others fare is to be known at once.
 func (q *queue) noteDoubt(e *end, r Retry, now time.Time) bool {
 	if !slices.Contains(q.row, e.task.id) {
 		q.row = append(q.row, e.task.id)
@@ -262,7 +275,7 @@ func (q *queue) noteDoubt(e *end, r Retry, now time.Time) bool {
 		return false // one of those that were in flight when it was shut
 	case sure || g.tries > 0:
 		g.fail(f, r, now)
-	case g.shut() || f.owner == account:
+	case g.shut() || f.owner == account && q.heard == e.task.began:
 		if !g.shut() {
 			g.since = now
 		}

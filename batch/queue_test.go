@@ -68,6 +68,7 @@ func TestQueueNext(t *testing.T) {
 		"a new one before":            {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 9).inDoubt()}}, nil, true, false},
 		"the doubted one alone":       {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt()}}, []string{"a"}, true, false},
 		"the doubted one at its time": {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 1).inDoubt()}}, nil, true, false},
+		"one doubted at a time":       {queue{limit: 9, waiting: []task{in("a", -3).inDoubt(), in("b", -2).inDoubt(), in("c", -1)}}, []string{"a", "c"}, true, false},
 		"the disk is for all":         {queue{limit: 9, disk: closed(5, 1), waiting: []task{in("b", -1).moves(), in("a", -2)}}, nil, false, false},
 		"one probe of the disk":       {queue{limit: 9, disk: closed(0, 1), waiting: []task{in("b", 3).moves(), in("a", 4)}}, []string{"b"}, false, false},
 		"both are shut":               {queue{limit: 9, disk: closed(0, 1), account: closed(5, 1), waiting: []task{in("b", 3).moves(), in("a", 2)}}, []string{"b"}, false, false},
@@ -313,6 +314,31 @@ func TestQueueInFlight(t *testing.T) {
 		e := s.is
 		e.task, e.folder = flight[i], flight[i].id
 		q.end(flight[i], nil, now)
+		if is := q.state(q.note(&e, r, now)); is != s.want {
+			t.Errorf("step %d: %q, want %q", i, is, s.want)
+		}
+	}
+}
+
+// Folders that meet a firewall while others are answered shut no gate, until
+// there are too many of them in a row.
+func TestQueueAnsweredMeanwhile(t *testing.T) {
+	r := Retry{First: time.Second, Max: time.Minute}
+	q := queue{limit: 9}
+	var flight []task
+	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+		flight = append(flight, q.begin(task{id: id, asks: true}))
+	}
+	for i, s := range []step{
+		{"", took, ""}, {"", firewall, ""}, {"", firewall, ""}, {"", took, ""}, {"", firewall, ""}, {"", oops, ""},
+		{"g", firewall, "account shut by 3 folders in a row met: firewall at try 1."},
+	} {
+		e := s.is
+		if e.task = q.begin(task{id: s.of, asks: true}); s.of == "" {
+			q.inFlight--
+			e.task = flight[i]
+		}
+		q.end(e.task, nil, now)
 		if is := q.state(q.note(&e, r, now)); is != s.want {
 			t.Errorf("step %d: %q, want %q", i, is, s.want)
 		}
