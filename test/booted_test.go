@@ -62,6 +62,7 @@ func newBox(t *testing.T, options ...string) *box {
 	t.Cleanup(func() {
 		if t.Failed() {
 			if b.init != 0 {
+				t.Logf("status:\n%s", b.try("idenfy-batch status; ls -lR /var/spool/idenfy-batch/inbox /var/spool/idenfy-batch/work"))
 				t.Logf("journal:\n%s", b.try("journalctl --no-pager -u idenfy-batch -n 120"))
 			}
 		}
@@ -358,7 +359,7 @@ idenfy-batch:idenfy-batch 640
 		b.run("useradd -m -G idenfy-batch,idenfy-drop both")
 		b.run("! su both -c 'ls /var/spool/idenfy-batch/work' 2>/dev/null")
 		done := "/var/spool/idenfy-batch/done"
-		b.run("su both -c 'find " + done + " -type f -exec cat {} + >/dev/null'")
+		b.run("su both -c 'cd /; find " + done + " -type f -exec cat {} + >/dev/null'")
 		sum := b.run("find " + done + " -type f -exec sha256sum {} + | sort; find " + done + " -printf '%p %i %u %g %m\n' | sort")
 		for _, try := range []string{
 			"echo x >result.json", "rm -f result.json", "mv result.json r", "ln -f /etc/hostname result.json", "touch new", "mkdir new", "chmod g+w .", "chmod o+r FRONT.jpg",

@@ -44,7 +44,7 @@ type Image struct {
 // Report is what an inspection found.
 type Report struct {
 	Meta    *Meta    // nil when there is none
-	Images  []Image  // to send, in order
+	Images  []Image  // to send, in order; those that are there, when the folder is not complete
 	Extra   []string // other files and directories, these with a slash
 	Invalid []Reason // wrong, and no further upload mends it
 	Waits   []Reason // what is not there yet
@@ -86,6 +86,7 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
 	i.rep.Invalid = append(i.rep.Invalid, wrong...)
 	files := i.choose()
+	i.rep.Images = files // what is found out about them is filled in
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && (!proof || !i.rep.Complete()) {
@@ -309,7 +310,6 @@ func (i *inspector) content(images []Image, quick bool) {
 			return
 		}
 	}
-	i.rep.Images = images
 }
 
 func (i *inspector) image(img *Image) {

@@ -342,7 +342,7 @@ func (s *Spool) Mend(name string) error {
 		return err
 	}
 	defer n.close()
-	m := &mender{owner: n.st.Uid, dev: n.st.Dev, shared: int(inbox.Gid), groups: append(groups, os.Getegid())}
+	m := &mender{owner: n.st.Uid, shared: int(inbox.Gid), groups: append(groups, os.Getegid())}
 	if err := m.mend(n, 0); err != nil {
 		return err
 	}
@@ -354,7 +354,6 @@ func (s *Spool) Mend(name string) error {
 
 type mender struct {
 	owner  uint32
-	dev    uint64
 	shared int   // the inbox's group
 	groups []int // the daemon's
 
@@ -392,7 +391,8 @@ func (m *mender) mend(n node, depth int) error {
 			return err
 		}
 		defer e.close()
-		if e.st.Uid != m.owner || uint64(e.st.Dev) != m.dev || !e.dir() && !e.regular() { //nolint:unconvert // Dev is narrower on some architectures
+		// Files of an overlay are on another device than their directories.
+		if e.st.Uid != m.owner || !e.regular() && (!e.dir() || e.st.Dev != n.st.Dev) {
 			return nil
 		}
 		return m.mend(e, depth+1)
