@@ -462,13 +462,15 @@ idenfy-batch:idenfy-batch 640
 		b.until("it is refused", func() bool { return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "colour") })
 		edit("1d")
 		// A port that somebody else has: all stays as it was, and the journal says why.
-		edit("s/listen: 127.0.0.1:9187/listen: 127.0.0.1:443/")
+		b.run("systemd-run --unit=taken /opt/sandbox/usr/bin/idenfy-batch sandbox --listen 127.0.0.1:9999")
+		b.until("the port is taken", func() bool { return b.try("curl -s http://127.0.0.1:9999/sandbox/report") != "" })
+		edit("s/listen: 127.0.0.1:9187/listen: 127.0.0.1:9999/")
 		b.run("! systemctl reload idenfy-batch")
 		b.until("it is refused", func() bool {
-			return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "127.0.0.1:443: bind: address already in use")
+			return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "127.0.0.1:9999: bind: address already in use")
 		})
 		b.run("curl -sf http://127.0.0.1:9187/healthz")
-		edit("s/listen: 127.0.0.1:443/listen: 127.0.0.1:9187/")
+		edit("s/listen: 127.0.0.1:9999/listen: 127.0.0.1:9187/")
 		b.run("idenfy-batch reload | grep 'systemctl restart'")
 		b.run("su auditor -c 'idenfy-batch reload 2>&1' | grep 'only root'")
 		b.drop("reload", 2)
