@@ -225,8 +225,10 @@ func TestLease(t *testing.T) {
 	b := newBench(t)
 	b.start()
 	b.put("leased")
+	at := filepath.Join(b.spool.Path(spool.Inbox), "leased", "note.txt")
+	must(t, os.WriteFile(at, []byte("x"), 0o600))
 	a := b.arrival("leased")
-	f, err := os.OpenFile(filepath.Join(b.spool.Path(spool.Inbox), "leased", "FACE.jpg"), os.O_RDWR, 0)
+	f, err := os.OpenFile(at, os.O_RDWR, 0)
 	must(t, err)
 	defer f.Close()
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {

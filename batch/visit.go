@@ -226,7 +226,7 @@ func (v *visit) diskFault(err error) end {
 // brief is an error as it may stand in a log: with the places' paths, and
 // without a name of a folder or of a file in it.
 func (v *visit) brief(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of its parts is looked at
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range many.Unwrap() {
 			all = append(all, v.brief(e))
@@ -360,10 +360,10 @@ func (v *visit) examine(ctx context.Context) end {
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
 	if err := v.keep(); err != nil {
-		e := v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
-		if drop.Own(err) {
-			return e
+		if drop.Own(err) { // somebody's lease, as a rule
+			return v.giveBack("one of its files can't be opened: " + v.brief(err).Error())
 		}
+		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
 		return v.diskFault(err)
 	}
 	v.life.Result = v.newResult(a)
@@ -445,7 +445,7 @@ func (v *visit) keep() (err error) {
 			continue
 		}
 		file, err := drop.OpenFile(v.dir, e)
-		if err != nil && drop.Own(err) {
+		if errors.Is(err, drop.ErrChanged) || errors.Is(err, fs.ErrPermission) {
 			continue // an image is looked at again; what travels along may be anybody's
 		}
 		if err != nil {
