@@ -101,9 +101,11 @@ func (v *visit) begin(ctx context.Context) end {
 	case len(v.rep.Invalid) > 0:
 		v.wrong(v.rep.Invalid)
 		v.wrong(v.rep.Waits)
+		v.evidence()
 		return v.decide(ctx, sidecar.Invalid)
 	case len(v.rep.Waits) > 0:
 		v.wrong(v.rep.Waits)
+		v.evidence()
 		return v.decide(ctx, sidecar.Incomplete)
 	default:
 		return v.attempt(ctx)

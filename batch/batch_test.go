@@ -800,19 +800,3 @@ func TestTargetMissing(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
-
-// A folder in which the daemon's own temporary name is a directory holds up
-// nobody else.
-func TestOwnNameIsADirectory(t *testing.T) {
-	b := newBench(t)
-	b.start()
-	b.put("bad")
-	must(t, os.MkdirAll(filepath.Join(b.spool.Path(spool.Inbox), "bad", ".idenfy-batch.result.json.tmp", "x"), 0o700))
-	b.in <- b.arrival("bad")
-	b.until("claimed bad")
-	b.send("good")
-	b.want("good accepted done/good")
-	if b.ev.has("shut") || b.api.Token(token("bad")).Requests != 0 {
-		t.Errorf("reports %v", b.ev.list)
-	}
-}

@@ -3,8 +3,11 @@ package batch
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -229,7 +232,7 @@ func (v *visit) diskFault(err error) end {
 // brief is an error as it may stand in a log: with the places' paths, and
 // without a name of a folder or of a file in it.
 func (v *visit) brief(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of its parts is looked at
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range many.Unwrap() {
 			all = append(all, v.brief(e))
@@ -358,7 +361,6 @@ func (v *visit) examine(ctx context.Context) end {
 			return e
 		}
 	}
-	seen := v.list
 	why, err := v.inspect()
 	v.rep.Invalid = append(v.rep.Invalid, v.foreign...)
 	switch {
@@ -371,15 +373,13 @@ func (v *visit) examine(ctx context.Context) end {
 		v.rep.Waits = append(v.rep.Waits, meta.StillChanging(a.Changing))
 	case why != "":
 		return v.giveBack(why)
-	case !v.stays && !drop.SameFiles(seen, v.list):
-		return v.giveBack("it changed before the claim")
 	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
 	switch err := v.keep(); {
 	case err == nil, restless && errors.Is(err, drop.ErrBusy):
-	case drop.Own(err):
-		return v.giveBack("what was uploaded could not be brought to the disk: somebody changes it, or has it open")
+	case drop.Own(err): // somebody's lease, as a rule
+		return v.giveBack("one of its files can't be opened: " + v.brief(err).Error())
 	default:
 		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
 		return v.diskFault(err)
@@ -399,8 +399,10 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		}
 		return v.giveBack(v.brief(err).Error()), true
 	}
-	switch a := v.task.arrival; {
-	case a != nil && a.Changing != "":
+	a := v.task.arrival
+	restless := a != nil && a.Changing != ""
+	switch {
+	case restless:
 	case a != nil && v.list.Content != a.Content:
 		return v.giveBack("it changed before the claim"), true
 	case drop.Busy(v.dir, v.list) != "":
@@ -411,16 +413,20 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	}
 	v.foreign = v.foreignLinks()
 	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
-		// What stands there can't come back, and is listed as any other name.
-		if err = record.MakeRoom(v.dir); err != nil && drop.Own(err) {
-			err = nil // the result meets it again, and is put elsewhere
+		seen := v.list
+		v.list, err = meta.List(v.dir, v.set.Limits)
+		if err == nil && !restless && !drop.SameFiles(seen, v.list) {
+			return v.giveBack("it changed before the claim"), true
 		}
 	}
-	if err != nil {
+	if err == nil { // what stands there can't come back, and is listed as any other name
+		err = record.MakeRoom(v.dir)
+	}
+	if err != nil && !drop.Own(err) {
 		_ = v.giveBack("it could not be made the daemon's own")
 		return v.diskFault(err), true
 	}
-	return end{}, false
+	return end{}, false // the folder's own is met again, by the look at it or by the result
 }
 
 // foreignLinks tells of files that are links to somebody else's: once the seal
@@ -485,7 +491,7 @@ func (v *visit) keepSome(entries []drop.Entry) (err error) {
 			continue
 		}
 		file, err := open(v.dir, e)
-		if err != nil && drop.Own(err) && !errors.Is(err, drop.ErrBusy) {
+		if errors.Is(err, drop.ErrChanged) || errors.Is(err, fs.ErrPermission) {
 			continue // an image is looked at again; what travels along may be anybody's
 		}
 		if err != nil {
@@ -575,6 +581,59 @@ func uploader(uid, gid uint32) sidecar.Uploader {
 	return u
 }
 
+// evidence notes what lies in a folder that ends without having been sent: the
+// hashes of meta.yaml and of its images, as far as they can be read, and are
+// not larger than what could have been sent.
+func (v *visit) evidence() {
+	room := v.set.Limits.Request
+	sum := func(e drop.Entry) string {
+		if room -= e.Size; !e.Regular() || room < 0 {
+			return ""
+		}
+		f, err := drop.OpenFile(v.dir, e)
+		if err != nil {
+			return "" // it is told why, where that matters
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, io.LimitReader(f, e.Size)); err != nil || drop.Unchanged(f, e) != nil {
+			return ""
+		}
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	req := &v.life.Result.Request
+	if e, ok := v.list.Find(meta.Name); ok && req.MetaSHA256 == "" {
+		req.MetaSHA256 = sum(e)
+	}
+	if len(req.Images) > 0 && req.Images[0].SHA256 != "" {
+		return // as they were sent
+	}
+	req.Images = nil
+	for _, img := range v.images() {
+		req.Images = append(req.Images, sidecar.Image{
+			Step: img.Step, File: meta.Show(img.File.Name), Bytes: img.File.Size, SHA256: sum(img.File),
+			Format: string(img.Format), Width: img.Width, Height: img.Height,
+		})
+	}
+}
+
+// images returns the images that are there; without a meta.yaml that names
+// them, by their names.
+func (v *visit) images() []meta.Image {
+	if len(v.rep.Images) > 0 || v.rep.Meta != nil {
+		return v.rep.Images
+	}
+	var list []meta.Image
+	for _, step := range []string{"FRONT", "BACK", "FACE"} {
+		for _, e := range v.list.Entries {
+			if stem, _, dot := strings.Cut(e.Name, "."); dot && strings.EqualFold(stem, step) && e.Regular() {
+				list = append(list, meta.Image{Step: step, File: e})
+			}
+		}
+	}
+	return list
+}
+
 // because adds a reason of the daemon's own.
 func (v *visit) because(code, format string, args ...any) {
 	v.life.Result.Reasons = append(v.life.Result.Reasons, sidecar.Reason{Code: code, Message: fmt.Sprintf(format, args...), Source: sidecar.FromDaemon})
@@ -591,6 +650,10 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 		if m, err := meta.Read(v.dir); err == nil {
 			v.life.Token = m.TokenSHA256()
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
+		}
+		if l, err := meta.List(v.dir, v.set.Limits); err == nil {
+			v.list = l
+			v.evidence()
 		}
 		if err := v.b.journal.Adopt([]journal.Adopted{{Lives: []*journal.Life{v.life}}}); err != nil {
 			return v.diskFault(err)

@@ -45,7 +45,7 @@ type Image struct {
 // Report is what an inspection found.
 type Report struct {
 	Meta    *Meta    // nil when there is none
-	Images  []Image  // to send, in order
+	Images  []Image  // to send, in order; those that are there, when the folder is not complete
 	Extra   []string // other files and directories, these with a slash; at most mostExtra
 	More    int      // how many there are beyond those of Extra
 	Invalid []Reason // wrong, and no further upload mends it
@@ -95,6 +95,7 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
 	i.rep.Invalid = append(i.rep.Invalid, wrong...)
 	files := i.choose()
+	i.rep.Images = files // what is found out about them is filled in
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && (!proof || !i.rep.Complete()) {
@@ -335,7 +336,6 @@ func (i *inspector) content(images []Image, quick bool) {
 			return
 		}
 	}
-	i.rep.Images = images
 }
 
 func (i *inspector) image(img *Image) {

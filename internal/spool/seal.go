@@ -265,8 +265,8 @@ func (w *walk) replace(dir node, name string, n node) (err error) {
 
 // Unseal gives a folder that the daemon has sealed to its uploader again, who
 // may have to mend it: owner and group, directories 0770, files 0660. Without
-// CAP_CHOWN it stays the daemon's, for the inbox's group to work on, if the
-// daemon is in it. A folder that is not the daemon's is left alone.
+// CAP_CHOWN, and of root, it stays the daemon's, for the inbox's group to work
+// on, if the daemon is in it. A folder that is not the daemon's is left alone.
 // A name that is gone is no error.
 func (paths Paths) Unseal(p Place, name string, uid, gid uint32) error {
 	var inbox unix.Stat_t
@@ -312,7 +312,10 @@ func (w *walk) unseal(n node, shared, depth int) error {
 	} else if err := w.may(n.chmod(mode)); err != nil {
 		return err
 	}
-	err := n.chown(w.uid, w.gid)
+	err := error(unix.EPERM)
+	if w.uid != 0 { // root needs no rights on it, but the daemon does
+		err = n.chown(w.uid, w.gid)
+	}
 	if errors.Is(err, unix.EPERM) {
 		err = n.chown(-1, shared)
 	}
@@ -342,7 +345,7 @@ func (s *Spool) Mend(name string) error {
 		return err
 	}
 	defer n.close()
-	m := &mender{owner: n.st.Uid, dev: n.st.Dev, shared: int(inbox.Gid), groups: append(groups, os.Getegid())}
+	m := &mender{owner: n.st.Uid, shared: int(inbox.Gid), groups: append(groups, os.Getegid())}
 	if err := m.mend(n, 0); err != nil {
 		return err
 	}
@@ -354,7 +357,6 @@ func (s *Spool) Mend(name string) error {
 
 type mender struct {
 	owner  uint32
-	dev    uint64
 	shared int   // the inbox's group
 	groups []int // the daemon's
 
@@ -392,7 +394,8 @@ func (m *mender) mend(n node, depth int) error {
 			return err
 		}
 		defer e.close()
-		if e.st.Uid != m.owner || uint64(e.st.Dev) != m.dev || !e.dir() && !e.regular() { //nolint:unconvert // Dev is narrower on some architectures
+		// Files of an overlay are on another device than their directories.
+		if e.st.Uid != m.owner || !e.regular() && (!e.dir() || e.st.Dev != n.st.Dev) {
 			return nil
 		}
 		return m.mend(e, depth+1)
