@@ -69,13 +69,21 @@ type Report struct {
 // files and quiet are the watcher's.
 func (r *Report) Complete() bool { return len(r.Invalid) == 0 && len(r.Waits) == 0 }
 
-// List reads the listing of the folder's tree. What the daemon itself has put
-// into the folder is no entry of it; what only has such a name is.
+// List reads the listing of the folder's tree. Files that are called as those
+// that the daemon itself puts into a folder are its records.
 func List(root *os.Root, lim Limits) (drop.Listing, error) {
-	self := uint32(os.Geteuid())
-	return drop.List(root, lim.Files, func(e drop.Entry) bool {
-		return e.Regular() && sidecar.IsOwn(e.Name) && (e.UID == self || e.UID == 0)
-	})
+	return drop.List(root, lim.Files, func(e drop.Entry) bool { return e.Regular() && sidecar.IsOwn(e.Name) })
+}
+
+// Foreign returns the names of records that are not the daemon's, but somebody
+// else's files.
+func Foreign(l drop.Listing) (names []string) {
+	for _, e := range l.Records {
+		if e.UID != uint32(os.Geteuid()) && e.UID != 0 {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 // Inspect checks the folder as it was listed. With quick set, images are read
@@ -256,6 +264,9 @@ const mostExtra = 256
 
 // extra notes what travels along.
 func (i *inspector) extra(known map[string]bool) {
+	for _, name := range Foreign(i.l) { // at most a hundred
+		i.rep.Extra = append(i.rep.Extra, Show(name))
+	}
 	for _, e := range i.l.Entries {
 		switch {
 		case known[e.Name]:
