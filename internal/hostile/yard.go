@@ -59,7 +59,7 @@ func NewYard(inbox, dir string, group int) (*Yard, error) {
 	if os.Getuid() == 0 {
 		y.uid = uploader
 	}
-	for _, d := range []string{y.outside, y.kept} {
+	for _, d := range []string{dir, y.outside, y.kept} {
 		// Open to all: who follows a link there is to succeed, and be seen.
 		if err := errors.Join(os.MkdirAll(d, 0o700), os.Chmod(d, 0o777)); err != nil {
 			return nil, err
