@@ -328,7 +328,7 @@ func trees() []Case {
 		{Name: "tree-200-deep", Ends: perhaps, make: good(file(deep+"p1.tif", photo))},
 		{Name: "tree-20000", Ends: perhaps, make: good(many(20_000, "originals"))},
 		{Name: "tree-65", Ends: perhaps, make: good(many(65, "originals"))},
-		{Name: "folder-20000", Ends: invalid, make: good(many(20_000, ""))},
+		{Name: "folder-2000", Ends: invalid, make: good(many(2000, ""))},
 		{Name: "tree-of-empty", Ends: perhaps, make: good(func(f *Folder) error {
 			for i := range 500 {
 				if err := os.MkdirAll(f.path("originals", strconv.Itoa(i)), 0o770); err != nil {
