@@ -180,7 +180,7 @@ func (s *siege) end() {
 	s.late("late")
 	s.unsent()
 	s.yard.Stop()
-	s.until("no file of the spool is open", func() bool { return s.keptOpen() <= s.kept+most*s.api.Report().InFlight })
+	s.until("no file of the spool is open", func() bool { return s.keptOpen() <= s.kept+most*len(s.names(spool.Work)) })
 	s.verdicts()
 	must(t, s.stop())
 	s.start() // among what they left in work
@@ -190,7 +190,8 @@ func (s *siege) end() {
 	s.harmless()
 }
 
-// most is how many files the daemon may have open for a folder in flight.
+// most is how many files the daemon may have open for a folder in work, which
+// may be in flight.
 const most = 8
 
 // photographs are the files of a good folder.
