@@ -388,6 +388,11 @@ func (s *siege) examine() {
 func (s *siege) judge(f *hostile.Folder, at standing) string {
 	var end string
 	says := at.explains
+	if at.place == "" { // the daemon may have put a copy in its place
+		if p := s.place(f.Case.Name); p.Final() {
+			at = standing{place: p, name: f.Case.Name}
+		}
+	}
 	switch {
 	case at.place == "":
 		end = "gone"
