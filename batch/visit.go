@@ -39,7 +39,9 @@ type visit struct {
 	list drop.Listing
 	rep  meta.Report
 
-	foreign []meta.Reason // of files that were somebody else's before the seal
+	// What the seal makes the daemon's own, and was not.
+	foreign []meta.Reason // of links to somebody else's files
+	planted []string      // files with names of records
 
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
@@ -411,7 +413,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
-	v.foreign = v.foreignLinks()
+	v.foreign, v.planted = v.foreignLinks(), meta.Foreign(v.list)
 	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
 		seen := v.list
 		v.list, err = meta.List(v.dir, v.set.Limits)
@@ -528,7 +530,7 @@ func (v *visit) leased() bool {
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 	res := &sidecar.Result{
 		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending,
-		ExtraFiles: v.rep.Extra, MoreFiles: v.rep.More,
+		ExtraFiles: slices.Concat(v.planted, v.rep.Extra), MoreFiles: v.rep.More,
 		Uploader: v.life.Result.Uploader,
 		Daemon:   v.set.Daemon,
 		Times:    sidecar.Times{Claimed: sidecar.Now()},
