@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,8 @@ type visit struct {
 	life *journal.Life
 	list drop.Listing
 	rep  meta.Report
+
+	foreign []string // files with links that were not the uploader's, before the seal
 
 	stays bool // Submit: there is no spool
 }
@@ -355,6 +358,7 @@ func (v *visit) examine(ctx context.Context) end {
 	case why != "":
 		return v.giveBack(why)
 	}
+	v.strangers()
 	a := v.task.arrival
 	if a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0 {
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
@@ -387,6 +391,11 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	case drop.Busy(v.dir, v.list) != "":
 		return v.giveBack("somebody has one of its files open for writing"), true
 	}
+	for _, e := range v.list.Entries {
+		if e.Regular() && e.Links > 1 && e.UID != v.list.Dir.UID {
+			v.foreign = append(v.foreign, e.Name)
+		}
+	}
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
@@ -405,6 +414,19 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		return v.diskFault(err), true
 	}
 	return end{}, false // the folder's own is met again, by the look at it or by the result
+}
+
+// strangers makes a folder invalid of which an image was a link to somebody
+// else's file: once it is sealed, the owners don't tell that any more.
+func (v *visit) strangers() {
+	for _, img := range v.rep.Images {
+		if slices.Contains(v.foreign, img.File.Name) {
+			v.rep.Invalid = append(v.rep.Invalid, meta.Reason{
+				Code: "foreign_hard_link", Field: img.File.Name,
+				Message: meta.Show(img.File.Name) + " is a hard link to a file of another owner; copy the file instead",
+			})
+		}
+	}
 }
 
 // owner has the journal know whose folder it is, where the claim's look at it
