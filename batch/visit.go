@@ -364,7 +364,11 @@ func (v *visit) examine(ctx context.Context) end {
 		}
 	}
 	why, err := v.inspect()
-	v.rep.Invalid = append(v.rep.Invalid, v.foreign...)
+	for _, r := range v.foreign {
+		if !slices.Contains(v.rep.Invalid, r) {
+			v.rep.Invalid = append(v.rep.Invalid, r)
+		}
+	}
 	switch {
 	case err != nil && !drop.Own(err):
 		_ = v.giveBack("it could not be read") // where that failed too, it is still in work
@@ -431,8 +435,8 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	return end{}, false // the folder's own is met again, by the look at it or by the result
 }
 
-// foreignLinks tells of files that are links to somebody else's: once the seal
-// has made copies of them, nothing does.
+// foreignLinks tells of files that are links to somebody else's: once the
+// folder is the daemon's own, the owners may not.
 func (v *visit) foreignLinks() []meta.Reason {
 	foreign := func(e drop.Entry) bool { return e.Regular() && e.Links > 1 && e.UID != v.list.Dir.UID }
 	if !slices.ContainsFunc(v.list.Entries, foreign) {

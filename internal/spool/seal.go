@@ -123,8 +123,9 @@ func (n node) each(f func(name string) error) error {
 // walk is one walk over the tree of a folder.
 type walk struct {
 	uid, gid int
-	room     int64 // bytes that may be copied
-	partly   bool  // something could not be done for lack of rights
+	owner    uint32 // whose the folder was
+	room     int64  // bytes that may be copied
+	partly   bool   // something could not be done for lack of rights
 }
 
 // may takes note of an error of the folder's own, and lets the walk go on.
@@ -140,8 +141,9 @@ func (w *walk) may(err error) error {
 // final places' group's, directories 0750, files 0440. From then on nobody
 // else can make, remove or alter anything in it; whoever has a file open for
 // writing from before is found by a lease (drop.Busy). A file with another link
-// to it is replaced by a copy, for at most copies bytes in all: the other link
-// would change it, and may be to somebody else's file.
+// to it is replaced by a copy, for at most copies bytes in all, since the other
+// link would change it. One that is not of the folder's owner is left as it is:
+// it is no file of this folder.
 //
 // It goes from the folder down, and closes each directory before it reads it,
 // by descriptors only; links and special files are left as they are. Again is
@@ -157,6 +159,7 @@ func (s *Spool) Seal(workName string, copies int64, again bool) (whole bool, err
 		return false, w.may(err)
 	}
 	defer n.close()
+	w.owner = n.st.Uid
 	if again && int(n.st.Uid) == w.uid && int(n.st.Gid) == w.gid && n.mode() == sealedDir {
 		return true, nil
 	}
@@ -192,6 +195,10 @@ func (w *walk) seal(n node, depth int) error {
 		case e.dir() && e.st.Dev == n.st.Dev:
 			return w.seal(e, depth+1)
 		case !e.regular():
+			return nil
+		}
+		if e.st.Nlink > 1 && e.st.Uid != w.owner {
+			w.partly = true
 			return nil
 		}
 		if e.st.Nlink == 1 {

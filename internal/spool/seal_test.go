@@ -158,6 +158,31 @@ func TestSealBreaksLinks(t *testing.T) {
 	}
 }
 
+// A link to a file of somebody else is not a file of this folder: it is neither
+// taken nor copied.
+func TestSealLeavesForeignLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("without root everything is this user's, and is copied")
+		return
+	}
+	s := open(t)
+	work, dir := claim(t, s, "a")
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	must(t, os.WriteFile(theirs, []byte("x"), 0o600))
+	must(t, os.Chown(theirs, other+1, other+1))
+	must(t, os.Link(theirs, filepath.Join(dir, "link")))
+	before := tree(t, theirs)
+	_, err := s.Seal(work, 1000, false)
+	must(t, err)
+	a, err := os.Stat(theirs)
+	must(t, err)
+	b, err := os.Stat(filepath.Join(dir, "link"))
+	must(t, err)
+	if tree(t, theirs) != before || !os.SameFile(a, b) {
+		t.Errorf("it is %s, was %s", tree(t, theirs), before)
+	}
+}
+
 // A tree that is too deep to walk is closed where the walk ends.
 func TestSealDeep(t *testing.T) {
 	s := open(t)
