@@ -134,7 +134,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	var group errgroup.Group
 	ends := make(chan end)
 	start := func(t task) {
-		t = b.queue.begin(t)
+		t = b.queue.begin(t, time.Now())
 		group.Go(func() error { // their number is the queue's to bound
 			ends <- b.visit(hard, t)
 			return nil // a folder's failure is data
@@ -148,6 +148,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	for ctx.Err() == nil {
 		set := b.settings.Load()
 		b.queue.limit, b.queue.most = set.Concurrency, set.Rejections
+		b.queue.patience = 2 * set.API.Timeout() // one that gets no answer, or half of one, has ended by then
 		b.emit(events.Progress{InFlight: b.queue.inFlight, Parked: len(b.queue.waiting)})
 		if b.queue.prefersNew(time.Now()) {
 			intake = b.offer(intake, start)
@@ -284,7 +285,9 @@ func (b *Batch) hasten() {
 	for _, o := range events.Owners() {
 		if g := b.queue.gateOf(o); g.shut() {
 			g.hasten(time.Now())
-			b.tell(o)
+			if !g.suspected {
+				b.tell(o)
+			}
 		}
 	}
 }

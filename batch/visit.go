@@ -286,7 +286,7 @@ func (v *visit) come(due time.Time) *task {
 	t := &task{id: v.task.id, work: v.task.work, due: due, unsaved: v.task.unsaved, asks: true}
 	if v.life != nil && v.life.Result != nil {
 		last := v.life.Result.LastAttempt()
-		t.doubted = last != nil && doubtful(last)
+		t.doubted, t.failed = last != nil && doubtful(last), last != nil && charged(last)
 	}
 	return t
 }

@@ -332,7 +332,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			config := fmt.Sprintf("root: %s/spool\napi: {base_url: '%s', timeout: 2s}\ncompleteness: {settle: 100ms, rescan: 200ms}\nretry: {first: 50ms, max: 100ms}\n", env.WorkDir, url)
-			if err := os.WriteFile(filepath.Join(env.WorkDir, "down.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {base_url: 'http://127.0.0.1:1'}\ncompleteness: {settle: 100ms, rescan: 200ms}\n", env.WorkDir)), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "down.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {base_url: 'http://127.0.0.1:1'}\ncompleteness: {settle: 100ms, rescan: 200ms}\nretry: {first: 10ms, max: 10ms}\n", env.WorkDir)), 0o600); err != nil {
 				return err
 			}
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "keyfile.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {key_file: %s/key}\n", env.WorkDir, env.WorkDir)), 0o600); err != nil {
