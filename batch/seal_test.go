@@ -181,7 +181,7 @@ func TestUploaderIsKept(t *testing.T) {
 	must(t, j.Close())
 	work, err := b.spool.Claim("b", id)
 	must(t, err)
-	_, err = b.spool.Seal(work, 1000, false)
+	_, err = b.spool.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
 	must(t, err)
 	b.start()
 	b.until("released b")

@@ -143,7 +143,7 @@ func (v *visit) enter(ctx context.Context) end {
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
 		// version that did not do it.
-		if _, err := v.b.spool.Seal(v.task.work, v.set.Limits.Request, true); err != nil {
+		if _, err := v.b.spool.Seal(v.task.work, v.copies(), true); err != nil {
 			return v.diskFault(err)
 		}
 	}
@@ -419,7 +419,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		return v.diskFault(err), true
 	}
 	v.foreign, v.planted = v.foreignLinks(), meta.Foreign(v.list)
-	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
+	if _, err = v.b.spool.Seal(v.task.work, v.copies(), false); err == nil {
 		seen := v.list
 		v.list, err = meta.List(v.dir, v.set.Limits)
 		if err == nil && !restless && !drop.SameFiles(seen, v.list) {
@@ -434,6 +434,11 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		return v.diskFault(err), true
 	}
 	return end{}, false // the folder's own is met again, by the look at it or by the result
+}
+
+// copies are as many as the files of a folder that may be sent.
+func (v *visit) copies() spool.Copies {
+	return spool.Copies{Bytes: v.set.Limits.Request, Files: v.set.Limits.Files}
 }
 
 // foreignLinks tells of files that are links to somebody else's: once the
