@@ -656,6 +656,9 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 	default:
 		e.judged = !rep.Passing
 		w.wait(e, now, rep.Waits)
+		if rep.Passing {
+			w.soon(e, now)
+		}
 		if w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter {
 			w.expire(e, now, drop.Busy(root, l))
 		}
@@ -713,8 +716,7 @@ func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Time) b
 		return false
 	}
 	w.wait(e, now, []meta.Reason{{Code: "open_for_writing", Field: name, Message: meta.Show(name) + " is open for writing"}})
-	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
-	w.schedule(e, now.Add(e.gap))
+	w.soon(e, now)
 	if w.overdue(e, now) {
 		w.expire(e, now, name)
 	}
@@ -726,6 +728,13 @@ func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Time) b
 func odd(name string, l drop.Listing, rep *meta.Report) bool {
 	return len(rep.Invalid) > 0 || len(rep.Extra) > 0 || len(l.Records) > 0 || l.More || drop.CleanName(name) != "" ||
 		slices.ContainsFunc(l.Entries, func(e drop.Entry) bool { return !e.Regular() || e.Links > 1 })
+}
+
+// soon has e looked at again for what passes without any event, ever more seldom.
+// Rescans may be far apart, where they cost much.
+func (w *watcher) soon(e *entry, now time.Time) {
+	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
+	w.schedule(e, now.Add(e.gap))
 }
 
 func (w *watcher) finish(e *entry, now time.Time, odd bool) {
