@@ -85,6 +85,10 @@ func (n *notes) take(e events.Event) {
 		n.add("claimed %s", e.Folder)
 	case events.ClaimFailed:
 		n.add("claim failed %s", e.Folder)
+	case events.FolderStuck:
+		n.add("stuck %s in %s: %s; %s", e.Folder, e.Place, e.Reason, e.Mend)
+	case events.FolderFreed:
+		n.add("freed %s in %s", e.Folder, e.Place)
 	case events.Released:
 		n.add("released %s: %s", e.Folder, e.Why)
 	case events.Vanished:

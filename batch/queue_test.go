@@ -605,17 +605,17 @@ func TestUnreadableNow(t *testing.T) {
 	unread, missing := meta.Reason{Code: "unreadable", Message: "FACE.jpg"}, meta.Reason{Code: "missing_file"}
 	for _, c := range []struct {
 		rep  meta.Report
-		want string
+		want bool
 	}{
-		{meta.Report{}, ""},
-		{meta.Report{Waits: []meta.Reason{unread}}, "FACE.jpg"},
-		{meta.Report{Waits: []meta.Reason{unread, unread}}, "FACE.jpg"},
-		{meta.Report{Waits: []meta.Reason{unread, missing}}, ""},
-		{meta.Report{Waits: []meta.Reason{missing}}, ""},
-		{meta.Report{Waits: []meta.Reason{unread}, Invalid: []meta.Reason{{Code: "bad_value"}}}, ""},
+		{meta.Report{}, false},
+		{meta.Report{Waits: []meta.Reason{unread}}, true},
+		{meta.Report{Waits: []meta.Reason{unread, unread}}, true},
+		{meta.Report{Waits: []meta.Reason{unread, missing}}, false},
+		{meta.Report{Waits: []meta.Reason{missing}}, false},
+		{meta.Report{Waits: []meta.Reason{unread}, Invalid: []meta.Reason{{Code: "bad_value"}}}, false},
 	} {
 		if got := unreadableNow(&c.rep); got != c.want {
-			t.Errorf("%+v: %q", c.rep, got)
+			t.Errorf("%+v: %v", c.rep, got)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -180,7 +181,7 @@ func TestUploaderIsKept(t *testing.T) {
 	must(t, j.Close())
 	work, err := b.spool.Claim("b", id)
 	must(t, err)
-	_, err = b.spool.Seal(work, 1000, false)
+	_, err = b.spool.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
 	must(t, err)
 	b.start()
 	b.until("released b")
@@ -240,5 +241,30 @@ func TestLease(t *testing.T) {
 	b.want("good accepted done/good")
 	if b.ev.has("paused") {
 		t.Errorf("reports %v", b.ev.list)
+	}
+}
+
+// A folder in work that can't go on by its own fault is told of, with what a
+// person can do.
+func TestStuckInWork(t *testing.T) {
+	b := newBench(t)
+	b.cfg.DiskRetry = 10 * time.Millisecond
+	b.start()
+	b.put("leased")
+	at := filepath.Join(b.spool.Path(spool.Inbox), "leased", "result.json")
+	must(t, os.WriteFile(at, nil, 0o600))
+	a := b.arrival("leased")
+	f, err := os.OpenFile(at, os.O_RDWR, 0)
+	must(t, err)
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	b.in <- a
+	b.until("stuck leased in work: ")
+	must(t, f.Close())
+	b.until("released leased: ")
+	b.until("freed leased in work")
+	if n := b.ev.count("stuck"); n != 1 {
+		t.Errorf("told %d times: %v", n, b.ev.list)
 	}
 }

@@ -91,7 +91,6 @@ func (v *visit) claim() (end, bool) {
 	} else if err == nil {
 		err = noteErr
 	}
-	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 	if work != "" { // it lies there, and may not survive a power cut
 		return v.diskFault(err), true
 	}
@@ -100,8 +99,9 @@ func (v *visit) claim() (end, bool) {
 		return end{}, true
 	}
 	if forgot == nil && drop.Own(err) && v.b.spool.Takes(spool.Inbox) == nil {
-		return end{}, true
+		return end{stuck: v.at(spool.Inbox, fmt.Sprintf("it can't be taken: %v", v.brief(err)), err)}, true
 	}
+	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 	return v.diskFault(err), true
 }
 
@@ -143,7 +143,7 @@ func (v *visit) enter(ctx context.Context) end {
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
 		// version that did not do it.
-		if _, err := v.b.spool.Seal(v.task.work, v.set.Limits.Request, true); err != nil {
+		if _, err := v.b.spool.Seal(v.task.work, v.copies(), true); err != nil {
 			return v.diskFault(err)
 		}
 	}
@@ -213,7 +213,7 @@ func (v *visit) notReadable(err error) end {
 	if s := v.state(); s == stray || s == arrived || s == claimed {
 		return v.giveBack("it is not a folder that the daemon may read")
 	}
-	return v.later(fmt.Sprintf("it can't be opened: %v", v.brief(err)))
+	return v.later(fmt.Sprintf("it can't be opened: %v", v.brief(err)), err)
 }
 
 // diskRetry is how long a folder waits that met a fault of the disk. Should the
@@ -267,7 +267,7 @@ func (v *visit) where(path string) string {
 // that folder alone.
 func (v *visit) failed(err error) end {
 	if drop.Own(err) {
-		return v.later(fmt.Sprintf("it can't be worked on: %v", v.brief(err)))
+		return v.later(fmt.Sprintf("it can't be worked on: %v", v.brief(err)), err)
 	}
 	return v.diskFault(err)
 }
@@ -276,7 +276,7 @@ func (v *visit) failed(err error) end {
 // that is the folder's own fault is asked of the place.
 func (v *visit) stuck(to spool.Place, err error) end {
 	if drop.Own(err) && v.b.spool.Takes(to) == nil {
-		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)))
+		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)), err)
 	}
 	return v.diskFault(err)
 }
@@ -291,9 +291,10 @@ func (v *visit) come(due time.Time) *task {
 	return t
 }
 
-// later ends a visit of a folder that can't be read now, by its own fault.
-func (v *visit) later(why string) end {
+// later ends a visit of a folder that can't go on now, by its own fault.
+func (v *visit) later(why string, err error) end {
 	e := end{again: v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry))), fault: fault{owner: folder, reason: why}}
+	e.stuck = v.at(spool.Work, why, err)
 	e.again.asks = false
 	return e
 }
@@ -418,7 +419,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		return v.diskFault(err), true
 	}
 	v.foreign, v.planted = v.foreignLinks(), meta.Foreign(v.list)
-	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
+	if _, err = v.b.spool.Seal(v.task.work, v.copies(), false); err == nil {
 		seen := v.list
 		v.list, err = meta.List(v.dir, v.set.Limits)
 		if err == nil && !restless && !drop.SameFiles(seen, v.list) {
@@ -433,6 +434,11 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		return v.diskFault(err), true
 	}
 	return end{}, false // the folder's own is met again, by the look at it or by the result
+}
+
+// copies are as many as the files of a folder that may be sent.
+func (v *visit) copies() spool.Copies {
+	return spool.Copies{Bytes: v.set.Limits.Request, Files: v.set.Limits.Files}
 }
 
 // foreignLinks tells of files that are links to somebody else's: once the

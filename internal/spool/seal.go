@@ -124,7 +124,7 @@ func (n node) each(f func(name string) error) error {
 type walk struct {
 	uid, gid int
 	owner    uint32 // whose the folder was
-	room     int64  // bytes that may be copied
+	room     Copies // that may still be made
 	partly   bool   // something could not be done for lack of rights
 }
 
@@ -137,12 +137,19 @@ func (w *walk) may(err error) error {
 	return err
 }
 
+// Copies bounds the copies that a seal makes: each has to be brought to the
+// disk, and a folder may have any number of names of one file.
+type Copies struct {
+	Bytes int64 // in all
+	Files int
+}
+
 // Seal makes the tree of a folder in work the daemon's: its user's and the
 // final places' group's, directories 0750, files 0440. From then on nobody
 // else can make, remove or alter anything in it; whoever has a file open for
 // writing from before is found by a lease (drop.Busy). A file with another link
-// to it is replaced by a copy, for at most copies bytes in all, since the other
-// link would change it. One that is not of the folder's owner is left as it is:
+// to it is replaced by a copy, for at most as many as copies allows, since the
+// other link would change it. One that is not of the folder's owner is left as it is:
 // it is no file of this folder.
 //
 // It goes from the folder down, and closes each directory before it reads it,
@@ -152,7 +159,7 @@ func (w *walk) may(err error) error {
 //
 // It takes CAP_CHOWN and CAP_FOWNER. Without them it does what it can, and
 // whole is false. An error is the machine's.
-func (s *Spool) Seal(workName string, copies int64, again bool) (whole bool, err error) {
+func (s *Spool) Seal(workName string, copies Copies, again bool) (whole bool, err error) {
 	w := &walk{uid: os.Geteuid(), gid: s.group, room: copies}
 	n, err := s.paths.folder(Work, workName)
 	if err != nil {
@@ -232,7 +239,9 @@ const copyName = ".idenfy-batch.copy.tmp"
 
 // replace puts a copy in the place of a file that has other names.
 func (w *walk) replace(dir node, name string, n node) (err error) {
-	if w.room -= n.st.Size; w.room < 0 {
+	w.room.Bytes -= n.st.Size
+	w.room.Files--
+	if w.room.Bytes < 0 || w.room.Files < 0 {
 		w.partly = true
 		return nil
 	}
