@@ -43,10 +43,10 @@ func (v *visit) again(ctx context.Context) end {
 		return v.failed(err)
 	}
 	if why != "" && v.leased() {
-		return v.later("it can't be read for now: " + drop.ErrBusy.Error())
+		return v.later("it can't be read for now: "+drop.ErrBusy.Error(), drop.ErrBusy)
 	}
-	if passing := unreadableNow(&v.rep); why == "" && passing != "" {
-		return v.later(passing)
+	if why == "" && unreadableNow(&v.rep) {
+		return v.later("a file in it can't be read for now", nil)
 	}
 	switch {
 	case why != "":
@@ -65,13 +65,11 @@ func (v *visit) again(ctx context.Context) end {
 	return v.attempt(ctx)
 }
 
-// unreadableNow returns why a file can't be read, when nothing else is wrong:
+// unreadableNow reports whether a file can't be read, and nothing else is wrong:
 // that may pass.
-func unreadableNow(rep *meta.Report) string {
-	if len(rep.Invalid) > 0 || len(rep.Waits) == 0 || slices.ContainsFunc(rep.Waits, func(r meta.Reason) bool { return r.Code != "unreadable" }) {
-		return ""
-	}
-	return rep.Waits[0].Message
+func unreadableNow(rep *meta.Report) bool {
+	return len(rep.Invalid) == 0 && len(rep.Waits) > 0 &&
+		!slices.ContainsFunc(rep.Waits, func(r meta.Reason) bool { return r.Code != "unreadable" })
 }
 
 // changed ends a folder that was changed while it was in work: what was, or
@@ -101,9 +99,11 @@ func (v *visit) begin(ctx context.Context) end {
 	case len(v.rep.Invalid) > 0:
 		v.wrong(v.rep.Invalid)
 		v.wrong(v.rep.Waits)
+		v.evidence()
 		return v.decide(ctx, sidecar.Invalid)
 	case len(v.rep.Waits) > 0:
 		v.wrong(v.rep.Waits)
+		v.evidence()
 		return v.decide(ctx, sidecar.Incomplete)
 	default:
 		return v.attempt(ctx)
@@ -132,7 +132,7 @@ func (v *visit) attempt(ctx context.Context) end {
 		return v.changed(ctx, err.Error())
 	}
 	if errors.Is(err, drop.ErrBusy) {
-		return v.later("it can't be read for now: " + drop.ErrBusy.Error())
+		return v.later("it can't be read for now: "+drop.ErrBusy.Error(), drop.ErrBusy)
 	}
 	if err != nil {
 		return v.failed(err)

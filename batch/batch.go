@@ -54,12 +54,14 @@ type Batch struct {
 	soft context.Context // of Run; nothing begins after its end
 
 	// Below: of the goroutine in Run only.
-	queue queue
+	queue      queue
+	stuck      map[stuckKey]events.FolderStuck
+	soughtGone time.Time // of these, when those that are gone were looked for
 }
 
 // New returns a batch that works on the spool with the journal.
 func New(set Settings, s *spool.Spool, j *journal.Journal, emit events.Sink) *Batch {
-	b := &Batch{changed: make(chan struct{}, 1), spare: make(chan string, spares), spool: s, journal: j, emit: emit}
+	b := &Batch{changed: make(chan struct{}, 1), spare: make(chan string, spares), stuck: map[stuckKey]events.FolderStuck{}, spool: s, journal: j, emit: emit}
 	b.settings.Store(&set)
 	return b
 }
@@ -85,9 +87,10 @@ type Left struct {
 type end struct {
 	task   task
 	folder string
-	again  *task // how it goes on, when the folder is still in work
-	wrote  bool  // the disk took what there was to write
-	fault  fault // what kept it from its end
+	again  *task              // how it goes on, when the folder is still in work
+	wrote  bool               // the disk took what there was to write
+	fault  fault              // what kept it from its end
+	stuck  events.FolderStuck // without a place: it isn't
 
 	answer  answer // what the service said, whatever became of the record
 	refusal string // of a rejection: what makes it the same as others
@@ -134,7 +137,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	var group errgroup.Group
 	ends := make(chan end)
 	start := func(t task) {
-		t = b.queue.begin(t)
+		t = b.queue.begin(t, time.Now())
 		group.Go(func() error { // their number is the queue's to bound
 			ends <- b.visit(hard, t)
 			return nil // a folder's failure is data
@@ -148,7 +151,9 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	for ctx.Err() == nil {
 		set := b.settings.Load()
 		b.queue.limit, b.queue.most = set.Concurrency, set.Rejections
+		b.queue.patience = 2 * set.API.Timeout() // one that gets no answer, or half of one, has ended by then
 		b.emit(events.Progress{InFlight: b.queue.inFlight, Parked: len(b.queue.waiting)})
+		b.freeGone(time.Now())
 		if b.queue.prefersNew(time.Now()) {
 			intake = b.offer(intake, start)
 		}
@@ -284,7 +289,9 @@ func (b *Batch) hasten() {
 	for _, o := range events.Owners() {
 		if g := b.queue.gateOf(o); g.shut() {
 			g.hasten(time.Now())
-			b.tell(o)
+			if !g.suspected {
+				b.tell(o)
+			}
 		}
 	}
 }
@@ -293,6 +300,7 @@ func (b *Batch) hasten() {
 func (b *Batch) ended(e end) {
 	now := time.Now()
 	b.queue.end(e.task, e.again, now)
+	b.noteStuck(&e, now)
 	for _, o := range b.queue.note(&e, b.settings.Load().Retry, now) {
 		b.tell(o)
 	}

@@ -85,6 +85,10 @@ func (n *notes) take(e events.Event) {
 		n.add("claimed %s", e.Folder)
 	case events.ClaimFailed:
 		n.add("claim failed %s", e.Folder)
+	case events.FolderStuck:
+		n.add("stuck %s in %s: %s; %s", e.Folder, e.Place, e.Reason, e.Mend)
+	case events.FolderFreed:
+		n.add("freed %s in %s", e.Folder, e.Place)
 	case events.Released:
 		n.add("released %s: %s", e.Folder, e.Why)
 	case events.Vanished:
@@ -801,21 +805,5 @@ func TestTargetMissing(t *testing.T) {
 	b.want("case accepted done/case")
 	if n := b.api.Token(token("case")).Requests; n != 1 {
 		t.Errorf("%d requests", n)
-	}
-}
-
-// A folder in which the daemon's own temporary name is a directory holds up
-// nobody else.
-func TestOwnNameIsADirectory(t *testing.T) {
-	b := newBench(t)
-	b.start()
-	b.put("bad")
-	must(t, os.MkdirAll(filepath.Join(b.spool.Path(spool.Inbox), "bad", ".idenfy-batch.result.json.tmp", "x"), 0o700))
-	b.in <- b.arrival("bad")
-	b.until("claimed bad")
-	b.send("good")
-	b.want("good accepted done/good")
-	if b.ev.has("shut") || b.api.Token(token("bad")).Requests != 0 {
-		t.Errorf("reports %v", b.ev.list)
 	}
 }

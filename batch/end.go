@@ -153,7 +153,7 @@ func (v *visit) wrap(why error) (e end, over bool) {
 	}
 	err := v.b.spool.Wrap(v.task.work, v.name, func(dir *os.Root) error { return record.Write(dir, v.life) })
 	if err != nil {
-		return v.stuck(spool.Place(place(v.life.Result.Outcome)), err), true
+		return v.stuck(place(v.life.Result.Outcome), err), true
 	}
 	return end{}, false
 }

@@ -41,15 +41,40 @@ type gate struct {
 	quiet   time.Time     // the end of that
 	tries   int           // probes that failed
 	probing bool
-	refusal string // that everybody meets; only another answer opens it then
+	prober  string    // the task that does, or did last
+	probed  time.Time // when that began
+	refusal string    // that everybody meets; only another answer opens it then
+
+	// suspected tells that it may have been the folder's own fault: nobody is
+	// told before how others fare shows that it wasn't.
+	suspected bool
 }
 
 func (g *gate) shut() bool { return g.reason != "" }
 
-// passes reports whether a task may begin: through an open gate, or as the one
+// next is when the next task may probe. One that takes longer than patience
+// doesn't keep others from it: it may be the only one that gets no answer.
+func (g *gate) next(patience time.Duration) time.Time {
+	if g.probing {
+		return latest(g.until, g.probed.Add(patience))
+	}
+	return g.until
+}
+
+// passes reports whether a task may begin: through an open gate, or as one
 // that probes a shut one.
-func (g *gate) passes(now time.Time) bool {
-	return !g.shut() || !g.probing && !now.Before(g.until)
+func (g *gate) passes(patience time.Duration, now time.Time) bool {
+	return !g.shut() || !now.Before(g.next(patience))
+}
+
+// begin notes that a task probes.
+func (g *gate) begin(id string, now time.Time) {
+	g.probing, g.prober, g.probed = true, id, now
+}
+
+// end notes that a task doesn't probe any more.
+func (g *gate) end(id string) {
+	g.probing = g.probing && g.prober != id
 }
 
 // fail shuts the gate, or keeps it shut, for a time that grows with the tries,
@@ -59,6 +84,7 @@ func (g *gate) fail(f fault, r Retry, now time.Time) {
 		g.since = now
 	}
 	g.tries++
+	g.suspected = false
 	g.reason, g.mend = f.reason, f.mend
 	g.until = now.Add(time.Duration(rand.Int64N(int64(r.ceiling(g.tries)) + 1)))
 	g.asked, g.quiet = f.asked, now.Add(f.asked)

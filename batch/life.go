@@ -136,7 +136,7 @@ func endingOf(err *idenfy.Error) ending {
 		}
 		return rejected
 	case idenfy.ServiceFault:
-		if idenfy.Doubtful(err.Status, err.Identifier) {
+		if idenfy.Doubtful(err.Status, err.Identifier, err.RetryAfter > 0) {
 			return doubtfulFault
 		}
 		return serviceFault

@@ -30,6 +30,9 @@ var disks sync.Map
 
 var useDisks = sync.OnceFunc(func() {
 	durable.Inject(func(op durable.Op, path string, do func() error) error {
+		if err := refused(op, path); err != nil {
+			return err
+		}
 		var p *plan
 		disks.Range(func(root, v any) bool {
 			if strings.HasPrefix(path, root.(string)) {
@@ -43,6 +46,23 @@ var useDisks = sync.OnceFunc(func() {
 		return p.step(op, path, do)
 	})
 })
+
+// refusals holds, by a part of the path, what the renaming of a file that was
+// written fails with.
+var refusals sync.Map
+
+func refused(op durable.Op, path string) (err error) {
+	if op != durable.OpRename {
+		return nil
+	}
+	refusals.Range(func(part, v any) bool {
+		if strings.Contains(path, part.(string)) {
+			err = &os.PathError{Op: "step", Path: path, Err: v.(error)}
+		}
+		return err == nil
+	})
+	return err
+}
 
 // plan says which step of the disk fails, and how.
 type plan struct {

@@ -22,11 +22,13 @@ type task struct {
 	disk     bool          // it met a fault of the disk
 	asks     bool          // it is to ask the service; others only move and record
 	doubted  bool          // its last attempt met what may be its own fault, or the account's
+	failed   bool          // its last attempt failed, by its own fault or the service's
 	heard    int           // answers of the service until then
 
 	// Set when it begins.
 	may           bool // it may ask the service
 	own           bool // others were answered since it was doubted: it meets its own fault
+	began         int  // answers of the service until then
 	probesAccount bool // it tells whether that gate may open
 	probesDisk    bool
 
@@ -37,12 +39,16 @@ type task struct {
 // queue says what comes next, and which gate is shut. It knows no files and no
 // clock: times come from outside, and so does what became of a task.
 type queue struct {
-	limit    int // tasks in flight
-	most     int // folders that are rejected with the same words, until that is the account's; 0: any number
+	limit    int           // tasks in flight
+	most     int           // folders that are rejected with the same words, until that is the account's; 0: any number
+	patience time.Duration // within which those in flight are answered, but for what is slow to send
 	account  gate
 	disk     gate
 	waiting  []task // in work
 	inFlight int
+	doubting int                 // of these, doubted ones
+	failing  int                 // of these, failed ones
+	retried  bool                // the last that began was one of those
 	missed   map[string][]string // for each in flight, which ended meanwhile
 
 	heard   int      // answers that were the service's own
@@ -69,7 +75,9 @@ func (q *queue) paused() string {
 }
 
 // barred reports whether a gate is shut, and not to be probed now.
-func (q *queue) barred(now time.Time) bool { return !q.disk.passes(now) || !q.account.passes(now) }
+func (q *queue) barred(now time.Time) bool {
+	return !q.disk.passes(q.patience, now) || !q.account.passes(q.patience, now)
+}
 
 // mayBegin reports whether one more task that asks the service may begin.
 func (q *queue) mayBegin(now time.Time) bool { return q.inFlight < q.limit && !q.barred(now) }
@@ -77,20 +85,26 @@ func (q *queue) mayBegin(now time.Time) bool { return q.inFlight < q.limit && !q
 // from is when a task may begin, but for a place in flight; not ok: something
 // else has to happen first. A probe need not wait for its time: the pause was
 // longer, or it is the only one to try. But what may be a folder's own fault
-// has the delay of that.
+// has the delay of that, and doesn't probe while others are in flight, who tell
+// more; and of such folders one at a time is tried, however many there are.
+// What failed gets half of the places at most, so that the others are those of
+// folders that were not tried yet.
 func (q *queue) from(t *task) (at time.Time, ok bool) {
+	switch shut := q.account.shut(); {
+	case t.doubted && q.doubting > 0, shut && t.asks && q.suspects(t) && q.inFlight > 0:
+		return at, false
+	case t.failed && !shut && q.failing >= max(q.limit/2, 1):
+		return at, false
+	}
 	probes := false
 	for _, g := range []*gate{&q.disk, &q.account} {
 		if !g.shut() || g == &q.account && !t.asks {
 			continue
 		}
-		if g.probing {
-			return at, false
-		}
-		at, probes = latest(at, g.until), true
+		at, probes = latest(at, g.next(q.patience)), true
 	}
 	switch {
-	case !probes || t.doubted:
+	case !probes || q.suspects(t):
 		return latest(at, t.due), true
 	default:
 		return at, t.behind == ""
@@ -98,7 +112,7 @@ func (q *queue) from(t *task) (at time.Time, ok bool) {
 }
 
 // next returns the task in work that is to begin now: by when it was due, and
-// as a probe first one that is not doubted.
+// as a probe first one that is not suspected.
 func (q *queue) next(now time.Time) (task, bool) {
 	if q.inFlight >= q.limit {
 		return task{}, false
@@ -122,10 +136,17 @@ func (q *queue) next(now time.Time) (task, bool) {
 }
 
 func (q *queue) before(a, b *task) bool {
-	if q.account.shut() && a.doubted != b.doubted {
-		return b.doubted
+	if x, y := q.suspects(a), q.suspects(b); q.account.shut() && x != y {
+		return y
 	}
 	return a.due.Before(b.due)
+}
+
+// suspects reports whether a task tells little as a probe of the account, since
+// it may meet a fault of its own. While the gate is shut provisionally, with no
+// wait between two probes, whatever failed before may.
+func (q *queue) suspects(t *task) bool {
+	return t.doubted || t.failed && q.account.shut() && q.account.tries == 0
 }
 
 // takes reports whether a new folder may begin: after those that were found in
@@ -136,24 +157,34 @@ func (q *queue) takes(now time.Time) bool {
 	}
 	return !slices.ContainsFunc(q.waiting, func(t task) bool {
 		probes := q.disk.shut() || q.account.shut() && t.asks
-		return t.fresh || probes && t.behind == "" && !t.doubted
+		return t.fresh || probes && t.behind == "" && !q.suspects(&t)
 	})
 }
 
-// prefersNew reports whether the next probe should be a new folder, if there
-// is one: every other is, lest all depend on one that fails by itself.
+// prefersNew reports whether the next should be a new folder, if there is one:
+// every other probe is, lest all depend on one that fails by itself, and so is
+// what follows one that failed before, lest such take the only place each time.
 func (q *queue) prefersNew(now time.Time) bool {
-	return (q.account.shut() || q.disk.shut()) && (q.account.tries+q.disk.tries)%2 == 0 && q.mayBegin(now)
+	if q.account.shut() || q.disk.shut() {
+		return (q.account.tries+q.disk.tries)%2 == 0 && q.mayBegin(now)
+	}
+	return q.retried && q.takes(now)
 }
 
 // begin notes that a task is in flight.
-func (q *queue) begin(t task) task {
+func (q *queue) begin(t task, now time.Time) task {
 	t.may = t.asks || !q.account.shut()
 	t.probesAccount, t.probesDisk = t.asks && q.account.shut(), q.disk.shut()
 	t.own = t.doubted && q.heard > t.heard && !t.probesAccount
-	q.account.probing = q.account.probing || t.probesAccount
-	q.disk.probing = q.disk.probing || t.probesDisk
-	q.inFlight++
+	t.began = q.heard
+	if t.probesAccount {
+		q.account.begin(t.id, now)
+	}
+	if t.probesDisk {
+		q.disk.begin(t.id, now)
+	}
+	q.count(&t, 1)
+	q.retried = t.failed || t.doubted
 	if q.missed == nil {
 		q.missed = map[string][]string{}
 	}
@@ -161,17 +192,28 @@ func (q *queue) begin(t task) task {
 	return t
 }
 
+// count notes that there is one more in flight, or one less.
+func (q *queue) count(t *task, one int) {
+	q.inFlight += one
+	if t.doubted {
+		q.doubting += one
+	}
+	if t.failed {
+		q.failing += one
+	}
+}
+
 // end notes that a task is over; again is the one that goes on with its
 // folder, if the folder is still in work. If not, those behind it go on.
 func (q *queue) end(t task, again *task, now time.Time) {
-	q.inFlight--
+	q.count(&t, -1)
 	missed := q.missed[t.id]
 	delete(q.missed, t.id)
 	if t.probesAccount {
-		q.account.probing = false
+		q.account.end(t.id)
 	}
 	if t.probesDisk {
-		q.disk.probing = false
+		q.disk.end(t.id)
 	}
 	if again != nil {
 		if again.behind != "" && slices.Contains(missed, again.behind) { // it would not be told any more
@@ -246,8 +288,10 @@ func (q *queue) noteAccount(e *end, r Retry, now time.Time) bool {
 const inARow = 3
 
 // noteDoubt takes in a fault that may be the folder's or the account's. If it
-// is more likely the account's, the gate is shut at the first, with no wait: how
-// others fare is to be known at once.
+// is more likely the account's, and nobody was answered meanwhile, the gate is
+// shut at the first, with no wait: how others fare is to be known at once. That
+// is said to nobody before it has lasted for as long as those in flight may
+// take, or too many have met it.
 func (q *queue) noteDoubt(e *end, r Retry, now time.Time) bool {
 	if !slices.Contains(q.row, e.task.id) {
 		q.row = append(q.row, e.task.id)
@@ -262,16 +306,17 @@ func (q *queue) noteDoubt(e *end, r Retry, now time.Time) bool {
 		return false // one of those that were in flight when it was shut
 	case sure || g.tries > 0:
 		g.fail(f, r, now)
-	case g.shut() || f.owner == account:
+	case g.shut() || f.owner == account && q.heard == e.task.began:
 		if !g.shut() {
-			g.since = now
+			g.since, g.suspected = now, true
 		}
+		g.suspected = g.suspected && now.Sub(g.since) <= q.patience
 		g.reason, g.mend, g.until = f.reason, f.mend, now
 	default:
 		return false // it backs off by itself
 	}
 	g.refusal = ""
-	return true
+	return !g.suspected
 }
 
 // noteAnswer takes in an answer that is the service's own: it works. But when
@@ -297,8 +342,9 @@ func (q *queue) noteAnswer(e *end, r Retry, now time.Time) bool {
 		return true
 	case g.shut():
 		delete(q.refused, g.refusal)
+		told := !g.suspected
 		*g = gate{}
-		return true
+		return told
 	}
 	return false
 }
@@ -312,7 +358,7 @@ func (q *queue) idle(now time.Time) time.Duration {
 	for _, g := range []*gate{&q.disk, &q.account} {
 		// Once that is over, what there is to wait for is a folder to probe
 		// with, or a place for it.
-		if until := g.until.Sub(now); g.shut() && !g.probing && until > 0 {
+		if until := g.next(q.patience).Sub(now); g.shut() && until > 0 {
 			wait = min(wait, until)
 		}
 	}

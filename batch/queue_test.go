@@ -29,10 +29,18 @@ func (t task) found() task          { t.fresh = true; return t }
 func (t task) onDisk() task         { t.disk = true; return t }
 func (t task) moves() task          { t.asks = false; return t }
 func (t task) inDoubt() task        { t.doubted = true; return t }
+func (t task) again() task          { t.failed = true; return t }
 
 // closed is a gate that is shut for so many seconds more.
 func closed(seconds, tries int) gate {
 	return gate{reason: "x", until: now.Add(time.Duration(seconds) * time.Second), tries: tries}
+}
+
+// probed is a gate that is probed since so many seconds.
+func probed(seconds int) gate {
+	g := closed(-90, 2)
+	g.begin("p", now.Add(time.Duration(seconds)*time.Second))
+	return g
 }
 
 // What begins now, one after the other, and whether a new folder may.
@@ -54,28 +62,40 @@ func TestQueueNext(t *testing.T) {
 		"behind, until it is due":     {queue{limit: 9, waiting: []task{in("a", 9).after("x")}}, nil, true, false},
 		"behind, and due":             {queue{limit: 9, waiting: []task{in("a", -9).after("x")}}, []string{"a"}, true, false},
 
-		"shut":                        {queue{limit: 9, account: closed(5, 1), waiting: []task{in("a", -1)}}, nil, false, false},
-		"one probe":                   {queue{limit: 9, account: closed(0, 1), waiting: []task{in("b", -1), in("a", -2)}}, []string{"a"}, false, false},
-		"a probe before its time":     {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 100)}}, []string{"a"}, false, false},
-		"a new folder probes":         {queue{limit: 9, account: closed(0, 1)}, nil, true, false},
-		"every other probe is new":    {queue{limit: 9, account: closed(0, 2), waiting: []task{in("a", -1)}}, []string{"a"}, false, true},
-		"new, and not yet":            {queue{limit: 9, account: closed(5, 2)}, nil, false, false},
-		"none while one probes":       {queue{limit: 9, account: gate{reason: "x", until: now, probing: true, tries: 2}, waiting: []task{in("a", -1)}}, nil, false, false},
-		"moves go on":                 {queue{limit: 9, account: closed(5, 1), waiting: []task{in("b", -1).moves(), in("a", -2)}}, []string{"b"}, false, false},
-		"moves are no probes":         {queue{limit: 9, account: closed(0, 1), waiting: []task{in("b", -1).moves(), in("a", 3)}}, []string{"b", "a"}, false, false},
-		"moves don't hold probes up":  {queue{limit: 9, account: closed(0, 1), waiting: []task{in("b", 1).moves()}}, nil, true, false},
-		"who is doubted comes last":   {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt(), in("b", 5)}}, []string{"b"}, false, false},
-		"a new one before":            {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 9).inDoubt()}}, nil, true, false},
-		"the doubted one alone":       {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt()}}, []string{"a"}, true, false},
-		"the doubted one at its time": {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 1).inDoubt()}}, nil, true, false},
-		"the disk is for all":         {queue{limit: 9, disk: closed(5, 1), waiting: []task{in("b", -1).moves(), in("a", -2)}}, nil, false, false},
-		"one probe of the disk":       {queue{limit: 9, disk: closed(0, 1), waiting: []task{in("b", 3).moves(), in("a", 4)}}, []string{"b"}, false, false},
-		"both are shut":               {queue{limit: 9, disk: closed(0, 1), account: closed(5, 1), waiting: []task{in("b", 3).moves(), in("a", 2)}}, []string{"b"}, false, false},
-		"both are to be probed":       {queue{limit: 9, disk: closed(0, 1), account: closed(0, 2), waiting: []task{in("b", 3)}}, []string{"b"}, false, false},
+		"shut":                         {queue{limit: 9, account: closed(5, 1), waiting: []task{in("a", -1)}}, nil, false, false},
+		"one probe":                    {queue{limit: 9, account: closed(0, 1), waiting: []task{in("b", -1), in("a", -2)}}, []string{"a"}, false, false},
+		"a probe before its time":      {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 100)}}, []string{"a"}, false, false},
+		"a new folder probes":          {queue{limit: 9, account: closed(0, 1)}, nil, true, false},
+		"every other probe is new":     {queue{limit: 9, account: closed(0, 2), waiting: []task{in("a", -1)}}, []string{"a"}, false, true},
+		"new, and not yet":             {queue{limit: 9, account: closed(5, 2)}, nil, false, false},
+		"none while one probes":        {queue{limit: 9, account: probed(-59), waiting: []task{in("a", -1)}}, nil, false, false},
+		"one that probes for ever":     {queue{limit: 9, account: probed(-60), waiting: []task{in("a", -1), in("b", -1)}}, []string{"a"}, false, true},
+		"moves go on":                  {queue{limit: 9, account: closed(5, 1), waiting: []task{in("b", -1).moves(), in("a", -2)}}, []string{"b"}, false, false},
+		"moves are no probes":          {queue{limit: 9, account: closed(0, 1), waiting: []task{in("b", -1).moves(), in("a", 3)}}, []string{"b", "a"}, false, false},
+		"moves don't hold probes up":   {queue{limit: 9, account: closed(0, 1), waiting: []task{in("b", 1).moves()}}, nil, true, false},
+		"who is doubted comes last":    {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt(), in("b", 5)}}, []string{"b"}, false, false},
+		"a new one before":             {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 9).inDoubt()}}, nil, true, false},
+		"the doubted one alone":        {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt()}}, []string{"a"}, true, false},
+		"the doubted one at its time":  {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", 1).inDoubt()}}, nil, true, false},
+		"one doubted at a time":        {queue{limit: 9, waiting: []task{in("a", -3).inDoubt(), in("b", -2).inDoubt(), in("c", -1)}}, []string{"a", "c"}, true, false},
+		"doubted, and others tell":     {queue{limit: 9, inFlight: 1, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt()}}, nil, true, false},
+		"failed, and shut just now":    {queue{limit: 9, account: closed(0, 0), waiting: []task{in("a", -9).again(), in("b", 5)}}, []string{"b"}, false, true},
+		"not before its time then":     {queue{limit: 9, account: closed(0, 0), waiting: []task{in("a", 1).again()}}, nil, true, true},
+		"doubted, and only moves":      {queue{limit: 9, inFlight: 1, account: closed(0, 1), waiting: []task{in("a", -9).inDoubt().moves()}}, []string{"a"}, true, false},
+		"half for those that failed":   {queue{limit: 4, waiting: []task{in("a", -4).again(), in("b", -3).again(), in("c", -2).again(), in("d", -1)}}, []string{"a", "b", "d"}, true, false},
+		"one at least":                 {queue{limit: 1, waiting: []task{in("a", -4).again(), in("b", -3).again()}}, []string{"a"}, true, false},
+		"a new one after that":         {queue{limit: 1, retried: true, waiting: []task{in("a", -4).again()}}, []string{"a"}, true, true},
+		"but after what a start found": {queue{limit: 1, retried: true, waiting: []task{in("a", -4).again().found()}}, []string{"a"}, false, false},
+		"all who failed may probe":     {queue{limit: 4, failing: 2, account: closed(0, 1), waiting: []task{in("a", -4).again()}}, []string{"a"}, false, false},
+		"the disk is for all":          {queue{limit: 9, disk: closed(5, 1), waiting: []task{in("b", -1).moves(), in("a", -2)}}, nil, false, false},
+		"one probe of the disk":        {queue{limit: 9, disk: closed(0, 1), waiting: []task{in("b", 3).moves(), in("a", 4)}}, []string{"b"}, false, false},
+		"both are shut":                {queue{limit: 9, disk: closed(0, 1), account: closed(5, 1), waiting: []task{in("b", 3).moves(), in("a", 2)}}, []string{"b"}, false, false},
+		"both are to be probed":        {queue{limit: 9, disk: closed(0, 1), account: closed(0, 2), waiting: []task{in("b", 3)}}, []string{"b"}, false, false},
 
 		"who waits behind can't probe": {queue{limit: 9, account: closed(0, 1), waiting: []task{in("a", -1).after("x")}}, nil, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			c.q.patience = time.Minute
 			if takes := c.q.takes(now); takes != c.takes {
 				t.Errorf("takes %v", takes)
 			}
@@ -84,7 +104,7 @@ func TestQueueNext(t *testing.T) {
 			}
 			var got []string
 			for next, ok := c.q.next(now); ok; next, ok = c.q.next(now) {
-				began := c.q.begin(next)
+				began := c.q.begin(next, now)
 				if began.probesAccount != (c.q.account.shut() && next.asks) || began.probesDisk != c.q.disk.shut() {
 					t.Error("whether it is a probe")
 				}
@@ -116,8 +136,10 @@ func TestQueueIdle(t *testing.T) {
 		"moves, and it is shut":   {queue{limit: 1, account: closed(300, 1), waiting: []task{in("a", 1).moves()}}, time.Second},
 		"doubted, and it is shut": {queue{limit: 1, account: closed(-1, 1), waiting: []task{in("a", 3).inDoubt()}}, 3 * time.Second},
 		"the disk is shut":        {queue{limit: 1, disk: closed(2, 1), waiting: []task{in("a", -1).moves()}}, 2 * time.Second},
-		"probing":                 {queue{limit: 1, account: gate{reason: "x", until: now.Add(time.Second), probing: true}}, heartbeat},
+		"probing":                 {queue{limit: 1, account: probed(0)}, heartbeat},
+		"probing for long":        {queue{limit: 1, account: probed(-58)}, 2 * time.Second},
 	} {
+		c.q.patience = time.Minute
 		if got := c.q.idle(now); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
@@ -127,13 +149,13 @@ func TestQueueIdle(t *testing.T) {
 // The end of a task, and what it lets go on.
 func TestQueueEnd(t *testing.T) {
 	q := queue{limit: 2, waiting: []task{in("b", 30).after("a"), in("c", 30).after("z"), in("d", 30)}}
-	a := q.begin(in("a", 0))
+	a := q.begin(in("a", 0), now)
 	again := in("a", 7)
 	q.end(a, &again, now)
 	if q.inFlight != 0 || len(q.waiting) != 4 || q.waiting[0].behind != "a" {
 		t.Errorf("it goes on: %+v", q)
 	}
-	a = q.begin(a)
+	a = q.begin(a, now)
 	q.waiting = q.waiting[:3]
 	q.end(a, nil, now)
 	if q.waiting[0].behind != "" || !q.waiting[0].due.Equal(now) || q.waiting[1].behind != "z" || q.waiting[2].due.Equal(now) {
@@ -141,7 +163,7 @@ func TestQueueEnd(t *testing.T) {
 	}
 	for _, g := range []*gate{&q.account, &q.disk} {
 		*g = closed(0, 1)
-		p := q.begin(in("p", 0))
+		p := q.begin(in("p", 0), now)
 		if p.probesAccount != (g == &q.account) || p.probesDisk != (g == &q.disk) || !g.probing {
 			t.Error("no probe")
 		}
@@ -161,7 +183,7 @@ func TestGate(t *testing.T) {
 	r := Retry{First: time.Second, Max: time.Minute}
 	f := fault{owner: account, reason: "x", mend: "y"}
 	var g gate
-	if g.shut() || !g.passes(now) {
+	if g.shut() || !g.passes(0, now) {
 		t.Error("it is open")
 	}
 	for n := 1; n <= 20; n++ {
@@ -170,12 +192,12 @@ func TestGate(t *testing.T) {
 		if wait < 0 || wait > r.ceiling(n) || wait > r.Max || g.tries != n || !g.shut() || !g.since.Equal(now) {
 			t.Errorf("try %d: %+v", n, g)
 		}
-		if wait > 0 && g.passes(now.Add(wait-1)) || !g.passes(now.Add(wait)) {
+		if wait > 0 && g.passes(0, now.Add(wait-1)) || !g.passes(0, now.Add(wait)) {
 			t.Errorf("try %d: until %s", n, g.until)
 		}
 	}
 	g.until = now.Add(time.Minute)
-	if g.hasten(now); !g.passes(now) {
+	if g.hasten(now); !g.passes(0, now) {
 		t.Error("it is not hastened")
 	}
 	f.asked = time.Hour
@@ -244,18 +266,21 @@ func TestQueueGates(t *testing.T) {
 			{"a", oops, ""}, {"b", oops, ""}, {"b", took, ""}, {"c", oops, ""},
 		},
 		"a firewall before one folder": {
-			{"a", firewall, "account shut by firewall at try 0."}, {"b", took, "account open."},
+			{"a", firewall, ""}, {"b", took, ""}, {"a", firewall, ""}, {"b", took, ""},
+		},
+		"a firewall before two folders": {
+			{"a", firewall, ""}, {"b", firewall, "account shut by firewall at try 0."}, {"c", took, "account open."},
 		},
 		"a firewall before the only folder": {
-			{"a", firewall, "account shut by firewall at try 0."}, {"a", firewall, "account shut by firewall at try 0."}, {"a", took, "account open."},
+			{"a", firewall, ""}, {"a", firewall, "account shut by firewall at try 0."}, {"a", firewall, "account shut by firewall at try 0."}, {"a", took, "account open."},
 		},
 		"a firewall before all": {
-			{"a", firewall, "account shut by firewall at try 0."}, {"b", firewall, "account shut by firewall at try 0."},
+			{"a", firewall, ""}, {"b", firewall, "account shut by firewall at try 0."},
 			{"c", firewall, "account shut by 3 folders in a row met: firewall at try 1."},
 			{"a", firewall, "account shut by 3 folders in a row met: firewall at try 2."}, {"d", no("x"), "account open."},
 		},
 		"a firewall, and then the key": {
-			{"a", firewall, "account shut by firewall at try 0."}, {"b", key, "account shut by key at try 1."},
+			{"a", firewall, ""}, {"b", key, "account shut by key at try 1."},
 		},
 		"rejections": {
 			{"a", no("x"), ""}, {"b", no("x"), ""}, {"c", no("x"), ""}, {"c", took, ""}, {"d", no("x"), ""},
@@ -272,10 +297,10 @@ func TestQueueGates(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := Retry{First: time.Second, Max: time.Minute}
-			q, now := queue{limit: 1, most: 4}, now
+			q, now := queue{limit: 1, most: 4, patience: time.Minute}, now
 			for i, s := range steps {
 				now = now.Add(time.Hour)
-				began := q.begin(task{id: s.of, asks: true})
+				began := q.begin(task{id: s.of, asks: true}, now)
 				e := s.is
 				e.task, e.folder = began, s.of
 				q.end(began, nil, now)
@@ -287,10 +312,66 @@ func TestQueueGates(t *testing.T) {
 	}
 }
 
+// What shuts the gate provisionally is said to nobody before it has lasted, or
+// three have met it. What is said is taken back, and nothing else is.
+func TestQueueSaysNothingTooEarly(t *testing.T) {
+	r := Retry{First: time.Second, Max: time.Minute}
+	for name, steps := range map[string][]struct {
+		step
+		at int // seconds
+	}{
+		"others are answered": {
+			{step{"a", firewall, ""}, 0}, {step{"b", firewall, ""}, 1}, {step{"a", firewall, ""}, 60}, {step{"c", no("x"), ""}, 61}, {step{"a", firewall, ""}, 62},
+		},
+		"three in a row": {
+			{step{"a", firewall, ""}, 0}, {step{"b", oops, ""}, 1},
+			{step{"c", firewall, "account shut by 3 folders in a row met: firewall at try 1."}, 2}, {step{"d", took, "account open."}, 9},
+		},
+		"it lasts": {
+			{step{"a", firewall, ""}, 0}, {step{"a", firewall, ""}, 60}, {step{"b", oops, "account shut by oops at try 0."}, 61},
+			{step{"a", firewall, "account shut by firewall at try 0."}, 62}, {step{"c", took, "account open."}, 63}, {step{"b", firewall, ""}, 64},
+		},
+		"the key as well": {
+			{step{"a", firewall, ""}, 0}, {step{"b", key, "account shut by key at try 1."}, 1}, {step{"b", took, "account open."}, 60},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := queue{limit: 9, patience: time.Minute}
+			for i, s := range steps {
+				at := now.Add(time.Duration(s.at) * time.Second)
+				e := s.is
+				e.task, e.folder = q.begin(task{id: s.of, asks: true}, at), s.of
+				q.end(e.task, nil, at)
+				if is := q.state(q.note(&e, r, at)); is != s.want {
+					t.Fatalf("step %d: %q, want %q", i, is, s.want)
+				}
+			}
+		})
+	}
+}
+
+// A probe that takes long is not waited for, and its end says nothing of the
+// one that went meanwhile.
+func TestQueueProbes(t *testing.T) {
+	q := queue{limit: 9, patience: time.Minute, account: closed(0, 1)}
+	slow := q.begin(in("slow", 0), now)
+	later := now.Add(time.Minute)
+	if q.barred(later) || !q.barred(later.Add(-1)) {
+		t.Error("not after a minute")
+	}
+	other := q.begin(in("other", 0), later)
+	if q.end(slow, nil, later); !q.account.probing || !q.barred(later) {
+		t.Error("the other is forgotten")
+	}
+	if q.end(other, nil, later); q.account.probing || q.barred(later) {
+		t.Error("nobody probes any more")
+	}
+}
+
 // What met the disk's fault need not wait any longer once that has passed.
 func TestQueueDiskOpens(t *testing.T) {
 	q := queue{limit: 9, disk: closed(0, 3), waiting: []task{in("d", 30).onDisk(), in("s", 30)}}
-	e := end{task: q.begin(in("p", 0)), wrote: true}
+	e := end{task: q.begin(in("p", 0), now), wrote: true}
 	q.end(e.task, nil, now)
 	if is := q.state(q.note(&e, Retry{}, now)); is != "disk open." || !q.waiting[0].due.Equal(now) || q.waiting[1].due.Equal(now) {
 		t.Errorf("%s %+v", is, q.waiting)
@@ -303,7 +384,7 @@ func TestQueueInFlight(t *testing.T) {
 	q := queue{limit: 9, most: 2}
 	var flight []task
 	for _, id := range []string{"a", "b", "c", "d", "e", "f", "g"} {
-		flight = append(flight, q.begin(task{id: id, asks: true}))
+		flight = append(flight, q.begin(task{id: id, asks: true}, now))
 	}
 	for i, s := range []step{
 		{"", key, "account shut by key at try 1."}, {"", key, ""}, {"", full, "disk shut by full at try 1."}, {"", full, ""},
@@ -319,16 +400,41 @@ func TestQueueInFlight(t *testing.T) {
 	}
 }
 
+// Folders that meet a firewall while others are answered shut no gate, until
+// there are too many of them in a row.
+func TestQueueAnsweredMeanwhile(t *testing.T) {
+	r := Retry{First: time.Second, Max: time.Minute}
+	q := queue{limit: 9}
+	var flight []task
+	for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+		flight = append(flight, q.begin(task{id: id, asks: true}, now))
+	}
+	for i, s := range []step{
+		{"", took, ""}, {"", firewall, ""}, {"", firewall, ""}, {"", took, ""}, {"", firewall, ""}, {"", oops, ""},
+		{"g", firewall, "account shut by 3 folders in a row met: firewall at try 1."},
+	} {
+		e := s.is
+		if e.task = q.begin(task{id: s.of, asks: true}, now); s.of == "" {
+			q.inFlight--
+			e.task = flight[i]
+		}
+		q.end(e.task, nil, now)
+		if is := q.state(q.note(&e, r, now)); is != s.want {
+			t.Errorf("step %d: %q, want %q", i, is, s.want)
+		}
+	}
+}
+
 // A folder that was doubted meets its own fault once others were answered.
 func TestQueueOwn(t *testing.T) {
 	r := Retry{First: time.Second, Max: time.Minute}
 	q := queue{limit: 9}
 	visit := func(id string, e end) (began task) {
 		t.Helper()
-		began = q.begin(task{id: id, asks: true})
+		began = q.begin(task{id: id, asks: true}, now)
 		for i := range q.waiting {
 			if q.waiting[i].id == id {
-				began = q.begin(q.waiting[i])
+				began = q.begin(q.waiting[i], now)
 				q.inFlight--
 				q.waiting = slices.Delete(q.waiting, i, i+1)
 				break
@@ -430,11 +536,15 @@ func TestMeanings(t *testing.T) {
 	}{
 		{&idenfy.Error{Class: idenfy.Rejected, Identifier: "BAD_VALUE"}, rejected},
 		{&idenfy.Error{Class: idenfy.Rejected, Identifier: idenfy.TokenNotValid}, tokenRefused},
-		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 302}, serviceFault},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 302}, doubtfulFault},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 405}, doubtfulFault},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 405, Identifier: "METHOD_NOT_ALLOWED"}, serviceFault},
 		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 401}, serviceFault},
 		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 400, Identifier: "UNAUTHORIZED"}, serviceFault},
 		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 407}, serviceFault},
-		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 429}, serviceFault},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 429}, doubtfulFault},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 429, RetryAfter: time.Second}, serviceFault},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 429, Identifier: "TOO_MANY_REQUESTS"}, serviceFault},
 		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 403}, doubtfulFault},
 		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 400}, doubtfulFault},
 		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 404}, doubtfulFault},
@@ -495,17 +605,17 @@ func TestUnreadableNow(t *testing.T) {
 	unread, missing := meta.Reason{Code: "unreadable", Message: "FACE.jpg"}, meta.Reason{Code: "missing_file"}
 	for _, c := range []struct {
 		rep  meta.Report
-		want string
+		want bool
 	}{
-		{meta.Report{}, ""},
-		{meta.Report{Waits: []meta.Reason{unread}}, "FACE.jpg"},
-		{meta.Report{Waits: []meta.Reason{unread, unread}}, "FACE.jpg"},
-		{meta.Report{Waits: []meta.Reason{unread, missing}}, ""},
-		{meta.Report{Waits: []meta.Reason{missing}}, ""},
-		{meta.Report{Waits: []meta.Reason{unread}, Invalid: []meta.Reason{{Code: "bad_value"}}}, ""},
+		{meta.Report{}, false},
+		{meta.Report{Waits: []meta.Reason{unread}}, true},
+		{meta.Report{Waits: []meta.Reason{unread, unread}}, true},
+		{meta.Report{Waits: []meta.Reason{unread, missing}}, false},
+		{meta.Report{Waits: []meta.Reason{missing}}, false},
+		{meta.Report{Waits: []meta.Reason{unread}, Invalid: []meta.Reason{{Code: "bad_value"}}}, false},
 	} {
 		if got := unreadableNow(&c.rep); got != c.want {
-			t.Errorf("%+v: %q", c.rep, got)
+			t.Errorf("%+v: %v", c.rep, got)
 		}
 	}
 }

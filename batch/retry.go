@@ -79,7 +79,7 @@ func charged(a *sidecar.Attempt) bool {
 // doubtful reports whether a failed attempt may speak against the folder, or
 // against the account: how others fare tells.
 func doubtful(a *sidecar.Attempt) bool {
-	return a.State == sidecar.Answered && !charged(a) && idenfy.Doubtful(a.HTTPStatus, a.Identifier)
+	return a.State == sidecar.Answered && !charged(a) && idenfy.Doubtful(a.HTTPStatus, a.Identifier, a.RetryAfter > 0)
 }
 
 // charge adds the last attempt to what its folder has failed by itself; own

@@ -13,7 +13,7 @@ func attempts(states ...sidecar.State) []sidecar.Attempt {
 	for i, s := range states {
 		a := sidecar.Attempt{N: i + 1, State: s, Started: sidecar.Now(), Finished: sidecar.Now()}
 		if s == sidecar.Answered {
-			a.HTTPStatus = 429
+			a.HTTPStatus, a.Identifier = 429, "TOO_MANY_REQUESTS"
 		}
 		list = append(list, a)
 	}

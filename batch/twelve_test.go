@@ -748,3 +748,22 @@ func TestWay12CutOffInTheBody(t *testing.T) {
 		t.Errorf("%s, %+v", l.Fate, l.Result.LastAttempt())
 	}
 }
+
+// An accepted folder is put into work by hand, under an id of nobody's, with
+// another token: the submission that was accepted is known to be its own, so it
+// is not rejected without force.
+func TestPutIntoWork(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.send("a")
+	b.want("a accepted done/a")
+	before := b.result(spool.Done, "a").ID
+	b.fresh(spool.Done, "a", "fresh")
+	b.end()
+	must(t, os.Rename(filepath.Join(b.spool.Path(spool.Done), "a"), filepath.Join(b.spool.Path(spool.Work), "a."+spool.NewID())))
+	b.start()
+	b.want("a unknown hold/a")
+	b.refused("a", sidecar.Denied, "it was accepted ("+before+")")
+	b.refused("a", sidecar.Resubmit, "it was accepted ("+before+")")
+	b.never("fresh")
+}

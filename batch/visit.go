@@ -3,8 +3,11 @@ package batch
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -35,6 +38,10 @@ type visit struct {
 	life *journal.Life
 	list drop.Listing
 	rep  meta.Report
+
+	// What the seal makes the daemon's own, and was not.
+	foreign []meta.Reason // of links to somebody else's files
+	planted []string      // files with names of records
 
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
@@ -84,7 +91,6 @@ func (v *visit) claim() (end, bool) {
 	} else if err == nil {
 		err = noteErr
 	}
-	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 	if work != "" { // it lies there, and may not survive a power cut
 		return v.diskFault(err), true
 	}
@@ -93,8 +99,9 @@ func (v *visit) claim() (end, bool) {
 		return end{}, true
 	}
 	if forgot == nil && drop.Own(err) && v.b.spool.Takes(spool.Inbox) == nil {
-		return end{}, true
+		return end{stuck: v.at(spool.Inbox, fmt.Sprintf("it can't be taken: %v", v.brief(err)), err)}, true
 	}
+	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
 	return v.diskFault(err), true
 }
 
@@ -136,7 +143,7 @@ func (v *visit) enter(ctx context.Context) end {
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
 		// version that did not do it.
-		if _, err := v.b.spool.Seal(v.task.work, v.set.Limits.Request, true); err != nil {
+		if _, err := v.b.spool.Seal(v.task.work, v.copies(), true); err != nil {
 			return v.diskFault(err)
 		}
 	}
@@ -206,7 +213,7 @@ func (v *visit) notReadable(err error) end {
 	if s := v.state(); s == stray || s == arrived || s == claimed {
 		return v.giveBack("it is not a folder that the daemon may read")
 	}
-	return v.later(fmt.Sprintf("it can't be opened: %v", v.brief(err)))
+	return v.later(fmt.Sprintf("it can't be opened: %v", v.brief(err)), err)
 }
 
 // diskRetry is how long a folder waits that met a fault of the disk. Should the
@@ -227,7 +234,7 @@ func (v *visit) diskFault(err error) end {
 // brief is an error as it may stand in a log: with the places' paths, and
 // without a name of a folder or of a file in it.
 func (v *visit) brief(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of its parts is looked at
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range many.Unwrap() {
 			all = append(all, v.brief(e))
@@ -260,7 +267,7 @@ func (v *visit) where(path string) string {
 // that folder alone.
 func (v *visit) failed(err error) end {
 	if drop.Own(err) {
-		return v.later(fmt.Sprintf("it can't be worked on: %v", v.brief(err)))
+		return v.later(fmt.Sprintf("it can't be worked on: %v", v.brief(err)), err)
 	}
 	return v.diskFault(err)
 }
@@ -269,7 +276,7 @@ func (v *visit) failed(err error) end {
 // that is the folder's own fault is asked of the place.
 func (v *visit) stuck(to spool.Place, err error) end {
 	if drop.Own(err) && v.b.spool.Takes(to) == nil {
-		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)))
+		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)), err)
 	}
 	return v.diskFault(err)
 }
@@ -279,14 +286,15 @@ func (v *visit) come(due time.Time) *task {
 	t := &task{id: v.task.id, work: v.task.work, due: due, unsaved: v.task.unsaved, asks: true}
 	if v.life != nil && v.life.Result != nil {
 		last := v.life.Result.LastAttempt()
-		t.doubted = last != nil && doubtful(last)
+		t.doubted, t.failed = last != nil && doubtful(last), last != nil && charged(last)
 	}
 	return t
 }
 
-// later ends a visit of a folder that can't be read now, by its own fault.
-func (v *visit) later(why string) end {
+// later ends a visit of a folder that can't go on now, by its own fault.
+func (v *visit) later(why string, err error) end {
 	e := end{again: v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry))), fault: fault{owner: folder, reason: why}}
+	e.stuck = v.at(spool.Work, why, err)
 	e.again.asks = false
 	return e
 }
@@ -356,8 +364,12 @@ func (v *visit) examine(ctx context.Context) end {
 			return e
 		}
 	}
-	seen := v.list
 	why, err := v.inspect()
+	for _, r := range v.foreign {
+		if !slices.Contains(v.rep.Invalid, r) {
+			v.rep.Invalid = append(v.rep.Invalid, r)
+		}
+	}
 	switch {
 	case err != nil && !drop.Own(err):
 		_ = v.giveBack("it could not be read") // where that failed too, it is still in work
@@ -368,15 +380,13 @@ func (v *visit) examine(ctx context.Context) end {
 		v.rep.Waits = append(v.rep.Waits, meta.StillChanging(a.Changing))
 	case why != "":
 		return v.giveBack(why)
-	case !v.stays && !drop.SameFiles(seen, v.list):
-		return v.giveBack("it changed before the claim")
 	case a != nil && !a.Expired && len(v.rep.Invalid) == 0 && len(v.rep.Waits) > 0:
 		return v.giveBack("it is not complete: " + v.rep.Waits[0].Code)
 	}
 	switch err := v.keep(); {
 	case err == nil, restless && errors.Is(err, drop.ErrBusy):
-	case drop.Own(err):
-		return v.giveBack("what was uploaded could not be brought to the disk: somebody changes it, or has it open")
+	case drop.Own(err): // somebody's lease, as a rule
+		return v.giveBack("one of its files can't be opened: " + v.brief(err).Error())
 	default:
 		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
 		return v.diskFault(err)
@@ -396,8 +406,10 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		}
 		return v.giveBack(v.brief(err).Error()), true
 	}
-	switch a := v.task.arrival; {
-	case a != nil && a.Changing != "":
+	a := v.task.arrival
+	restless := a != nil && a.Changing != ""
+	switch {
+	case restless:
 	case a != nil && v.list.Content != a.Content:
 		return v.giveBack("it changed before the claim"), true
 	case drop.Busy(v.dir, v.list) != "":
@@ -406,17 +418,38 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
-	if _, err = v.b.spool.Seal(v.task.work, v.set.Limits.Request, false); err == nil {
-		// What stands there can't come back, and is listed as any other name.
-		if err = record.MakeRoom(v.dir); err != nil && drop.Own(err) {
-			err = nil // the result meets it again, and is put elsewhere
+	v.foreign, v.planted = v.foreignLinks(), meta.Foreign(v.list)
+	if _, err = v.b.spool.Seal(v.task.work, v.copies(), false); err == nil {
+		seen := v.list
+		v.list, err = meta.List(v.dir, v.set.Limits)
+		if err == nil && !restless && !drop.SameFiles(seen, v.list) {
+			return v.giveBack("it changed before the claim"), true
 		}
 	}
-	if err != nil {
+	if err == nil { // what stands there can't come back, and is listed as any other name
+		err = record.MakeRoom(v.dir)
+	}
+	if err != nil && !drop.Own(err) {
 		_ = v.giveBack("it could not be made the daemon's own")
 		return v.diskFault(err), true
 	}
-	return end{}, false
+	return end{}, false // the folder's own is met again, by the look at it or by the result
+}
+
+// copies are as many as the files of a folder that may be sent.
+func (v *visit) copies() spool.Copies {
+	return spool.Copies{Bytes: v.set.Limits.Request, Files: v.set.Limits.Files}
+}
+
+// foreignLinks tells of files that are links to somebody else's: once the
+// folder is the daemon's own, the owners may not.
+func (v *visit) foreignLinks() []meta.Reason {
+	foreign := func(e drop.Entry) bool { return e.Regular() && e.Links > 1 && e.UID != v.list.Dir.UID }
+	if !slices.ContainsFunc(v.list.Entries, foreign) {
+		return nil
+	}
+	rep := meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
+	return slices.DeleteFunc(rep.Invalid, func(r meta.Reason) bool { return r.Code != meta.ForeignLink })
 }
 
 // owner has the journal know whose folder it is, where the claim's look at it
@@ -470,7 +503,7 @@ func (v *visit) keepSome(entries []drop.Entry) (err error) {
 			continue
 		}
 		file, err := open(v.dir, e)
-		if err != nil && drop.Own(err) && !errors.Is(err, drop.ErrBusy) {
+		if errors.Is(err, drop.ErrChanged) || errors.Is(err, fs.ErrPermission) {
 			continue // an image is looked at again; what travels along may be anybody's
 		}
 		if err != nil {
@@ -507,7 +540,7 @@ func (v *visit) leased() bool {
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 	res := &sidecar.Result{
 		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending,
-		ExtraFiles: v.rep.Extra, MoreFiles: v.rep.More,
+		ExtraFiles: slices.Concat(v.planted, v.rep.Extra), MoreFiles: v.rep.More,
 		Uploader: v.life.Result.Uploader,
 		Daemon:   v.set.Daemon,
 		Times:    sidecar.Times{Claimed: sidecar.Now()},
@@ -560,6 +593,59 @@ func uploader(uid, gid uint32) sidecar.Uploader {
 	return u
 }
 
+// evidence notes what lies in a folder that ends without having been sent: the
+// hashes of meta.yaml and of its images, as far as they can be read, and are
+// not larger than what could have been sent.
+func (v *visit) evidence() {
+	room := v.set.Limits.Request
+	sum := func(e drop.Entry) string {
+		if room -= e.Size; !e.Regular() || room < 0 {
+			return ""
+		}
+		f, err := drop.OpenFile(v.dir, e)
+		if err != nil {
+			return "" // it is told why, where that matters
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, io.LimitReader(f, e.Size)); err != nil || drop.Unchanged(f, e) != nil {
+			return ""
+		}
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	req := &v.life.Result.Request
+	if e, ok := v.list.Find(meta.Name); ok && req.MetaSHA256 == "" {
+		req.MetaSHA256 = sum(e)
+	}
+	if len(req.Images) > 0 && req.Images[0].SHA256 != "" {
+		return // as they were sent
+	}
+	req.Images = nil
+	for _, img := range v.images() {
+		req.Images = append(req.Images, sidecar.Image{
+			Step: img.Step, File: meta.Show(img.File.Name), Bytes: img.File.Size, SHA256: sum(img.File),
+			Format: string(img.Format), Width: img.Width, Height: img.Height,
+		})
+	}
+}
+
+// images returns the images that are there; without a meta.yaml that names
+// them, by their names.
+func (v *visit) images() []meta.Image {
+	if len(v.rep.Images) > 0 || v.rep.Meta != nil {
+		return v.rep.Images
+	}
+	var list []meta.Image
+	for _, step := range []string{"FRONT", "BACK", "FACE"} {
+		for _, e := range v.list.Entries {
+			if stem, _, dot := strings.Cut(e.Name, "."); dot && strings.EqualFold(stem, step) && e.Regular() {
+				list = append(list, meta.Image{Step: step, File: e})
+			}
+		}
+	}
+	return list
+}
+
 // because adds a reason of the daemon's own.
 func (v *visit) because(code, format string, args ...any) {
 	v.life.Result.Reasons = append(v.life.Result.Reasons, sidecar.Reason{Code: code, Message: fmt.Sprintf(format, args...), Source: sidecar.FromDaemon})
@@ -576,6 +662,10 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 		if m, err := meta.Read(v.dir); err == nil {
 			v.life.Token = m.TokenSHA256()
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
+		}
+		if l, err := meta.List(v.dir, v.set.Limits); err == nil {
+			v.list = l
+			v.evidence()
 		}
 		if err := v.b.journal.Adopt([]journal.Adopted{{Lives: []*journal.Life{v.life}}}); err != nil {
 			return v.diskFault(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -88,8 +89,11 @@ func (b *bench) starts() error {
 	if b.quick {
 		slow = nil // it is a time, and CI's machine may be busy
 	}
-	return errors.Join(slow, within("peak resident memory", slices.Max(peaks), 48, "MiB"))
+	return errors.Join(slow, within("peak resident memory", slices.Max(peaks), 48, "MiB"), b.looks(root, url, n))
 }
+
+// days is over how many the folders in done came.
+const days = 100
 
 // settled makes n folders in done, as the daemon leaves them, but without
 // images, which nobody looks at.
@@ -98,11 +102,12 @@ func settled(root string, n int) error {
 	const makers = 4
 	for maker := range makers {
 		group.Go(func() error {
-			at := sidecar.Now()
+			now := time.Now()
 			for i := maker; i < n; i += makers {
+				at := sidecar.Time{Time: now.Add(-time.Duration(n-i) * (days * 24 * time.Hour / time.Duration(n)))}
 				name := fmt.Sprintf("case%06d", i)
 				res := &sidecar.Result{
-					ID: fmt.Sprintf("BENCH%021d", i), Folder: name, Outcome: sidecar.Accepted,
+					ID: rand.Text(), Folder: name, Outcome: sidecar.Accepted,
 					Request:  sidecar.Request{Endpoint: "https://ivs.idenfy.com/api/v2/process", TokenHint: sidecar.TokenHint(token(i)), Country: "LT", DocumentType: "ID_CARD"},
 					Attempts: []sidecar.Attempt{{N: 1, Started: at, Finished: at, State: sidecar.Answered, HTTPStatus: 200}},
 					Times:    sidecar.Times{FirstSeen: at, Complete: at, Claimed: at, Finished: at},

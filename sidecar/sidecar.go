@@ -89,7 +89,7 @@ type Image struct {
 	Step   string `json:"step"`             // FRONT, BACK or FACE
 	File   string `json:"file"`             // plain file name in the folder
 	Bytes  int64  `json:"bytes"`            // size of the file, before Base64
-	SHA256 string `json:"sha256"`           // lower-case hex, of the very bytes sent; empty while nothing was sent
+	SHA256 string `json:"sha256"`           // lower-case hex, of the very bytes sent, or, of what ended invalid or incomplete, of the file; else empty
 	Format string `json:"format"`           // jpeg, png or pdf
 	Width  int    `json:"width,omitempty"`  // pixels; 0 for a PDF
 	Height int    `json:"height,omitempty"` // pixels; 0 for a PDF

@@ -199,8 +199,11 @@ func newArrivalLab(t *testing.T, settle time.Duration) *arrivalLab {
 func (a *arrivalLab) cell(t *testing.T, c client, m manner, table *arrivalTable) {
 	t.Helper()
 	rounds := 20
-	if !inLab {
+	switch {
+	case !inLab:
 		rounds = 3
+	case m == nested && !*update:
+		rounds = 10 // one wave of large uploads; the table is of twice as many
 	}
 	var group errgroup.Group
 	group.SetLimit(10)

@@ -62,6 +62,7 @@ func newBox(t *testing.T, options ...string) *box {
 	t.Cleanup(func() {
 		if t.Failed() {
 			if b.init != 0 {
+				t.Logf("status:\n%s", b.try("idenfy-batch status; ls -lR /var/spool/idenfy-batch/inbox /var/spool/idenfy-batch/work"))
 				t.Logf("journal:\n%s", b.try("journalctl --no-pager -u idenfy-batch -n 120"))
 			}
 		}
@@ -359,7 +360,7 @@ idenfy-batch:idenfy-batch 640
 		b.run("useradd -m -G idenfy-batch,idenfy-drop both")
 		b.run("! su both -c 'ls /var/spool/idenfy-batch/work' 2>/dev/null")
 		done := "/var/spool/idenfy-batch/done"
-		b.run("su both -c 'find " + done + " -type f -exec cat {} + >/dev/null'")
+		b.run("su both -c 'cd /; find " + done + " -type f -exec cat {} + >/dev/null'")
 		sum := b.run("find " + done + " -type f -exec sha256sum {} + | sort; find " + done + " -printf '%p %i %u %g %m\n' | sort")
 		for _, try := range []string{
 			"echo x >result.json", "rm -f result.json", "mv result.json r", "ln -f /etc/hostname result.json", "touch new", "mkdir new", "chmod g+w .", "chmod o+r FRONT.jpg",
@@ -375,7 +376,7 @@ idenfy-batch:idenfy-batch 640
 		}
 		t.Log("an auditor in both groups can read all, and of 18 ways to alter it none")
 	})
-	step("hard links", func(t *testing.T) {
+	step("hard links", func(*testing.T) {
 		// A link kept in the inbox, and a descriptor: neither changes what was taken.
 		upload("linked")
 		b.run("chown -R scanner1:idenfy-drop linked; mv linked /var/spool/idenfy-batch/linked; mkdir -m 2770 /var/spool/idenfy-batch/inbox/.kept; ln /var/spool/idenfy-batch/linked/FRONT.jpg /var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; mv /var/spool/idenfy-batch/linked /var/spool/idenfy-batch/inbox/")
@@ -462,13 +463,15 @@ idenfy-batch:idenfy-batch 640
 		b.until("it is refused", func() bool { return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "colour") })
 		edit("1d")
 		// A port that somebody else has: all stays as it was, and the journal says why.
-		edit("s/listen: 127.0.0.1:9187/listen: 127.0.0.1:443/")
+		b.run("systemd-run --unit=taken /opt/sandbox/usr/bin/idenfy-batch sandbox --listen 127.0.0.1:9999")
+		b.until("the port is taken", func() bool { return b.try("curl -s http://127.0.0.1:9999/sandbox/report") != "" })
+		edit("s/listen: 127.0.0.1:9187/listen: 127.0.0.1:9999/")
 		b.run("! systemctl reload idenfy-batch")
 		b.until("it is refused", func() bool {
-			return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "127.0.0.1:443: bind: address already in use")
+			return strings.Contains(b.run("journalctl --no-pager -p err -u idenfy-batch"), "127.0.0.1:9999: bind: address already in use")
 		})
 		b.run("curl -sf http://127.0.0.1:9187/healthz")
-		edit("s/listen: 127.0.0.1:443/listen: 127.0.0.1:9187/")
+		edit("s/listen: 127.0.0.1:9999/listen: 127.0.0.1:9187/")
 		b.run("idenfy-batch reload | grep 'systemctl restart'")
 		b.run("su auditor -c 'idenfy-batch reload 2>&1' | grep 'only root'")
 		b.drop("reload", 2)

@@ -120,6 +120,7 @@ type lab struct {
 	begun  int // where the log of the process begins
 
 	credential *syscall.Credential // to run as; nil: as the test
+	rights     []uintptr           // capabilities that it has then
 	faults     string              // what the program is to leave out, see faults.go
 	tokens     map[string]string   // of folders that don't have the one of their name
 	metrics    string              // address, where it listens
@@ -183,7 +184,7 @@ func (l *lab) command(args ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Dir(l.config), "IDENFY_API_KEY=key", "IDENFY_API_SECRET=very-secret", "IDENFY_BATCH_FAULTS="+l.faults)
 	if l.credential != nil {
 		must(l.t, os.Chmod(filepath.Dir(path), 0o755))
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.credential}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.credential, AmbientCaps: l.rights}
 	}
 	return cmd
 }
@@ -295,12 +296,18 @@ func (l *lab) place(name string) spool.Place {
 
 func (l *lab) result(p spool.Place, name string) *sidecar.Result {
 	l.t.Helper()
-	root, err := os.OpenRoot(l.path(string(p), name))
-	must(l.t, err)
-	defer root.Close()
-	r, err := sidecar.Read(root)
+	r, err := l.tryResult(p, name)
 	must(l.t, err)
 	return r
+}
+
+func (l *lab) tryResult(p spool.Place, name string) (*sidecar.Result, error) {
+	root, err := os.OpenRoot(l.path(string(p), name))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return sidecar.Read(root)
 }
 
 func TestScripts(t *testing.T) {
@@ -325,7 +332,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			config := fmt.Sprintf("root: %s/spool\napi: {base_url: '%s', timeout: 2s}\ncompleteness: {settle: 100ms, rescan: 200ms}\nretry: {first: 50ms, max: 100ms}\n", env.WorkDir, url)
-			if err := os.WriteFile(filepath.Join(env.WorkDir, "down.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {base_url: 'http://127.0.0.1:1'}\ncompleteness: {settle: 100ms, rescan: 200ms}\n", env.WorkDir)), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "down.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {base_url: 'http://127.0.0.1:1'}\ncompleteness: {settle: 100ms, rescan: 200ms}\nretry: {first: 10ms, max: 10ms}\n", env.WorkDir)), 0o600); err != nil {
 				return err
 			}
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "keyfile.yaml"), []byte(fmt.Sprintf("root: %s/spool\napi: {key_file: %s/key}\n", env.WorkDir, env.WorkDir)), 0o600); err != nil {

@@ -126,6 +126,12 @@ func TestLabReaders(t *testing.T) {
 	if code, out := as("auditor", "list"); code != exitsFailed || !strings.Contains(out, "start it") {
 		t.Errorf("without the log: %d, %s", code, out)
 	}
+	if code, out := as("root", "backup", filepath.Join(filepath.Dir(l.config), "copy.db")); code != 0 {
+		t.Errorf("without the log: %d, %s", code, out)
+	}
+	for _, end := range []string{"-wal", "-shm"} {
+		_ = os.Remove(l.path("journal", "journal.db"+end)) // it may be gone
+	}
 	if code, out := as("root", "list"); code != 0 {
 		t.Errorf("without the log: %d, %s", code, out)
 	}

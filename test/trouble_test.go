@@ -390,7 +390,7 @@ func TestLabHostileDrops(t *testing.T) {
 	must(t, <-entries)
 	halt()
 	l.until("the million ended", func() bool { return l.place("million") == spool.Failed })
-	l.until("the deep one ended", func() bool { return l.place("deep") == spool.Done })
+	l.until("the deep one ended", func() bool { return l.place("deep") == spool.Failed })
 	for i := range 100 {
 		if sums := l.api.Token(token(fmt.Sprint("good", i))).Sums; sums["FACE"] != sumOf(face) {
 			t.Errorf("good%d: %v", i, sums)

@@ -96,9 +96,9 @@ func TestTooMuch(t *testing.T) {
 }
 
 // An error of reading that passes, such as a lease of Samba's, is looked at
-// again by the next rescan.
+// again soon, however far apart rescans are.
 func TestPassingReadError(t *testing.T) {
-	bubble(t, nil, func(in *inbox) {
+	bubble(t, func(c *watcher.Config) { c.Rescan = time.Hour }, func(in *inbox) {
 		in.fill("case")
 		at := filepath.Join(in.dir, "case", "FACE.jpg")
 		holder, err := os.OpenFile(at, os.O_RDWR, 0)
@@ -110,11 +110,11 @@ func TestPassingReadError(t *testing.T) {
 			t.Skip(err)
 		}
 		in.hint("case")
-		in.want("under a lease", in.after(30*time.Second))
+		in.want("under a lease", in.after(7*time.Second))
 		if err := holder.Close(); err != nil {
 			t.Fatal(err)
 		}
-		in.want("without", in.after(16*time.Second), "case")
+		in.want("without", in.after(5*time.Second), "case")
 	})
 }
 

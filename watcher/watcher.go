@@ -92,6 +92,7 @@ type entry struct {
 	warned     bool
 	watched    bool
 	expired    bool
+	odd        bool   // complete, and not what uploading programs make as a rule
 	changing   string // with expired, see drop.Arrival
 }
 
@@ -103,7 +104,7 @@ type watcher struct {
 
 	entries    map[string]*entry
 	due        dueHeap
-	queue      []string // ready folders, in order
+	queue      [2][]string // ready folders, in order: plain ones, and odd ones
 	generation uint32
 
 	sweep      []string // names that this scan has still to look at
@@ -120,7 +121,8 @@ type watcher struct {
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
-// hand on. Ready folders are sent to out one by one, the longest ready first;
+// hand on. Ready folders are sent to out one by one, the longest ready first,
+// but odd ones as if they had been ready later (deference);
 // while nobody receives, the judgement is kept up to date. An inbox that can't be
 // read is reported and tried again; with Config.Once it ends Run.
 func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) error {
@@ -194,22 +196,45 @@ func (w *watcher) idle(now time.Time) bool {
 // patience is how long a folder that is not quiet is about to be.
 func (w *watcher) patience() time.Duration { return 2 * doubt * w.cfg.Settle }
 
+// deference is how much later than it was an odd folder counts as ready, beside
+// plain ones: those who keep to the rules wait for little else than each other.
+const deference = 10 * time.Second
+
 // head returns the folder to hand on next, or nil.
 func (w *watcher) head() *entry {
-	for len(w.queue) > 0 {
-		if e := w.entries[w.queue[0]]; e != nil && e.state == ready {
+	plain, odd := w.first(false), w.first(true)
+	if plain == nil || odd != nil && odd.complete.Add(deference).Before(plain.complete) {
+		return odd
+	}
+	return plain
+}
+
+// queueOf returns the queue of odd folders, or of plain ones.
+func (w *watcher) queueOf(odd bool) *[]string {
+	if odd {
+		return &w.queue[1]
+	}
+	return &w.queue[0]
+}
+
+// first returns the first folder in one of the queues, or nil.
+func (w *watcher) first(odd bool) *entry {
+	q := w.queueOf(odd)
+	for len(*q) > 0 {
+		if e := w.entries[(*q)[0]]; e != nil && e.state == ready && e.odd == odd {
 			return e
 		}
-		w.queue = w.queue[1:] // changed or vanished since
+		*q = (*q)[1:] // changed or vanished since
 	}
-	w.queue = nil
+	*q = nil
 	return nil
 }
 
 // offered notes that e was handed on. Its watch ends here: the folder is about
 // to move, and the next one under its name is another.
 func (w *watcher) offered(e *entry) {
-	w.queue = w.queue[1:]
+	q := w.queueOf(e.odd)
+	*q = (*q)[1:]
 	w.unwatch(e)
 	e.state = offered
 	// Should it still be there then, it could not be claimed, or came back.
@@ -230,7 +255,7 @@ func (w *watcher) change(s Settings) {
 		w.nextSweep = next
 	}
 	if limits {
-		w.queue = nil
+		w.queue = [2][]string{}
 	}
 	for _, e := range w.entries {
 		switch {
@@ -616,7 +641,7 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 		if w.busy(e, root, l, now) {
 			return
 		}
-		w.finish(e, now)
+		w.finish(e, now, odd(e.name, l, &rep))
 	case !settled, (rep.Complete() || invalid) && quiet < long:
 		next := e.changed.Add(w.cfg.Settle)
 		if settled {
@@ -631,6 +656,9 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 	default:
 		e.judged = !rep.Passing
 		w.wait(e, now, rep.Waits)
+		if rep.Passing {
+			w.soon(e, now)
+		}
 		if w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter {
 			w.expire(e, now, drop.Busy(root, l))
 		}
@@ -688,23 +716,37 @@ func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Time) b
 		return false
 	}
 	w.wait(e, now, []meta.Reason{{Code: "open_for_writing", Field: name, Message: meta.Show(name) + " is open for writing"}})
-	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
-	w.schedule(e, now.Add(e.gap))
+	w.soon(e, now)
 	if w.overdue(e, now) {
 		w.expire(e, now, name)
 	}
 	return true
 }
 
-func (w *watcher) finish(e *entry, now time.Time) {
+// odd reports whether a folder has more in it, or less, than what makes a
+// submission. That may be as it should be, and may cost a lot.
+func odd(name string, l drop.Listing, rep *meta.Report) bool {
+	return len(rep.Invalid) > 0 || len(rep.Extra) > 0 || len(l.Records) > 0 || l.More || drop.CleanName(name) != "" ||
+		slices.ContainsFunc(l.Entries, func(e drop.Entry) bool { return !e.Regular() || e.Links > 1 })
+}
+
+// soon has e looked at again for what passes without any event, ever more seldom.
+// Rescans may be far apart, where they cost much.
+func (w *watcher) soon(e *entry, now time.Time) {
+	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
+	w.schedule(e, now.Add(e.gap))
+}
+
+func (w *watcher) finish(e *entry, now time.Time, odd bool) {
 	w.schedule(e, time.Time{})
-	e.state, e.complete, e.expired, e.changing = ready, now, false, ""
-	w.queue = append(w.queue, e.name)
+	e.state, e.complete, e.expired, e.changing, e.odd = ready, now, false, "", odd
+	q := w.queueOf(odd)
+	*q = append(*q, e.name)
 }
 
 // expire hands e on as one that never became complete.
 func (w *watcher) expire(e *entry, now time.Time, changing string) {
-	w.finish(e, now)
+	w.finish(e, now, true)
 	e.expired, e.changing = true, changing
 }
 

@@ -404,6 +404,40 @@ func TestOfferedAgain(t *testing.T) {
 	})
 }
 
+// Plain folders go first, and odd ones don't wait for them for ever.
+func TestPlainFirst(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		odd := []string{"extra", "link", "odd\nname", "sub", "wrong"}
+		for _, name := range odd {
+			in.fill(name)
+		}
+		in.write("extra", "note.txt", []byte("x"))
+		in.write("sub/below", "p1.tif", nil)
+		in.write("wrong", "meta.yaml", []byte(metaText+"colour: red\n"))
+		if err := os.Link(filepath.Join(in.dir, "link", "FACE.jpg"), filepath.Join(in.dir, ".kept")); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range odd {
+			in.hint(name)
+		}
+		time.Sleep(5 * time.Second)
+		for _, name := range []string{"plain", "marked"} {
+			in.fill(name)
+		}
+		in.write("marked", ".ready", nil)
+		in.hint("plain")
+		in.hint("marked")
+		time.Sleep(9 * time.Second) // nobody takes any
+		in.fill("late")
+		in.hint("late")
+		time.Sleep(61 * time.Second)
+		got := in.after(tick)
+		if len(got) != 8 || !slices.Equal(got[:2], []string{"marked", "plain"}) || got[7] != "late" {
+			t.Errorf("handed on: %q", got)
+		}
+	})
+}
+
 // While nobody takes folders, what is known of them stays true.
 func TestChangesWhileQueued(t *testing.T) {
 	bubble(t, nil, func(in *inbox) {

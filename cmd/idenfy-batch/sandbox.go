@@ -29,7 +29,7 @@ use of tokens, required images and the 20 MB limit, and keeps count.
                          "token" the first step is for all, without "steps" it ends
 
 Faults: reset_before_body, reset_in_body, lose_answer, half_answer, stall,
-stall_in_body, stall_answer, garbage.
+stall_in_body, stall_answer, garbage, drip.
 
 It ends with SIGINT or SIGTERM, and exits 1 if a token was sent again after it
 was processed and answered.`,

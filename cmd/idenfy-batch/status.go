@@ -68,6 +68,9 @@ type waitStatus struct {
 	Age      int64    `json:"unchanged_seconds"`
 	Complete bool     `json:"complete"`
 	WaitsFor []string `json:"waits_for"`
+
+	// Why the daemon can't take it; null: it was not tried, or no daemon runs.
+	Stuck *telemetry.StuckFolder `json:"stuck"`
 }
 
 // openStatus is what status says of one folder that is being submitted, or
@@ -79,6 +82,11 @@ type openStatus struct {
 	Attempts int      `json:"attempts"`
 	Last     string   `json:"last,omitempty"` // how the last attempt ended
 	Reasons  []string `json:"reasons"`
+
+	// Why the daemon can't go on with it; null: it can, or no daemon runs.
+	Stuck *telemetry.StuckFolder `json:"stuck"`
+
+	id string
 }
 
 // spoolStatus is all that status says.
@@ -99,7 +107,8 @@ func newStatus() *cobra.Command {
 		Short: "Show how many folders are where, and what those in the inbox wait for",
 		Long: `Status shows for each directory of the spool how many folders it holds and how
 long the oldest has been there, what each folder in the inbox and in work waits
-for, which ones a person has to decide about (those that somebody took out of
+for, which are stuck by their own fault and how to mend that (a running daemon
+tells it), which ones a person has to decide about (those that somebody took out of
 work by hand are among them), and whether submission is paused, why, and what
 mends that. It works with and without a running daemon, and changes nothing.`,
 		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
@@ -147,6 +156,7 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	}
 	s.Waiting = readInbox(cfg, paths[spool.Inbox])
 	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
+	s.markStuck()
 	for i := range s.Places {
 		if p := &s.Places[i]; p.Place == spool.Work { // each attempt gives a folder in work a new ctime
 			p.Oldest = 0
@@ -159,6 +169,32 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 		s.Error = cmp.Or(s.Error, fmt.Sprintf("whether folders were taken out of work can't be told: the journal: %v", err))
 	}
 	return s
+}
+
+// markStuck notes at each folder what the daemon says of it.
+func (s *spoolStatus) markStuck() {
+	if s.Daemon == nil {
+		return
+	}
+	inbox, work := map[string]*telemetry.StuckFolder{}, map[string]*telemetry.StuckFolder{}
+	for i := range s.Daemon.Stuck.Newest {
+		f := &s.Daemon.Stuck.Newest[i]
+		if f.Place == spool.Inbox {
+			inbox[f.Folder] = f
+		} else {
+			work[f.ID] = f
+		}
+	}
+	for i := range s.Waiting {
+		if w := &s.Waiting[i]; inbox[w.Folder] != nil {
+			w.Stuck, w.Complete = inbox[w.Folder], false
+		}
+	}
+	for i := range s.Work {
+		if o := &s.Work[i]; o.id != "" {
+			o.Stuck = work[o.id]
+		}
+	}
 }
 
 // readLeft returns the account's gate as the journal has it, where that can be
@@ -185,11 +221,11 @@ func readOpen(paths spool.Paths, p spool.Place) []openStatus {
 	}
 	defer parent.Close()
 	for _, name := range names {
-		own := name
+		own, id := name, ""
 		if p == spool.Work {
-			own, _, _ = spool.Split(name)
+			own, id, _ = spool.Split(name)
 		}
-		st := openStatus{Folder: meta.Show(own), Reasons: []string{}}
+		st := openStatus{Folder: meta.Show(own), Reasons: []string{}, id: id}
 		if info, err := parent.Lstat(name); err == nil {
 			st.Age = int64(unchanged(info).Seconds()) // until there is a record
 		}
@@ -368,6 +404,9 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
 	}
+	if s.Daemon != nil && s.Daemon.Stuck.Folders > 0 {
+		fmt.Fprintf(out, "%d folders are stuck by their own fault, which is told at each below; the others go on\n", s.Daemon.Stuck.Folders)
+	}
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "\nPLACE\tFOLDERS\tOLDEST")
 	for _, p := range s.Places {
@@ -400,6 +439,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		for _, reason := range w.WaitsFor {
 			fmt.Fprintf(out, "      waits: %s\n", reason)
 		}
+		printStuck(out, w.Stuck)
 	}
 }
 
@@ -419,6 +459,14 @@ func printGates(out io.Writer, gates []telemetry.Gate, hurry string) {
 	}
 }
 
+func printStuck(out io.Writer, f *telemetry.StuckFolder) {
+	if f == nil {
+		return
+	}
+	fmt.Fprintf(out, "      STUCK since %s: %s\n", f.Since.Local().Format(time.DateTime), meta.Show(f.Reason))
+	fmt.Fprintf(out, "          to mend it: %s\n", meta.Show(f.Mend))
+}
+
 func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 	if len(list) == 0 {
 		return
@@ -436,5 +484,6 @@ func printOpen(out io.Writer, title string, list []openStatus, all bool) {
 		for _, reason := range o.Reasons {
 			fmt.Fprintf(out, "      %s\n", reason)
 		}
+		printStuck(out, o.Stuck)
 	}
 }

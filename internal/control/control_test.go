@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/sidecar"
 )
 
@@ -100,6 +101,42 @@ func TestDecide(t *testing.T) {
 	var refused *RefusedError
 	if _, err := c.Decide(t.Context(), Decision{Comment: strings.Repeat("x", maxRequest)}); !errors.As(err, &refused) {
 		t.Errorf("too large: %v", err)
+	}
+}
+
+// What is asked of the journal comes back as the journal has it, through the
+// socket as without it; for whoever the socket lets in, and not only for those
+// who may decide.
+func TestRead(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(root, "work"), 0o700))
+	j, err := journal.Create(journal.Where{Dir: filepath.Join(root, "journal"), Mark: filepath.Join(root, "work")})
+	must(t, err)
+	defer j.Close()
+	must(t, j.Claim("AAAAAAAAAAAAAAAAAAAAAAAAAA", "case-1"))
+	server := &Server{Reader: j.Reader()}
+	serve(t, root, server)
+	c, err := Dial(root)
+	must(t, err)
+	defer c.Close()
+	for _, r := range []Reader{j.Reader(), c} {
+		list, err := r.List(t.Context(), journal.Query{Place: "work", Since: time.Now().Add(-time.Hour), Most: 5})
+		if err != nil || len(list) != 1 || list[0].Folder != "case-1" || time.Since(list[0].Claimed.Time) > time.Minute {
+			t.Errorf("%T: %+v, %v", r, list, err)
+		}
+		all, err := r.Show(t.Context(), journal.Search{Key: "case-1", Most: 5})
+		if err != nil || all.Total != 1 || all.Stories[0].Lives[0].State != journal.Claimed || all.Stories[0].Lives[0].Result.Folder != "case-1" {
+			t.Errorf("%T: %+v, %v", r, all, err)
+		}
+		names, err := r.Names(t.Context(), journal.Search{Key: "ca", Most: 5})
+		if err != nil || len(names) != 1 || names[0] != "case-1" {
+			t.Errorf("%T: %v, %v", r, names, err)
+		}
+	}
+	w := httptest.NewRecorder()
+	read(server, j.Reader().Names).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/names", strings.NewReader(`{"key":"c","most":1}`)))
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "case-1") {
+		t.Errorf("whoever the socket lets in: %d, %s", w.Code, w.Body)
 	}
 }
 

@@ -45,6 +45,7 @@ func TestAllowed(t *testing.T) {
 		{"done", "accepted", "", "requeued", "", "it was accepted", "inbox"},
 		{"hold", "unknown", "", "requeued", "", "idenfy-batch resolve case", ""},
 		{"failed", "rejected", "", "accepted", "", "only what is in hold", "done"},
+		{"done", "accepted", "", "accepted", "", "only what is in hold", "done"},
 		{"hold", "unknown", "", "accepted", "done", "", "done"},
 		{"hold", "unknown", "", "rejected", "failed", "", "failed"},
 		{"hold", "unknown", "", "resubmit", "", "no scanRef", "inbox"},

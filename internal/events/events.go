@@ -37,7 +37,22 @@ type (
 	Recovered struct{ Folders int }
 	// Claimed tells that a folder was taken into work.
 	Claimed struct{ Folder, ID string }
-	// ClaimFailed tells that a folder could not be taken, and stays.
+	// FolderStuck tells once of a folder that can't go on by its own fault,
+	// as long as that stays: it is tried again, and a person can mend it.
+	FolderStuck struct {
+		Place      spool.Place // inbox or work
+		Folder, ID string      // without ID in the inbox
+		Reason     string      // no name of a file from outside
+		Mend       string      // what a person can do
+		Since      time.Time
+	}
+	// FolderFreed tells the end of that.
+	FolderFreed struct {
+		Place      spool.Place
+		Folder, ID string
+	}
+	// ClaimFailed tells that a folder could not be taken because of the disk,
+	// and stays.
 	ClaimFailed struct {
 		Folder string
 		Err    error
@@ -167,6 +182,8 @@ type (
 
 func (Recovered) event()        {}
 func (Claimed) event()          {}
+func (FolderStuck) event()      {}
+func (FolderFreed) event()      {}
 func (ClaimFailed) event()      {}
 func (Released) event()         {}
 func (Vanished) event()         {}

@@ -36,7 +36,7 @@ type Options struct {
 	BaseURL   string         // scheme and host, without a path
 	Key       string         // API key, user name of HTTP Basic
 	Secret    string         // API secret, its password
-	Timeout   time.Duration  // without progress of an exchange, not in total
+	Timeout   time.Duration  // without progress of a request, not in total; and for an answer, from its first byte
 	RootCAs   *x509.CertPool // nil: the system's
 	UserAgent string
 	Conns     int // idle connections kept for reuse
@@ -84,6 +84,9 @@ func New(o Options) *Client {
 	}}
 }
 
+// Timeout returns how long an exchange may make no progress.
+func (c *Client) Timeout() time.Duration { return c.o.Timeout }
+
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
@@ -117,7 +120,8 @@ func counter(c net.Conn) *countingConn {
 	return counting
 }
 
-// ErrNoProgress ends an exchange in which nothing moved for Options.Timeout.
+// ErrNoProgress ends an exchange in which nothing moved for Options.Timeout, or
+// whose answer took longer than that.
 var ErrNoProgress = errors.New("no progress")
 
 // exchange is one request and its answer.
@@ -174,9 +178,16 @@ func (c *Client) do(ctx context.Context, path string, body io.Reader, length int
 		return exchange{notSent: notSent}, err
 	}
 	defer resp.Body.Close()
-	progress()
+	// An answer is small. One that comes byte by byte has no more time for it
+	// than one that doesn't come.
+	watchdog.Stop()
+	late := time.AfterFunc(c.o.Timeout, func() { cancel(ErrNoProgress) })
+	defer late.Stop()
 	x := exchange{status: resp.StatusCode, header: resp.Header}
-	x.body, x.bodyErr = io.ReadAll(io.LimitReader(&progressReader{r: resp.Body, progress: progress}, maxAnswer))
+	x.body, x.bodyErr = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if x.bodyErr != nil && errors.Is(context.Cause(ctx), ErrNoProgress) {
+		x.bodyErr = fmt.Errorf("%w: it did not end within %s", ErrNoProgress, c.o.Timeout)
+	}
 	return x, nil
 }
 
@@ -204,7 +215,7 @@ type answer struct {
 func (x *exchange) parse() (a answer, isJSON, empty bool) {
 	body := bytes.TrimSpace(x.body)
 	if len(body) == 0 {
-		return a, false, true
+		return a, false, len(x.body) < maxAnswer // what follows may say no
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(body, &fields) != nil {

@@ -143,6 +143,7 @@ func TestAnswers(t *testing.T) {
 		{"200 with HTML", sandbox.Step{Status: 200, Body: html, ContentType: "text/html; charset=utf-8"}, idenfy.NoAnswer, "not JSON, but text/html"},
 		{"201 empty", sandbox.Step{Status: 201}, idenfy.NoAnswer, "an empty answer"},
 		{"200 with spaces", sandbox.Step{Status: 200, Body: " \n"}, 0, ""},
+		{"200 with spaces without end", sandbox.Step{Status: 200, Body: strings.Repeat(" ", 1<<20)}, idenfy.NoAnswer, "not JSON"},
 		{"413", sandbox.Step{Status: 413, Body: html}, idenfy.Rejected, "not JSON"},
 		{"401", sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"}, idenfy.ServiceFault, "no"},
 		{"401 bare", sandbox.Step{Status: 401}, idenfy.ServiceFault, "empty answer"},
@@ -347,6 +348,19 @@ type slow struct{ r io.Reader }
 func (s *slow) Read(p []byte) (int, error) {
 	time.Sleep(40 * time.Millisecond)
 	return s.r.Read(p)
+}
+
+// An answer that comes byte by byte, and never ends, is none: it gets no longer
+// than one that doesn't come.
+func TestDrip(t *testing.T) {
+	s, c := api(t)
+	s.Always(&sandbox.Step{Fault: sandbox.Drip})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := c.Process(ctx, passport())
+	if class(err) != idenfy.NoAnswer || !errors.Is(err, idenfy.ErrNoProgress) || !strings.Contains(err.Error(), "did not end within 300ms") {
+		t.Error(err)
+	}
 }
 
 func TestCancel(t *testing.T) {

@@ -40,14 +40,18 @@ var serviceFaults = []string{
 var sure = []string{"UNAUTHORIZED", "TOO_MANY_REQUESTS", "METHOD_NOT_ALLOWED"}
 
 // Doubtful reports whether an answer of the class ServiceFault may be met by
-// one request only, though it says nothing of that: a firewall's 403, or a
-// contract without that country.
-func Doubtful(status int, identifier string) bool {
+// one request only, though it says nothing of that: a contract without that
+// country, or a firewall, which answers what it dislikes with whatever it was
+// set to. asked tells that the answer asks to wait: a 429 that does is meant
+// for all.
+func Doubtful(status int, identifier string, asked bool) bool {
 	switch status {
-	case http.StatusUnauthorized, http.StatusProxyAuthRequired, http.StatusTooManyRequests, http.StatusMethodNotAllowed:
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
 		return false
+	case http.StatusTooManyRequests:
+		return identifier == "" && !asked
 	}
-	return status >= 400 && !slices.Contains(sure, identifier)
+	return status >= 300 && !slices.Contains(sure, identifier)
 }
 
 // Image is one image of a request.

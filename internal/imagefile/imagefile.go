@@ -55,7 +55,7 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10
 
 // Walk reads the image in r, of size bytes, from its head to its end. The
 // error is a *Truncated, *Damaged or *Unsupported, or one of reading. Memory is
-// bounded whatever is in the file; time is proportional to size.
+// bounded whatever is in the file; time is proportional to size: an image has a bounded number of parts.
 func Walk(r io.ReaderAt, size int64) (Info, error) {
 	head := make([]byte, min(size, 1024))
 	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
@@ -74,7 +74,7 @@ func Walk(r io.ReaderAt, size int64) (Info, error) {
 	buf, _ := readers.Get().(*bufio.Reader)
 	buf.Reset(io.NewSectionReader(r, 0, size))
 	defer func() { buf.Reset(nil); readers.Put(buf) }()
-	w := &walker{r: buf}
+	w := &walker{r: buf, parts: mostParts + size/partSize}
 	var info Info
 	if format == JPEG {
 		info, err = w.jpeg()
@@ -151,7 +151,16 @@ func name(head []byte) string {
 	}
 }
 
+// Bounds of the parts of an image, chunks of a PNG and segments of a JPEG: each
+// costs as much to walk as thousands of bytes of one. A program that makes small
+// ones makes them of 4 KiB and more; an image of a camera has some hundreds.
+const (
+	mostParts = 10_000
+	partSize  = 1 << 10 // and one more for each of these
+)
+
 type walker struct {
+	parts  int64 // that may still come
 	r      *bufio.Reader
 	at     int64  // offset of the next byte
 	inside string // where in the structure, for messages
@@ -175,6 +184,14 @@ func (w *walker) skip(n int) error {
 	done, err := w.r.Discard(n)
 	w.at += int64(done)
 	return err
+}
+
+// part counts one more.
+func (w *walker) part() error {
+	if w.parts--; w.parts < 0 {
+		return &Unsupported{"is cut into far more parts than any camera or scanner makes; convert it"}
+	}
+	return nil
 }
 
 func (w *walker) damaged(format string, args ...any) error {

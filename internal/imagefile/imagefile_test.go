@@ -2,9 +2,13 @@ package imagefile_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,6 +137,54 @@ func TestBroken(t *testing.T) {
 			t.Errorf("%s: got %v, want %q in it", c.name, err, c.want)
 		}
 	}
+}
+
+// An image of very many parts is walked for as long as one that is real, and
+// not longer; real ones are far from the bound, small though their chunks are.
+func TestParts(t *testing.T) {
+	png, jpeg := read(t, "small.png"), read(t, "baseline.jpg")
+	const n = 900_000
+	chunk := func(size int) []byte {
+		c := append(binary.BigEndian.AppendUint32(nil, uint32(size)), "teSt"...)
+		c = append(c, make([]byte, size)...)
+		return binary.BigEndian.AppendUint32(c, crc32.ChecksumIEEE(c[4:]))
+	}
+	cut := func(head, part, tail []byte, n int) []byte { return slices.Concat(head, bytes.Repeat(part, n), tail) }
+	comment := []byte("\xff\xfe\x00\x02")
+	for name, data := range map[string][]byte{
+		"png": cut(png[:33], chunk(0), png[33:], n), "png without an end": cut(png[:33], chunk(0), nil, n),
+		"jpeg": cut(jpeg[:2], comment, jpeg[2:], n), "jpeg without an end": cut(jpeg[:2], comment, nil, n),
+		"jpeg of marks": cut(jpeg[:2], []byte("\xff\x01"), jpeg[2:], n),
+	} {
+		var unsupported *imagefile.Unsupported
+		r := &counting{r: bytes.NewReader(data)}
+		_, err := imagefile.Walk(r, int64(len(data)))
+		if !errors.As(err, &unsupported) || !strings.Contains(err.Error(), "more parts than any camera") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r.n > 1_000_000 {
+			t.Errorf("%s: %d of %d bytes were read", name, r.n, len(data))
+		}
+	}
+	for name, data := range map[string][]byte{
+		"png": cut(png[:33], chunk(4096), png[33:], 50_000), "small png": cut(png[:33], chunk(10), png[33:], 9000),
+		"jpeg": cut(jpeg[:2], comment, jpeg[2:], 9000),
+	} {
+		if _, err := walk(data); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+type counting struct {
+	r io.ReaderAt
+	n int
+}
+
+func (c *counting) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.r.ReadAt(p, off)
+	c.n += n
+	return n, err
 }
 
 // Bytes behind the end are legal, however many they are; the beginning of an

@@ -29,6 +29,9 @@ func (w *walker) jpeg() (Info, error) {
 	frame, scan := false, false
 	mark, err := w.marker()
 	for {
+		if err == nil {
+			err = w.part()
+		}
 		if err != nil {
 			return Info{}, err
 		}

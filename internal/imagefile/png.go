@@ -17,6 +17,9 @@ func (w *walker) png() (Info, error) {
 	data := false
 	for first := true; ; first = false {
 		var head [8]byte
+		if err := w.part(); err != nil {
+			return Info{}, err
+		}
 		if err := w.full(head[:]); err != nil {
 			return Info{}, err
 		}

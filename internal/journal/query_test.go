@@ -192,12 +192,12 @@ func TestReader(t *testing.T) {
 	}
 	look("open")
 	must(t, j.Close())
-	look("closed")
 	for end, size := range map[string]int64{"-wal": 0, "-shm": 32768} {
 		if info, err := os.Stat(db(w) + end); err != nil || info.Size() != size || info.Mode().Perm() != 0o640 {
 			t.Errorf("%s: %v, %v", end, info, err)
 		}
 	}
+	look("closed")
 	change(t, db(w), "PRAGMA user_version = 1000")
 	if _, err := journal.OpenReader(t.Context(), w); err == nil || !strings.Contains(err.Error(), "newer idenfy-batch") {
 		t.Errorf("newer: %v", err)

@@ -45,7 +45,7 @@ type Image struct {
 // Report is what an inspection found.
 type Report struct {
 	Meta    *Meta    // nil when there is none
-	Images  []Image  // to send, in order
+	Images  []Image  // to send, in order; those that are there, when the folder is not complete
 	Extra   []string // other files and directories, these with a slash; at most mostExtra
 	More    int      // how many there are beyond those of Extra
 	Invalid []Reason // wrong, and no further upload mends it
@@ -69,13 +69,21 @@ type Report struct {
 // files and quiet are the watcher's.
 func (r *Report) Complete() bool { return len(r.Invalid) == 0 && len(r.Waits) == 0 }
 
-// List reads the listing of the folder's tree. What the daemon itself has put
-// into the folder is no entry of it; what only has such a name is.
+// List reads the listing of the folder's tree. Files that are called as those
+// that the daemon itself puts into a folder are its records.
 func List(root *os.Root, lim Limits) (drop.Listing, error) {
-	self := uint32(os.Geteuid())
-	return drop.List(root, lim.Files, func(e drop.Entry) bool {
-		return e.Regular() && sidecar.IsOwn(e.Name) && (e.UID == self || e.UID == 0)
-	})
+	return drop.List(root, lim.Files, func(e drop.Entry) bool { return e.Regular() && sidecar.IsOwn(e.Name) })
+}
+
+// Foreign returns the names of records that are not the daemon's, but somebody
+// else's files.
+func Foreign(l drop.Listing) (names []string) {
+	for _, e := range l.Records {
+		if e.UID != uint32(os.Geteuid()) && e.UID != 0 {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
 
 // Inspect checks the folder as it was listed. With quick set, images are read
@@ -95,6 +103,7 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
 	i.rep.Invalid = append(i.rep.Invalid, wrong...)
 	files := i.choose()
+	i.rep.Images = files // what is found out about them is filled in
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && (!proof || !i.rep.Complete()) {
@@ -255,6 +264,9 @@ const mostExtra = 256
 
 // extra notes what travels along.
 func (i *inspector) extra(known map[string]bool) {
+	for _, name := range Foreign(i.l) { // at most a hundred
+		i.rep.Extra = append(i.rep.Extra, Show(name))
+	}
 	for _, e := range i.l.Entries {
 		switch {
 		case known[e.Name]:
@@ -268,6 +280,10 @@ func (i *inspector) extra(known map[string]bool) {
 	}
 }
 
+// ForeignLink is the code of the reason that a file is a link to somebody
+// else's.
+const ForeignLink = "foreign_hard_link"
+
 // plainFile judges what kind of file e is.
 func (i *inspector) plainFile(e drop.Entry, name string) bool {
 	shown := Show(name)
@@ -279,7 +295,7 @@ func (i *inspector) plainFile(e drop.Entry, name string) bool {
 	case !e.Regular():
 		i.invalid("not_a_file", name, "%s is a special file (%s), and has to be a regular one", shown, kindOf(e.Mode))
 	case e.Links > 1 && e.UID != i.l.Dir.UID:
-		i.invalid("foreign_hard_link", name, "%s is a hard link to a file of another owner; copy the file instead", shown)
+		i.invalid(ForeignLink, name, "%s is a hard link to a file of another owner; copy the file instead", shown)
 	default:
 		return true
 	}
@@ -331,7 +347,6 @@ func (i *inspector) content(images []Image, quick bool) {
 			return
 		}
 	}
-	i.rep.Images = images
 }
 
 func (i *inspector) image(img *Image) {

@@ -1,6 +1,8 @@
 package meta_test
 
 import (
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/text/language"
 
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/meta"
 )
 
@@ -170,6 +173,15 @@ func TestParseIsCheap(t *testing.T) {
 		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("%s took %s", name, took)
 		}
+	}
+}
+
+// A file of somebody else's is no record of the daemon's, whatever its name is.
+func TestForeign(t *testing.T) {
+	self := uint32(os.Geteuid())
+	l := drop.Listing{Records: []drop.Entry{{Name: "result.1.json", UID: self}, {Name: "result.7.json", UID: self + 4242}, {Name: "result.json", UID: 0}}}
+	if got := meta.Foreign(l); !slices.Equal(got, []string{"result.7.json"}) {
+		t.Errorf("foreign: %v", got)
 	}
 }
 

@@ -54,6 +54,7 @@ const (
 	StallInBody     Fault = "stall_in_body"     // the body is not read any further
 	StallAnswer     Fault = "stall_answer"      // processed, and no answer comes
 	Garbage         Fault = "garbage"           // something that is no HTTP
+	Drip            Fault = "drip"              // nothing is processed, and an answer comes byte by byte and never ends
 )
 
 // Step is how one request is treated. The zero Step is faithful treatment.
@@ -439,6 +440,9 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 	case Garbage:
 		raw(w, "\x16\x03\x01\x02\x00 this is not HTTP\r\n\r\n")
 		return
+	case Drip:
+		s.drip(w, r)
+		return
 	}
 	if step.Status != 0 {
 		if step.RetryAfter != "" {
@@ -668,6 +672,25 @@ func (s *Sandbox) stall(w http.ResponseWriter, r *http.Request) {
 	case <-time.After(10 * time.Minute):
 	}
 	reset(w)
+}
+
+// drip answers a byte at a time until the client leaves or the sandbox closes.
+func (s *Sandbox) drip(w http.ResponseWriter, r *http.Request) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for out := http.NewResponseController(w); ; {
+		_, err := io.WriteString(w, " ")
+		if errors.Join(err, out.Flush()) != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		case <-s.closed:
+			return
+		}
+	}
 }
 
 // reset ends the connection with a TCP reset (over HTTP/2, the stream).

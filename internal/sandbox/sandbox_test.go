@@ -278,3 +278,31 @@ func TestPersons(t *testing.T) {
 		t.Errorf("%v", p)
 	}
 }
+
+// An answer that drips goes on until the client leaves, and nothing was
+// processed.
+func TestDrip(t *testing.T) {
+	a := start(t, sandbox.Options{})
+	a.Script(token, sandbox.Step{Fault: sandbox.Drip})
+	data, err := json.Marshal(body(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodPost, a.url+"/api/v2/process", bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("key", "secret")
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, 3)); err != nil {
+		t.Error(err)
+	}
+	if r := a.Report(); r.Processed != 0 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -123,8 +123,9 @@ func (n node) each(f func(name string) error) error {
 // walk is one walk over the tree of a folder.
 type walk struct {
 	uid, gid int
-	room     int64 // bytes that may be copied
-	partly   bool  // something could not be done for lack of rights
+	owner    uint32 // whose the folder was
+	room     Copies // that may still be made
+	partly   bool   // something could not be done for lack of rights
 }
 
 // may takes note of an error of the folder's own, and lets the walk go on.
@@ -136,12 +137,20 @@ func (w *walk) may(err error) error {
 	return err
 }
 
+// Copies bounds the copies that a seal makes: each has to be brought to the
+// disk, and a folder may have any number of names of one file.
+type Copies struct {
+	Bytes int64 // in all
+	Files int
+}
+
 // Seal makes the tree of a folder in work the daemon's: its user's and the
 // final places' group's, directories 0750, files 0440. From then on nobody
 // else can make, remove or alter anything in it; whoever has a file open for
 // writing from before is found by a lease (drop.Busy). A file with another link
-// to it is replaced by a copy, for at most copies bytes in all: the other link
-// would change it, and may be to somebody else's file.
+// to it is replaced by a copy, for at most as many as copies allows, since the
+// other link would change it. One that is not of the folder's owner is left as it is:
+// it is no file of this folder.
 //
 // It goes from the folder down, and closes each directory before it reads it,
 // by descriptors only; links and special files are left as they are. Again is
@@ -150,13 +159,14 @@ func (w *walk) may(err error) error {
 //
 // It takes CAP_CHOWN and CAP_FOWNER. Without them it does what it can, and
 // whole is false. An error is the machine's.
-func (s *Spool) Seal(workName string, copies int64, again bool) (whole bool, err error) {
+func (s *Spool) Seal(workName string, copies Copies, again bool) (whole bool, err error) {
 	w := &walk{uid: os.Geteuid(), gid: s.group, room: copies}
 	n, err := s.paths.folder(Work, workName)
 	if err != nil {
 		return false, w.may(err)
 	}
 	defer n.close()
+	w.owner = n.st.Uid
 	if again && int(n.st.Uid) == w.uid && int(n.st.Gid) == w.gid && n.mode() == sealedDir {
 		return true, nil
 	}
@@ -194,6 +204,10 @@ func (w *walk) seal(n node, depth int) error {
 		case !e.regular():
 			return nil
 		}
+		if e.st.Nlink > 1 && e.st.Uid != w.owner {
+			w.partly = true
+			return nil
+		}
 		if e.st.Nlink == 1 {
 			if err := w.own(&e, sealedFile); err != nil || e.st.Nlink == 1 {
 				return err
@@ -225,7 +239,9 @@ const copyName = ".idenfy-batch.copy.tmp"
 
 // replace puts a copy in the place of a file that has other names.
 func (w *walk) replace(dir node, name string, n node) (err error) {
-	if w.room -= n.st.Size; w.room < 0 {
+	w.room.Bytes -= n.st.Size
+	w.room.Files--
+	if w.room.Bytes < 0 || w.room.Files < 0 {
 		w.partly = true
 		return nil
 	}
@@ -265,8 +281,8 @@ func (w *walk) replace(dir node, name string, n node) (err error) {
 
 // Unseal gives a folder that the daemon has sealed to its uploader again, who
 // may have to mend it: owner and group, directories 0770, files 0660. Without
-// CAP_CHOWN it stays the daemon's, for the inbox's group to work on, if the
-// daemon is in it. A folder that is not the daemon's is left alone.
+// CAP_CHOWN, and of root, it stays the daemon's, for the inbox's group to work
+// on, if the daemon is in it. A folder that is not the daemon's is left alone.
 // A name that is gone is no error.
 func (paths Paths) Unseal(p Place, name string, uid, gid uint32) error {
 	var inbox unix.Stat_t
@@ -312,7 +328,10 @@ func (w *walk) unseal(n node, shared, depth int) error {
 	} else if err := w.may(n.chmod(mode)); err != nil {
 		return err
 	}
-	err := n.chown(w.uid, w.gid)
+	err := error(unix.EPERM)
+	if w.uid != 0 { // root needs no rights on it, but the daemon does
+		err = n.chown(w.uid, w.gid)
+	}
 	if errors.Is(err, unix.EPERM) {
 		err = n.chown(-1, shared)
 	}
@@ -342,7 +361,7 @@ func (s *Spool) Mend(name string) error {
 		return err
 	}
 	defer n.close()
-	m := &mender{owner: n.st.Uid, dev: n.st.Dev, shared: int(inbox.Gid), groups: append(groups, os.Getegid())}
+	m := &mender{owner: n.st.Uid, shared: int(inbox.Gid), groups: append(groups, os.Getegid())}
 	if err := m.mend(n, 0); err != nil {
 		return err
 	}
@@ -354,7 +373,6 @@ func (s *Spool) Mend(name string) error {
 
 type mender struct {
 	owner  uint32
-	dev    uint64
 	shared int   // the inbox's group
 	groups []int // the daemon's
 
@@ -392,7 +410,8 @@ func (m *mender) mend(n node, depth int) error {
 			return err
 		}
 		defer e.close()
-		if e.st.Uid != m.owner || uint64(e.st.Dev) != m.dev || !e.dir() && !e.regular() { //nolint:unconvert // Dev is narrower on some architectures
+		// Files of an overlay are on another device than their directories.
+		if e.st.Uid != m.owner || !e.regular() && (!e.dir() || e.st.Dev != n.st.Dev) {
 			return nil
 		}
 		return m.mend(e, depth+1)

@@ -81,7 +81,7 @@ func TestSeal(t *testing.T) {
 	must(t, os.Symlink(secret, filepath.Join(dir, "link")))
 	must(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
 	for range 2 { // it may be done again
-		whole, err := s.Seal(work, 1000, false)
+		whole, err := s.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
 		must(t, err)
 		if !whole {
 			t.Error("not all of it was sealed")
@@ -132,7 +132,7 @@ func TestSealBreaksLinks(t *testing.T) {
 	before := tree(t, outside)
 	stamp, err := os.Stat(filepath.Join(dir, "FRONT.jpg"))
 	must(t, err)
-	whole, err := s.Seal(work, 1000, false)
+	whole, err := s.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
 	must(t, err)
 	if whole {
 		t.Error("more was copied than was allowed")
@@ -158,12 +158,58 @@ func TestSealBreaksLinks(t *testing.T) {
 	}
 }
 
+// Of many names for one file only so many become copies as were allowed.
+func TestSealCopiesFew(t *testing.T) {
+	s := open(t)
+	work, dir := claim(t, s, "file")
+	outside := filepath.Join(t.TempDir(), "file")
+	must(t, os.Link(filepath.Join(dir, "file"), outside))
+	for i := range 100 {
+		must(t, os.Link(outside, filepath.Join(dir, fmt.Sprint(i))))
+	}
+	whole, err := s.Seal(work, spool.Copies{Bytes: 1 << 20, Files: 64}, false)
+	must(t, err)
+	if whole {
+		t.Error("it is whole")
+	}
+	info, err := os.Stat(outside)
+	must(t, err)
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Nlink != 102-64 {
+		t.Errorf("%d names of the file are left, want %d", st.Nlink, 102-64)
+	}
+}
+
+// A link to a file of somebody else is not a file of this folder: it is neither
+// taken nor copied.
+func TestSealLeavesForeignLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("without root everything is this user's, and is copied")
+		return
+	}
+	s := open(t)
+	work, dir := claim(t, s, "a")
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	must(t, os.WriteFile(theirs, []byte("x"), 0o600))
+	must(t, os.Chown(theirs, other+1, other+1))
+	must(t, os.Link(theirs, filepath.Join(dir, "link")))
+	before := tree(t, theirs)
+	_, err := s.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
+	must(t, err)
+	a, err := os.Stat(theirs)
+	must(t, err)
+	b, err := os.Stat(filepath.Join(dir, "link"))
+	must(t, err)
+	if tree(t, theirs) != before || !os.SameFile(a, b) {
+		t.Errorf("it is %s, was %s", tree(t, theirs), before)
+	}
+}
+
 // A tree that is too deep to walk is closed where the walk ends.
 func TestSealDeep(t *testing.T) {
 	s := open(t)
 	deep := strings.Repeat("d/", 199) + "x"
 	work, dir := claim(t, s, deep)
-	_, err := s.Seal(work, 1000, false)
+	_, err := s.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
 	must(t, err)
 	info, err := os.Stat(filepath.Join(dir, strings.Repeat("d/", 64)))
 	must(t, err)

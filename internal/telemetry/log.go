@@ -162,6 +162,11 @@ func ofBatch(log *logrus.Logger, e events.Event) {
 		}
 	case events.Claimed:
 		folder(log, e.Folder, e.ID).Debug("claimed")
+	case events.FolderStuck:
+		folder(log, e.Folder, e.ID).WithFields(logrus.Fields{"place": string(e.Place), "reason": e.Reason, "mend": e.Mend}).
+			Warn("it can't go on by its own fault; it is tried again")
+	case events.FolderFreed:
+		folder(log, e.Folder, e.ID).WithField("place", string(e.Place)).Info("no longer stuck")
 	case events.ClaimFailed:
 		folder(log, e.Folder, "").WithError(e.Err).Warn("could not be taken, stays in the inbox")
 	case events.Released:

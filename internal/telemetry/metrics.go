@@ -20,6 +20,7 @@ type Metrics struct {
 	attempts  *prometheus.CounterVec
 	duration  prometheus.Histogram
 	folders   *prometheus.GaugeVec
+	stuck     *prometheus.GaugeVec
 	oldest    prometheus.Gauge
 	paused    *prometheus.GaugeVec
 	rescans   prometheus.Counter
@@ -38,6 +39,7 @@ func NewMetrics(version string) *Metrics {
 		attempts:  counters("attempts_total", "Attempts at a submission, by state.", "state"),
 		duration:  histogram("submit_duration_seconds", "Time from the start of an attempt to its end.", prometheus.ExponentialBuckets(0.05, 2, 12)),
 		folders:   gauges("folders", "Folders now, by place; in done and failed those that were filed there, whatever somebody took away since.", "place"),
+		stuck:     gauges("folders_stuck", "Folders that can't go on by their own fault, by place: inbox or work.", "place"),
 		oldest:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_oldest_seconds", Help: "Age of the oldest folder in the inbox."}),
 		paused:    gauges("paused", "1 while submission is paused, by whose fault it is: account or disk.", "owner"),
 		rescans:   counter("rescans_total", "Scans of the whole inbox."),
@@ -49,7 +51,7 @@ func NewMetrics(version string) *Metrics {
 	}
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.outcomes, m.attempts, m.duration, m.folders, m.oldest, m.paused, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
+	m.registry.MustRegister(m.outcomes, m.attempts, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, o := range []sidecar.Outcome{sidecar.Accepted, sidecar.Rejected, sidecar.Invalid, sidecar.Incomplete, sidecar.GaveUp, sidecar.Unknown} {
 		m.outcomes.WithLabelValues(string(o))
@@ -61,6 +63,9 @@ func NewMetrics(version string) *Metrics {
 		m.paused.WithLabelValues(string(o))
 	}
 	m.folders.WithLabelValues(string(spool.Work))
+	for _, p := range []spool.Place{spool.Inbox, spool.Work} {
+		m.stuck.WithLabelValues(string(p))
+	}
 	return m
 }
 
@@ -87,6 +92,10 @@ func (m *Metrics) Take(e events.Event) {
 	switch e := e.(type) {
 	case events.Released:
 		m.released.Inc()
+	case events.FolderStuck:
+		m.stuck.WithLabelValues(string(e.Place)).Inc()
+	case events.FolderFreed:
+		m.stuck.WithLabelValues(string(e.Place)).Dec()
 	case events.Attempted:
 		m.attempts.WithLabelValues(string(e.Attempt.State)).Inc()
 		m.duration.Observe(float64(e.Attempt.DurationMS) / 1000)

@@ -22,6 +22,26 @@ type State struct {
 	Gates      []Gate    `json:"gates"`                  // those that are shut
 	Mode       string    `json:"watch_mode"`             // see events.Mode; empty: not watching yet
 	ModeReason string    `json:"watch_reason,omitempty"` //
+	Stuck      Stuck     `json:"stuck"`
+}
+
+// Stuck tells of folders that can't go on by their own fault.
+type Stuck struct {
+	Folders int           `json:"folders"`          // how many
+	Newest  []StuckFolder `json:"newest,omitempty"` // at most maxStuck
+}
+
+// maxStuck bounds what is told of stuck folders.
+const maxStuck = 200
+
+// StuckFolder is one of them.
+type StuckFolder struct {
+	Place  spool.Place `json:"place"`
+	Folder string      `json:"folder"`
+	ID     string      `json:"id,omitempty"` // in work
+	Since  time.Time   `json:"since"`
+	Reason string      `json:"reason"`
+	Mend   string      `json:"mend"` // what a person can do
 }
 
 // Gate is one that is shut: all that needs its owner waits.
@@ -64,6 +84,10 @@ func (k *Keeper) Take(e events.Event) {
 		k.inbox.Store(int64(e.Folders))
 	case events.Ended:
 		k.count(e.Place)
+	case events.FolderStuck:
+		k.stuck(1, e.Place, e.Folder, e.ID, StuckFolder{Place: e.Place, Folder: meta.Show(e.Folder), ID: e.ID, Since: e.Since, Reason: e.Reason, Mend: e.Mend})
+	case events.FolderFreed:
+		k.stuck(-1, e.Place, e.Folder, e.ID)
 	case events.GateShut:
 		k.gate(e.Owner, Gate{Owner: e.Owner, Reason: e.Reason, Mend: e.Mend, Since: e.Since, Next: time.Now().Add(e.Wait), Tries: e.Tries})
 	case events.GateOpened:
@@ -99,6 +123,21 @@ func (k *Keeper) gate(o events.Owner, is ...Gate) {
 	k.state.Gates = append(gates, is...)
 }
 
+// stuck counts one more folder that is stuck, or one less, and replaces what is
+// said of it.
+func (k *Keeper) stuck(more int, p spool.Place, folder, id string, is ...StuckFolder) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := &k.state.Stuck
+	s.Folders += more
+	// Made anew, as gates are.
+	newest := slices.DeleteFunc(slices.Clone(s.Newest), func(f StuckFolder) bool {
+		return f.Place == p && f.Folder == meta.Show(folder) && f.ID == id
+	})
+	newest = append(newest, is...)
+	s.Newest = newest[max(len(newest)-maxStuck, 0):]
+}
+
 // State returns the state as it is now.
 func (k *Keeper) State() State {
 	k.mu.Lock()
@@ -129,6 +168,7 @@ const stalled = time.Minute
 func (k *Keeper) Health() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s := k.State()
+		s.Stuck.Newest = nil // names are not for everybody on the host
 		w.Header().Set("Content-Type", "application/json")
 		if k.Alive() > stalled || len(s.Gates) > 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,6 +40,8 @@ func TestLines(t *testing.T) {
 		{events.Ended{Result: res, Place: spool.Failed, Name: "case-7.2"}, map[string]any{"outcome": "rejected", "place": "failed/case-7.2", "level": "warning"}},
 		{events.Released{Folder: "a\nb", ID: "ID", Why: "why"}, map[string]any{"folder": `"a\nb"`, "why": "why"}},
 		{events.Vanished{Folder: "x", ID: "ID"}, map[string]any{"folder": "x", "level": "warning"}},
+		{events.FolderStuck{Place: spool.Inbox, Folder: "x", ID: "ID", Reason: "no", Mend: "chattr"}, map[string]any{"folder": "x", "place": "inbox", "reason": "no", "mend": "chattr", "level": "warning"}},
+		{events.FolderFreed{Place: spool.Work, Folder: "x", ID: "ID"}, map[string]any{"folder": "x", "id": "ID", "place": "work", "level": "info"}},
 		{events.ClaimFailed{Folder: "x", Err: errors.New("no")}, map[string]any{"error": "no", "level": "warning"}},
 		{events.FolderWaits{Folder: "x", Age: time.Hour, Reasons: []meta.Reason{{Code: "truncated", Message: private}}}, map[string]any{"age": "1h0m0s"}},
 		{events.Recovered{Folders: 2}, map[string]any{"folders": 2.0}},
@@ -116,6 +119,39 @@ func TestState(t *testing.T) {
 	k.Take(events.GateOpened{Owner: events.Disk})
 	if now := k.State(); len(now.Gates) != 1 || now.Gates[0].Owner != events.Account || len(s.Gates) != 2 {
 		t.Errorf("opened: %+v; before: %+v", now.Gates, s.Gates)
+	}
+}
+
+// All that are stuck are counted, and the newest are told of; what was given
+// out before stays as it was.
+func TestStuck(t *testing.T) {
+	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper()
+	take := events.Fan(m.Take, k.Take)
+	const n = 250
+	for i := range n {
+		take(events.FolderStuck{Place: spool.Inbox, Folder: fmt.Sprint("case\n", i), ID: fmt.Sprint(i), Reason: "reason", Mend: "mend", Since: time.Now()})
+	}
+	s := k.State().Stuck
+	if s.Folders != n || len(s.Newest) != 200 || s.Newest[199].Folder != `"case\n249"` || s.Newest[199].Mend != "mend" {
+		t.Errorf("%d, %d newest, %+v", s.Folders, len(s.Newest), s.Newest[len(s.Newest)-1])
+	}
+	take(events.FolderFreed{Place: spool.Work, Folder: "case\n249", ID: "another"})
+	take(events.FolderStuck{Place: spool.Work, Folder: "y", ID: "y"})
+	take(events.FolderFreed{Place: spool.Inbox, Folder: "case\n249", ID: "249"})
+	take(events.FolderFreed{Place: spool.Inbox, Folder: "case\n0", ID: "0"})
+	now := k.State().Stuck
+	if now.Folders != n-2 || len(now.Newest) != 199 || s.Newest[199].Folder != `"case\n249"` {
+		t.Errorf("%d, %d newest", now.Folders, len(now.Newest))
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if !strings.Contains(w.Body.String(), `idenfy_batch_folders_stuck{place="inbox"} 248`) {
+		t.Error("the gauge is wrong")
+	}
+	w = httptest.NewRecorder()
+	k.Health().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if w.Code != http.StatusOK || strings.Contains(w.Body.String(), "case") || !strings.Contains(w.Body.String(), `"stuck":{"folders":248}`) {
+		t.Errorf("healthz: %d %s", w.Code, w.Body.String())
 	}
 }
 

@@ -190,12 +190,10 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 	if err != nil {
 		return err
 	}
-	sent := false
 	for _, img := range res.Request.Images {
 		if img.SHA256 == "" {
 			continue
 		}
-		sent = true
 		r.count(&r.sum.Images)
 		code, what, err := compare(dir, list, img.File, img.SHA256, img.Bytes)
 		if err != nil {
@@ -214,7 +212,7 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 			r.found("meta_"+code, k, string(p), name, "meta.yaml %s%s", what, differs(dir, res))
 		}
 	}
-	if sent { // else what lies in it is evidence of nothing
+	if len(res.Attempts) > 0 { // else not all that lay in it may have been listed
 		r.extras(k, list, p, name, res)
 	}
 	return nil
