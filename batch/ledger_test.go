@@ -24,7 +24,7 @@ func (b *bench) witness() {
 	must(b.t, err)
 	_, err = db.Exec(`CREATE TABLE witness (life TEXT NOT NULL, kind TEXT NOT NULL);
 		CREATE TRIGGER witness_end AFTER UPDATE ON life WHEN old.state IN ('claimed', 'pending') AND new.state IN ('ended', 'filed', 'away')
-			OR old.state = 'ended' AND new.state <> 'ended' AND new.place = '' BEGIN INSERT INTO witness VALUES (new.id, 'ended'); END;
+			OR old.state IN ('filed', 'away') AND new.state = 'ended' OR old.state = 'ended' AND new.state <> 'ended' AND new.place = '' BEGIN INSERT INTO witness VALUES (new.id, 'ended'); END;
 		CREATE TRIGGER witness_decision AFTER INSERT ON decision BEGIN INSERT INTO witness VALUES (new.life, 'decided'); END`)
 	must(b.t, err)
 	must(b.t, db.Close())

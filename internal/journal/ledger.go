@@ -90,7 +90,7 @@ func (j *Journal) End(l *Life) error {
 		var was State
 		t.row("SELECT state FROM life WHERE id = ?", []any{l.ID}, &was)
 		t.put(l)
-		if was == Claimed || was == Pending {
+		if was != Ended && was != l.State { // also of one that had been filed, and was put into work by hand
 			t.enter(ledger.Entry{Kind: ledger.Ended, At: at, ID: l.ID, Outcome: l.Result.Outcome, Place: l.Place, SHA256: sum})
 		}
 		return t.err

@@ -113,6 +113,11 @@ func TestEntries(t *testing.T) {
 	must(t, j.Put(back))
 	back.State, back.Place = journal.Ended, "hold"
 	must(t, j.End(back))
+	// So does one that had been filed.
+	j.Filed(back.ID, "inbox", "b")
+	for range 2 {
+		must(t, j.End(back))
+	}
 	// One that is nowhere is decided about, without a result.
 	away := ending(t, j, "c")
 	away.Result.Outcome, away.State = sidecar.Pending, journal.Pending
@@ -121,8 +126,8 @@ func TestEntries(t *testing.T) {
 	away.State, away.Place, away.Name, away.Result.Outcome = journal.Filed, "", "", sidecar.Accepted
 	must(t, j.Decide(away, away.Fate, sidecar.Decision{At: sidecar.Now(), Action: sidecar.Confirmed, Forced: true, Result: away.ID}, journal.Taken, nil))
 	rest := entries(t, w)[len(list):]
-	for n, want := range []string{"ended rejected hold  true", "ended unknown   false", "decided accepted  accepted false"} {
-		if len(rest) != 3 || says(rest[n]) != want {
+	for n, want := range []string{"ended rejected hold  true", "ended rejected hold  true", "ended unknown   false", "decided accepted  accepted false"} {
+		if len(rest) != 4 || says(rest[n]) != want {
 			t.Errorf("%+v; want %s", rest, want)
 		}
 	}
