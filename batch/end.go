@@ -158,6 +158,17 @@ func (v *visit) wrap(why error) (e end, over bool) {
 	return end{}, false
 }
 
+// moveAgain is move of a folder that a start finds, or that is tried again. It
+// has its final result, unless somebody put an older copy of it in its place.
+func (v *visit) moveAgain(ctx context.Context) end {
+	if r, err := sidecar.Read(v.dir); err != nil || r.ID != v.life.ID || !r.Outcome.Final() {
+		if err := record.Write(v.dir, v.life); err != nil && !drop.Own(err) {
+			return v.diskFault(err)
+		}
+	}
+	return v.move(ctx)
+}
+
 // move brings the folder to its final place. If that fails after the rename
 // was made, the folder is where it belongs, and that is noted all the same.
 func (v *visit) move(context.Context) end {

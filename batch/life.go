@@ -42,7 +42,7 @@ var entries = map[state]func(*visit, context.Context) end{
 	refused:    (*visit).settleRefused,
 	waiting:    (*visit).again,
 	decided:    (*visit).finish,
-	ended:      (*visit).move,
+	ended:      (*visit).moveAgain,
 	returned:   (*visit).notUnderstood,
 	unrecorded: (*visit).record,
 }
