@@ -364,7 +364,9 @@ func (v *visit) judge(ctx context.Context, a *sidecar.Attempt, err error) end {
 	if m.fate != journal.Unsent {
 		v.life.Fate = m.fate
 	}
-	v.set.Retry.charge(v.life, how == ownFault)
+	if !v.task.probesAccount || how == ownFault { // while the gate is shut, it is the service that fails
+		v.set.Retry.charge(v.life, how == ownFault)
+	}
 	v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *a})
 	stopping := ctx.Err() != nil // then a failure says nothing of the service
 	e := m.follow(v, ctx, apiErr)

@@ -276,7 +276,7 @@ func (b *Batch) remember(ctx context.Context) error {
 		return err
 	}
 	for _, r := range list {
-		b.queue.refused.add(r.Key, r.Folder, set.Rejections-1) // a further one has to come
+		b.queue.refused.add(r.Key, r.ID, set.Rejections-1) // a further one has to come
 	}
 	if b.queue.account = restored(kept, set.Retry, time.Now()); b.queue.account.shut() {
 		b.tell(events.Account)

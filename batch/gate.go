@@ -143,8 +143,8 @@ func (g *gate) kept() *journal.Gate {
 	return &journal.Gate{Reason: g.reason, Mend: g.mend, Since: g.since, Until: g.until, Asked: g.asked, Tries: g.tries, Refusal: g.refusal}
 }
 
-// refusals count, since the service last accepted a folder, which folders it
-// rejected with the same words.
+// refusals count, since the service last accepted a folder, which lives it
+// rejected with the same words: a scanner may give all its folders one name.
 type refusals map[string][]string
 
 // mostKinds bounds how many kinds of rejections are counted.
@@ -152,12 +152,12 @@ const mostKinds = 64
 
 // add counts one, and returns how many different folders have met it, up to
 // most.
-func (r *refusals) add(key, folder string, most int) int {
+func (r *refusals) add(key, id string, most int) int {
 	if *r == nil || len(*r) >= mostKinds {
 		*r = refusals{}
 	}
-	if met := (*r)[key]; len(met) < most && !slices.Contains(met, folder) {
-		(*r)[key] = append(met, folder)
+	if met := (*r)[key]; len(met) < most && !slices.Contains(met, id) {
+		(*r)[key] = append(met, id)
 	}
 	return len((*r)[key])
 }

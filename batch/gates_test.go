@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"idenfy-batch/batch"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/sandbox"
@@ -377,5 +378,29 @@ func TestFiledWhileTheAccountWaits(t *testing.T) {
 	b.until("opened disk")
 	if b.ev.has("opened account") {
 		t.Error("it opened the account's gate")
+	}
+}
+
+// What folders met as probes, while the gate was shut, is not theirs: after a
+// long outage none is given up at its first failure.
+func TestOutageIsNotCharged(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry = batch.Retry{First: 5 * time.Millisecond, Max: 10 * time.Millisecond, GiveUpAfter: 50 * time.Millisecond}
+	down := sandbox.Step{Status: 500, Identifier: "INTERNAL_ERROR", Message: "down"}
+	b.api.Always(&down)
+	b.start()
+	names := []string{"a", "b", "c"}
+	for _, name := range names {
+		b.send(name)
+	}
+	b.until("shut account, 30 tries")
+	for _, name := range names[1:] {
+		b.api.Script(token(name), down, down)
+	}
+	b.api.Always(nil)
+	for range names {
+		if end := <-b.ev.ended; !strings.Contains(end, " accepted ") {
+			t.Error(end)
+		}
 	}
 }

@@ -330,7 +330,7 @@ func (q *queue) noteAnswer(e *end, r Retry, now time.Time) bool {
 	case e.answer == acceptance:
 		q.refused = nil
 	case e.refusal != "" && q.most > 0:
-		met = q.refused.add(e.refusal, e.folder, q.most)
+		met = q.refused.add(e.refusal, e.task.id, q.most)
 	}
 	switch {
 	case q.most > 0 && met >= q.most:

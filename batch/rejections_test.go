@@ -116,3 +116,16 @@ func TestRejectedForTheirOwn(t *testing.T) {
 		})
 	}
 }
+
+// A scanner that gives all its folders one name is stopped as well.
+func TestRejectedUnderOneName(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Concurrency, b.cfg.Rejections = 1, 3
+	b.api.Always(&sandbox.Step{Status: 400, Identifier: "VALIDATION_ERROR", Message: "documentType: unknown field"})
+	b.start()
+	for _, name := range []string{"scan", "scan.2", "scan.3"} {
+		b.send("scan")
+		b.want("scan rejected failed/" + name)
+	}
+	b.until("shut account, 1 tries: 3 folders were rejected for the same reason, VALIDATION_ERROR")
+}

@@ -50,14 +50,14 @@ func (j *Journal) Gate(ctx context.Context) (*Gate, error) {
 
 // Refusal is the API's no to one folder.
 type Refusal struct {
-	Folder string
-	Key    string // identifier and message: what makes two of them the same
+	ID  string // of the life
+	Key string // identifier and message: what makes two of them the same
 }
 
 // Refused returns the newest rejections by the API since it last accepted a
 // folder, the newest first, and no more than most.
 func (j *Journal) Refused(ctx context.Context, most int) (list []Refusal, err error) {
-	rows, err := j.reads.QueryContext(ctx, `SELECT l.folder, l.outcome, a.state, a.http_status, a.identifier, a.message
+	rows, err := j.reads.QueryContext(ctx, `SELECT l.id, l.outcome, a.state, a.http_status, a.identifier, a.message
 		FROM life l JOIN attempt a ON a.life = l.id AND a.n = l.attempts
 		WHERE l.outcome IN ('accepted', 'rejected') AND l.took = 1 ORDER BY l.ended DESC LIMIT ?`, most)
 	if err != nil {
@@ -65,17 +65,17 @@ func (j *Journal) Refused(ctx context.Context, most int) (list []Refusal, err er
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var folder string
+		var id string
 		var outcome sidecar.Outcome
 		var a sidecar.Attempt
-		if err := rows.Scan(&folder, &outcome, &a.State, &a.HTTPStatus, &a.Identifier, &a.Message); err != nil {
+		if err := rows.Scan(&id, &outcome, &a.State, &a.HTTPStatus, &a.Identifier, &a.Message); err != nil {
 			return nil, err
 		}
 		if outcome == sidecar.Accepted {
 			break
 		}
 		if a.State == sidecar.Answered { // else it was settled in another way
-			list = append(list, Refusal{folder, RefusalKey(&a)})
+			list = append(list, Refusal{id, RefusalKey(&a)})
 		}
 	}
 	return list, rows.Err()

@@ -46,12 +46,13 @@ func TestKeepGate(t *testing.T) {
 // were filed where.
 func TestRefused(t *testing.T) {
 	_, j := create(t)
-	at := time.Now().Add(-time.Hour)
+	at, ids := time.Now().Add(-time.Hour), map[string]string{}
 	end := func(folder string, o sidecar.Outcome, place string, a sidecar.Attempt) {
 		t.Helper()
 		at = at.Add(time.Second)
 		a.N, a.Started = 1, sidecar.Time{Time: at}
 		id := claimed(t, j, folder)
+		ids[folder] = id
 		must(t, j.Put(&journal.Life{ID: id, State: journal.Filed, Fate: journal.Refused, Took: true, Place: place, Name: folder, Result: &sidecar.Result{
 			ID: id, Folder: folder, Outcome: o, Attempts: []sidecar.Attempt{a}, Times: sidecar.Times{Finished: sidecar.Time{Time: at}},
 		}}))
@@ -66,7 +67,7 @@ func TestRefused(t *testing.T) {
 	end("g", sidecar.Rejected, "failed", no)
 	list, err := j.Refused(t.Context(), 100)
 	must(t, err)
-	if want := []journal.Refusal{{Folder: "g", Key: "BAD: no"}, {Folder: "f", Key: "HTTP 413"}, {Folder: "c", Key: "BAD: no"}}; !slices.Equal(list, want) {
+	if want := []journal.Refusal{{ID: ids["g"], Key: "BAD: no"}, {ID: ids["f"], Key: "HTTP 413"}, {ID: ids["c"], Key: "BAD: no"}}; !slices.Equal(list, want) {
 		t.Errorf("%v, want %v", list, want)
 	}
 	if list, err := j.Refused(t.Context(), 1); err != nil || len(list) != 1 {
