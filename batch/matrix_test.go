@@ -51,7 +51,20 @@ var useDisks = sync.OnceFunc(func() {
 // written fails with.
 var refusals sync.Map
 
+// unmoved holds likewise what a move out of such a path fails with, once.
+var unmoved sync.Map
+
 func refused(op durable.Op, path string) (err error) {
+	if op == durable.OpMove {
+		unmoved.Range(func(part, v any) bool {
+			if strings.Contains(path, part.(string)) {
+				unmoved.Delete(part)
+				err = &os.PathError{Op: "step", Path: path, Err: v.(error)}
+			}
+			return err == nil
+		})
+		return err
+	}
 	if op != durable.OpRename {
 		return nil
 	}

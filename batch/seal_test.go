@@ -81,6 +81,25 @@ func TestNotWritable(t *testing.T) {
 	}
 }
 
+// The disk fails while a folder is being wrapped, and the daemon lives on: the
+// folder is not taken for gone.
+func TestWrapCut(t *testing.T) {
+	b := newBench(t)
+	work := b.spool.Path(spool.Work)
+	refusals.Store(work+"/bad.", error(syscall.EACCES))
+	unmoved.Store(work+"/.", error(syscall.EIO))
+	t.Cleanup(func() { refusals.Delete(work + "/bad."); unmoved.Delete(work + "/.") })
+	b.start()
+	b.send("bad")
+	b.until("ended bad invalid")
+	if b.ev.has("vanished") {
+		t.Errorf("reports %v", b.ev.list)
+	}
+	if got, err := os.ReadFile(filepath.Join(b.spool.Path(spool.Failed), "bad", "bad", "meta.yaml")); err != nil || string(got) != text("bad") {
+		t.Errorf("the folder: %q, %v", got, err)
+	}
+}
+
 // A folder comes to rest under the name that it was dropped with, however long
 // that is.
 func TestLongName(t *testing.T) {
@@ -181,8 +200,7 @@ func TestUploaderIsKept(t *testing.T) {
 	must(t, j.Close())
 	work, err := b.spool.Claim("b", id)
 	must(t, err)
-	_, err = b.spool.Seal(work, spool.Copies{Bytes: 1000, Files: 64}, false)
-	must(t, err)
+	must(t, b.spool.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false))
 	b.start()
 	b.until("released b")
 	back := filepath.Join(b.spool.Path(spool.Inbox), "b", "FRONT.jpg")

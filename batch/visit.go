@@ -40,7 +40,7 @@ type visit struct {
 	rep  meta.Report
 
 	// What the seal makes the daemon's own, and was not.
-	foreign []meta.Reason // of links to somebody else's files
+	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
 	planted []string      // files with names of records
 
 	known bool     // what the folder is known by was read, see recognise
@@ -143,7 +143,7 @@ func (v *visit) enter(ctx context.Context) end {
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
 		// version that did not do it.
-		if _, err := v.b.spool.Seal(v.task.work, v.copies(), true); err != nil {
+		if err := v.b.spool.Seal(ctx, v.task.work, v.sent(), v.copies(), true); err != nil {
 			return v.diskFault(err)
 		}
 	}
@@ -153,6 +153,12 @@ func (v *visit) enter(ctx context.Context) end {
 		if err := v.b.spool.Intact(); err != nil { // only now
 			return v.diskFault(err)
 		}
+		// Perhaps it was being wrapped when the disk failed.
+		if back, err := v.b.spool.Rewrap(v.task.id); err != nil {
+			return v.diskFault(err)
+		} else if back != "" {
+			return end{again: v.come(time.Now())}
+		}
 		return v.gone()
 	case err != nil && drop.Own(err):
 		return v.notReadable(err)
@@ -161,6 +167,17 @@ func (v *visit) enter(ctx context.Context) end {
 	}
 	defer v.dir.Close()
 	return entries[v.state()](v, ctx)
+}
+
+// sent returns the names of the files that were, or are to be sent.
+func (v *visit) sent() []string {
+	names := []string{meta.Name}
+	if v.life != nil {
+		for _, img := range v.life.Result.Request.Images {
+			names = append(names, img.File)
+		}
+	}
+	return names
 }
 
 // whole is the name that a folder was dropped with: work has no room for the
@@ -340,6 +357,17 @@ func (v *visit) giveBack(why string) end {
 	return end{wrote: true}
 }
 
+// giveBackFor gives a folder back that met a fault of the disk. Where that
+// fails too it is still in work, and that is told as well.
+func (v *visit) giveBackFor(why string, err error) end {
+	back := v.giveBack(why).fault
+	e := v.diskFault(err)
+	if !v.stays && back.owner != nobody && back.reason != e.fault.reason {
+		e.fault.reason += "; and it could not be given back: " + back.reason
+	}
+	return e
+}
+
 // missing tells what a move met that found something missing: nil, if it is the
 // folder, which somebody took away; else err, of the directory that it was to
 // go to, or that it lies in.
@@ -372,8 +400,7 @@ func (v *visit) examine(ctx context.Context) end {
 	}
 	switch {
 	case err != nil && !drop.Own(err):
-		_ = v.giveBack("it could not be read") // where that failed too, it is still in work
-		return v.diskFault(err)
+		return v.giveBackFor("it could not be read", err)
 	case err != nil:
 		return v.giveBack(v.brief(err).Error())
 	case restless:
@@ -388,8 +415,7 @@ func (v *visit) examine(ctx context.Context) end {
 	case drop.Own(err): // somebody's lease, as a rule
 		return v.giveBack("one of its files can't be opened: " + v.brief(err).Error())
 	default:
-		_ = v.giveBack("what was uploaded could not be brought to the disk") // where that failed too, it is still in work
-		return v.diskFault(err)
+		return v.giveBackFor("what was uploaded could not be brought to the disk", err)
 	}
 	v.life.Result = v.newResult(a)
 	return v.begin(ctx)
@@ -401,8 +427,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	var err error
 	if v.list, err = meta.List(v.dir, v.set.Limits); err != nil {
 		if !drop.Own(err) {
-			_ = v.giveBack("it could not be read")
-			return v.diskFault(err), true
+			return v.giveBackFor("it could not be read", err), true
 		}
 		return v.giveBack(v.brief(err).Error()), true
 	}
@@ -418,8 +443,13 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
-	v.foreign, v.planted = v.foreignLinks(), meta.Foreign(v.list)
-	if _, err = v.b.spool.Seal(v.task.work, v.copies(), false); err == nil {
+	first, foreign := meta.Sent(v.dir, v.list, v.set.Limits)
+	v.foreign, v.planted = foreign, meta.Foreign(v.list)
+	err = v.b.spool.Seal(ctx, v.task.work, first, v.copies(), false)
+	if err != nil && ctx.Err() != nil {
+		return v.giveBack("the daemon stops"), true
+	}
+	if err == nil {
 		seen := v.list
 		v.list, err = meta.List(v.dir, v.set.Limits)
 		if err == nil && !restless && !drop.SameFiles(seen, v.list) {
@@ -430,8 +460,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		err = record.MakeRoom(v.dir)
 	}
 	if err != nil && !drop.Own(err) {
-		_ = v.giveBack("it could not be made the daemon's own")
-		return v.diskFault(err), true
+		return v.giveBackFor("it could not be made the daemon's own", err), true
 	}
 	return end{}, false // the folder's own is met again, by the look at it or by the result
 }
@@ -439,17 +468,6 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 // copies are as many as the files of a folder that may be sent.
 func (v *visit) copies() spool.Copies {
 	return spool.Copies{Bytes: v.set.Limits.Request, Files: v.set.Limits.Files}
-}
-
-// foreignLinks tells of files that are links to somebody else's: once the
-// folder is the daemon's own, the owners may not.
-func (v *visit) foreignLinks() []meta.Reason {
-	foreign := func(e drop.Entry) bool { return e.Regular() && e.Links > 1 && e.UID != v.list.Dir.UID }
-	if !slices.ContainsFunc(v.list.Entries, foreign) {
-		return nil
-	}
-	rep := meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
-	return slices.DeleteFunc(rep.Invalid, func(r meta.Reason) bool { return r.Code != meta.ForeignLink })
 }
 
 // owner has the journal know whose folder it is, where the claim's look at it

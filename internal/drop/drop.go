@@ -42,6 +42,12 @@ type Entry struct {
 // Regular reports whether the entry is a plain file.
 func (e Entry) Regular() bool { return e.Mode.IsRegular() }
 
+// ForeignLink reports whether the entry is a hard link to a file that is not
+// the folder's owner's: somebody else's, wherever else it lies.
+func (e Entry) ForeignLink(owner uint32) bool {
+	return e.Regular() && e.Links > 1 && e.UID != owner
+}
+
 // ChangeTime returns the entry's ctime in nanoseconds since 1970: by the clock
 // of the host that holds the file, and not for the uploader to set.
 func (e Entry) ChangeTime() int64 { return e.ctime }

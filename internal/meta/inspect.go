@@ -91,19 +91,10 @@ func Foreign(l drop.Listing) (names []string) {
 // folder to be quiet, before which reading is a waste.
 func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool) Report {
 	i := inspector{root: root, folder: name, l: l, lim: lim}
-	i.names()
-	data, ok := i.readMeta()
-	if !ok {
+	if !i.look() {
 		return i.rep
 	}
-	var wrong []Reason
-	sum := sha256.Sum256(data)
-	i.rep.SHA256 = hex.EncodeToString(sum[:])
-	i.rep.Meta, wrong = Parse(data)
-	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
-	i.rep.Invalid = append(i.rep.Invalid, wrong...)
-	files := i.choose()
-	i.rep.Images = files // what is found out about them is filled in
+	files := i.rep.Images // what is found out about them is filled in
 	marker, marked := l.Find(lim.Marker)
 	proof := lim.Marker != "" && marked && marker.Regular() || hashed(files)
 	if quick && (!proof || !i.rep.Complete()) {
@@ -113,6 +104,37 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 	i.content(files, quick)
 	i.rep.Proven = proof && i.rep.Complete()
 	return i.rep
+}
+
+// Sent returns the names of the files that are to be sent, meta.yaml among
+// them, and a reason for each that is a link to somebody else's file instead.
+// It reads no image.
+func Sent(root *os.Root, l drop.Listing, lim Limits) (names []string, foreign []Reason) {
+	i := inspector{root: root, l: l, lim: lim}
+	i.look()
+	names = []string{Name}
+	for _, img := range i.rep.Images {
+		names = append(names, img.File.Name)
+	}
+	return names, slices.DeleteFunc(i.rep.Invalid, func(r Reason) bool { return r.Code != ForeignLink })
+}
+
+// look is Inspect without the images' content. False: there is no meta.yaml to
+// go by.
+func (i *inspector) look() bool {
+	i.names()
+	data, ok := i.readMeta()
+	if !ok {
+		return false
+	}
+	var wrong []Reason
+	sum := sha256.Sum256(data)
+	i.rep.SHA256 = hex.EncodeToString(sum[:])
+	i.rep.Meta, wrong = Parse(data)
+	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
+	i.rep.Invalid = append(i.rep.Invalid, wrong...)
+	i.rep.Images = i.choose()
+	return true
 }
 
 func hashed(images []Image) bool {
@@ -294,7 +316,7 @@ func (i *inspector) plainFile(e drop.Entry, name string) bool {
 		i.invalid("not_a_file", name, "%s is a symbolic link; put the file itself there", shown)
 	case !e.Regular():
 		i.invalid("not_a_file", name, "%s is a special file (%s), and has to be a regular one", shown, kindOf(e.Mode))
-	case e.Links > 1 && e.UID != i.l.Dir.UID:
+	case e.ForeignLink(i.l.Dir.UID):
 		i.invalid(ForeignLink, name, "%s is a hard link to a file of another owner; copy the file instead", shown)
 	default:
 		return true

@@ -390,6 +390,10 @@ const probeName = ".idenfy-batch.probe"
 // Only who has the lock may do that.
 func (s *Spool) Probe() error { return s.probe(Inbox, Done, Failed, Hold) }
 
+// Takes proves with a real rename that a folder can go from work to p and back:
+// what a folder met on its way there is its own then.
+func (s *Spool) Takes(p Place) error { return s.probe(p) }
+
 func (s *Spool) probe(ways ...Place) error {
 	s.probing.Lock()
 	defer s.probing.Unlock()
@@ -411,6 +415,13 @@ func (s *Spool) probe(ways ...Place) error {
 		if err = errors.Join(err, backErr); err != nil {
 			errs = append(errs, s.explainMove(to, Work, err))
 		}
+		if back == "" && s.removed(to, there, backErr) {
+			errs = errs[:len(errs)-1]
+			if name, err = s.makeProbe(); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			continue
+		}
 		if back == "" {
 			_ = unix.Rmdir(filepath.Join(s.paths[to], there)) // it can't be moved, and may not be removed either
 			return errors.Join(errs...)
@@ -421,6 +432,18 @@ func (s *Spool) probe(ways ...Place) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// removed tells whether a probe that was to come back is gone, from a place
+// that is there: an uploader may remove what lies in the inbox.
+func (s *Spool) removed(from Place, name string, err error) bool {
+	if from != Inbox || !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, there := os.Stat(s.paths[from])
+	_, probe := os.Lstat(filepath.Join(s.paths[from], name))
+	_, work := os.Stat(s.paths[Work])
+	return there == nil && work == nil && errors.Is(probe, fs.ErrNotExist)
 }
 
 // makeProbe makes a directory under the first name for it that is free.
