@@ -51,7 +51,8 @@ var useDisks = sync.OnceFunc(func() {
 // written fails with.
 var refusals sync.Map
 
-// unmoved holds likewise what a move out of such a path fails with, once.
+// unmoved holds likewise what tells the error of a move out of such a path,
+// once.
 var unmoved sync.Map
 
 func refused(op durable.Op, path string) (err error) {
@@ -59,7 +60,7 @@ func refused(op durable.Op, path string) (err error) {
 		unmoved.Range(func(part, v any) bool {
 			if strings.Contains(path, part.(string)) {
 				unmoved.Delete(part)
-				err = &os.PathError{Op: "step", Path: path, Err: v.(error)}
+				err = &os.PathError{Op: "step", Path: path, Err: v.(func() error)()}
 			}
 			return err == nil
 		})
