@@ -47,7 +47,7 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	}
 	announced, err := b.announce(ctx, dir, life)
 	if err != nil {
-		return nil, errors.Join(err, b.journal.Unclaim(life.ID)) // one that goes on stays
+		return nil, err // its life stays, and the next time goes on with it
 	}
 	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, may: true, probesAccount: true}}
 	var e end
@@ -116,7 +116,8 @@ func (b *Batch) announce(ctx context.Context, dir *os.Root, life *journal.Life) 
 	return true, b.shared(ctx, &c)
 }
 
-// resume returns the life of the folder to go on with.
+// resume returns the life of the folder to go on with. One that a crash cut off
+// before there was a result is known by the directory itself.
 func (b *Batch) resume(ctx context.Context, dir *os.Root, name string) (*journal.Life, error) {
 	id, err := sidecar.ID(dir, sidecar.Name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -147,11 +148,20 @@ func (b *Batch) resume(ctx context.Context, dir *os.Root, name string) (*journal
 			return known, nil
 		}
 	}
-	life := &journal.Life{ID: spool.NewID()}
-	if err := b.journal.Claim(life.ID, meta.Show(name)); err != nil {
+	self, err := drop.Identity(dir)
+	if err != nil {
 		return nil, err
 	}
-	return b.journal.Load(ctx, life.ID)
+	if self != "" {
+		if known, err := b.journal.Unfinished(ctx, self); known != nil || err != nil {
+			return known, err
+		}
+	}
+	id = spool.NewID()
+	if err := b.journal.ClaimDir(id, meta.Show(name), self); err != nil {
+		return nil, err
+	}
+	return b.journal.Load(ctx, id)
 }
 
 func refusal(l *journal.Life) error {

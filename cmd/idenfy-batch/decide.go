@@ -57,7 +57,8 @@ found needs --force. Who decided what and when is recorded in result.json.
 
 What somebody took out of work by hand, as status tells, is resolved in the same
 way, by its name or its id: where it lies in done, failed or hold now, and else in
-the journal alone.
+the journal alone. What idenfy-batch submit sent and never settled is resolved in
+the journal, by its id.
 
 A running daemon makes the decision itself.`,
 		Example: "  idenfy-batch resolve case-7 --accepted -m 'seen in the dashboard'",

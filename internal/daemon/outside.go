@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -45,12 +46,12 @@ func enterOutside(j *journal.Journal, s control.Submission) error {
 	if err != nil {
 		return err
 	}
-	other := meta.Show(a.Other.Where())
+	other, resolve := meta.Show(a.Other.Where()), cmp.Or(a.Other.Name, a.Other.ID)
 	switch a.Verdict {
 	case journal.Before:
 		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken, was accepted already (%s, submission %s); it is not sent again", other, a.Other.ID)}
 	case journal.Maybe:
-		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken, may have been accepted already (%s, submission %s); look the session up in the iDenfy dashboard, and decide that one with idenfy-batch resolve", other, a.Other.ID)}
+		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken, may have been accepted already (%s, submission %s); look the session up in the iDenfy dashboard, and say how that one ended: idenfy-batch resolve %s --accepted or --rejected", other, a.Other.ID, meta.Show(resolve))}
 	case journal.Wait:
 		return &control.RefusedError{Why: fmt.Sprintf("the daemon is submitting it, or another folder with its authToken (%s); it is not sent beside it", other)}
 	default:

@@ -217,7 +217,7 @@ func (c *matter) enter() (spool.Place, error) {
 }
 
 // away finds a folder that was taken out of work by hand, by its name or its
-// id: where it lies with the name that it had in work; or, as o, nowhere. none
+// id, or one that was submitted without the daemon, by its id: where it lies with the name that it had in work; or, as o, nowhere. none
 // is the error when there is no such one.
 func (d *Desk) away(ctx context.Context, name string, dec Decision, none error) (o *journal.Other, from spool.Place, found string, err error) {
 	list, err := d.Journal.Away(ctx)
@@ -225,6 +225,11 @@ func (d *Desk) away(ctx context.Context, name string, dec Decision, none error) 
 		return nil, "", "", err
 	}
 	list = slices.DeleteFunc(list, func(o journal.Other) bool { return o.ID != name && o.Folder != meta.Show(name) })
+	if len(list) == 0 { // or it was never in the spool
+		if list, err = d.Journal.OpenOutside(ctx, name); err != nil {
+			return nil, "", "", err
+		}
+	}
 	switch {
 	case len(list) == 0:
 		return nil, "", "", none
@@ -240,7 +245,8 @@ func (d *Desk) away(ctx context.Context, name string, dec Decision, none error) 
 		}
 	}
 	if dec.Action != sidecar.Confirmed && dec.Action != sidecar.Denied {
-		return nil, "", "", refuse("it was taken out of work by hand, and is not in the spool, so it can't be sent again; move it to hold first, or say how it ended: idenfy-batch resolve %s --accepted or --rejected", o.ID)
+		return nil, "", "", refuse("it is not in the spool, so it can't be sent again; %s, or say how it ended: idenfy-batch resolve %s --accepted or --rejected",
+			map[bool]string{true: "it was taken out of work by hand: move it to hold first", false: "go on with it as it was sent (idenfy-batch submit)"}[o.State == journal.Away], o.ID)
 	}
 	return o, "", "", nil
 }
@@ -314,7 +320,7 @@ func (c *matter) allowed(ctx context.Context) error {
 		return c.mayRequeue()
 	case c.dec.Force:
 		return nil
-	case c.from != spool.Hold && c.life.State != journal.Away:
+	case c.dir != nil && c.from != spool.Hold && c.life.State != journal.Away:
 		return refuse("it is in %s, and only what is in hold has to be resolved", c.from)
 	}
 	if id, _ := c.taken(); id != "" && c.dec.Action != sidecar.Confirmed {

@@ -330,3 +330,32 @@ func TestStrangersResult(t *testing.T) {
 		t.Errorf("%+v, %v", l, err)
 	}
 }
+
+// What was submitted without the daemon, and has no end, is resolved by its id;
+// once it was said to be accepted it is not sent again.
+func TestOpenOutside(t *testing.T) {
+	for action, want := range map[sidecar.Action]journal.Verdict{sidecar.Confirmed: journal.Before, sidecar.Denied: journal.Send} {
+		desk, _ := newDesk(t, spool.Hold, &sidecar.Result{ID: spool.NewID(), Folder: "case", Outcome: sidecar.Unknown}, "")
+		life := func(id string) *journal.Life {
+			return &journal.Life{ID: id, Token: "hash", Result: &sidecar.Result{ID: id, Folder: "outside", Outcome: sidecar.Pending, Attempts: []sidecar.Attempt{{N: 1, State: sidecar.Sending}}}}
+		}
+		ask := func(id string, want journal.Verdict) {
+			t.Helper()
+			if a, err := desk.Journal.Outside(life(id)); err != nil || a.Verdict != want {
+				t.Errorf("%s: %+v, %v", action, a, err)
+			}
+		}
+		first := spool.NewID()
+		ask(first, journal.Send)
+		ask(spool.NewID(), journal.Maybe)
+		if _, _, err := desk.Make(t.Context(), first, decision.Decision{Action: sidecar.Resubmit}); err == nil || !strings.Contains(err.Error(), "idenfy-batch submit") {
+			t.Errorf("resubmit: %v", err)
+		}
+		_, _, err := desk.Make(t.Context(), first, decision.Decision{Action: action})
+		must(t, err)
+		ask(first, want)
+		if _, _, err := desk.Make(t.Context(), spool.NewID(), decision.Decision{Action: action}); err == nil {
+			t.Error("one that nobody knows was resolved")
+		}
+	}
+}

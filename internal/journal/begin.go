@@ -149,6 +149,11 @@ func (j *Journal) Outside(l *Life) (Answer, error) {
 			return t.err
 		}
 		a = t.judge(kase, others, Question{Life: &c})
+		var decided bool // by a person: what is sent now would be sent a second time
+		t.row("SELECT 1 FROM life WHERE id = ? AND fate = 'taken'", []any{l.ID}, &decided)
+		if decided {
+			a.Verdict, a.Other = Before, Other{ID: l.ID, Folder: l.Result.Folder}
+		}
 		if mine {
 			a.Verdict, a.Other = Wait, Other{ID: l.ID, Folder: l.Result.Folder}
 		}

@@ -149,8 +149,12 @@ func (t *tx) attempt(life string, a *sidecar.Attempt) {
 
 // Claim notes that a folder is about to be taken into work for the life id.
 // folder is its name as it may be shown.
-func (j *Journal) Claim(id, folder string) error {
-	l := &Life{ID: id, State: Claimed, Fate: Unsent, Place: "work", Result: &sidecar.Result{
+func (j *Journal) Claim(id, folder string) error { return j.ClaimDir(id, folder, "") }
+
+// ClaimDir is Claim of a folder that stays where it is, and is found again by
+// its identity, see Life.Dir.
+func (j *Journal) ClaimDir(id, folder, dir string) error {
+	l := &Life{ID: id, State: Claimed, Fate: Unsent, Dir: dir, Place: "work", Result: &sidecar.Result{
 		ID: id, Folder: folder, Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}}
 	return j.write(func(t *tx) error {
@@ -299,6 +303,22 @@ func attemptsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.
 		list = append(list, a)
 	}
 	return list, rows.Err()
+}
+
+// Unfinished returns the newest life of a directory, by its identity, that has
+// not come to an end, or nil.
+func (j *Journal) Unfinished(ctx context.Context, dir string) (*Life, error) {
+	list, err := j.find(ctx, selectOthers+"dir = ? AND state IN ('claimed', 'pending')"+newestFirst+" LIMIT 1", dir)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return j.Load(ctx, list[0].ID)
+}
+
+// OpenOutside returns the life of an id when it is of a folder that was
+// submitted without the daemon, and that may have been taken; or none.
+func (j *Journal) OpenOutside(ctx context.Context, id string) ([]Other, error) {
+	return j.find(ctx, selectOthers+"id = ? AND state = 'filed' AND place = '' AND fate = 'unsettled'", id)
 }
 
 // Away returns the lives of folders that somebody took out of work and that
