@@ -100,6 +100,9 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 		}
 	}
 	newName, err = d.Paths.Revise(from, name, to)
+	if newName == "" && to == spool.Inbox { // it is evidence as before
+		err = errors.Join(err, d.Paths.Reseal(from, name))
+	}
 	if newName != "" && to.Final() {
 		d.Journal.Filed(c.life.ID, string(to), newName)
 	}

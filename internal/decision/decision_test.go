@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"idenfy-batch/internal/adopt"
@@ -209,6 +211,27 @@ func TestEnteredAsWritten(t *testing.T) {
 	must(t, err)
 	if len(list) != 3 || !strings.Contains(list[0].Line, hex.EncodeToString(sum[:])) {
 		t.Errorf("%+v; the result is %x", list, sum)
+	}
+}
+
+// A folder that can't be moved to the inbox stays evidence: nobody but the
+// daemon may alter it.
+func TestNotMovedIsSealed(t *testing.T) {
+	desk, root := newDesk(t, spool.Failed, &sidecar.Result{ID: spool.NewID(), Folder: "case", Outcome: sidecar.Rejected}, "")
+	durable.Inject(func(op durable.Op, _ string, do func() error) error {
+		if op == durable.OpMove {
+			return syscall.EACCES
+		}
+		return do()
+	})
+	defer durable.Inject(nil)
+	if _, _, err := desk.Make(t.Context(), "case", decision.Decision{Action: sidecar.Requeued}); !errors.Is(err, syscall.EACCES) {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]fs.FileMode{".": 0o750, sidecar.Name: 0o440} {
+		if info, err := root.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
 	}
 }
 

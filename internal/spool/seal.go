@@ -73,6 +73,25 @@ func (s *Spool) Seal(ctx context.Context, workName string, first []string, copie
 	return nil
 }
 
+// Reseal takes a folder in a final place back that Unseal gave away, and that
+// could not be moved then.
+func (paths Paths) Reseal(p Place, name string) error {
+	var place unix.Stat_t
+	if err := unix.Stat(paths[p], &place); err != nil {
+		return &os.PathError{Op: "stat", Path: paths[p], Err: err}
+	}
+	n, err := paths.folder(p, name)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	w := &sealer{tree: tree{ctx: context.Background()}, uid: os.Geteuid(), gid: int(place.Gid), owner: n.st.Uid}
+	if err := machines(w.seal(n, 0)); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
+}
+
 // mayTake tells whether e is to become the daemon's.
 func (w *sealer) mayTake(e node) bool {
 	if e.foreignLink(w.owner) {
