@@ -262,7 +262,7 @@ func damaged(path string, err error) error {
 
 // openReads opens connections that can't write.
 func openReads(path string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", "file:"+escape(path)+"?mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-1000)")
+	db, err := sql.Open("sqlite", "file:"+escape(path)+"?mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-1000)&_pragma=temp_store(MEMORY)")
 	if err != nil {
 		return nil, err
 	}
