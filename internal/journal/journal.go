@@ -68,8 +68,9 @@ type Journal struct {
 	once  sync.Once
 
 	guarding  sync.WaitGroup
-	stopGuard context.CancelFunc         // nil: none was begun
-	unsound   atomic.Pointer[UnfitError] // what guard found
+	stopGuard context.CancelFunc          // nil: none was begun
+	unsound   atomic.Pointer[UnfitError]  // what guard found
+	trouble   atomic.Pointer[func(error)] // hears why guard could not look
 
 	w writer // of the goroutine that writes
 }
@@ -367,7 +368,7 @@ func keepAside(w Where) (aside string, err error) {
 }
 
 // SetAside renames what there is of a journal, so that a new one can be made.
-// Nothing is deleted. It returns the new name, or "" when there was nothing.
+// No data is deleted, only the mark. It returns the new name, or "" when there was nothing.
 func SetAside(w Where) (string, error) {
 	suffix := ".aside-" + rand.Text()[:8]
 	moved := ""

@@ -224,7 +224,7 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 			err = errors.Join(err, end)
 		}
 	}()
-	cases, total, err := find(ctx, conn, s)
+	cases, total, err := search(ctx, conn, s)
 	if err != nil {
 		return all, err
 	}
@@ -242,9 +242,9 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 	return all, err
 }
 
-// find returns the newest cases, the oldest of these first, and how many there
+// search returns the newest cases, the oldest of these first, and how many there
 // are in all.
-func find(ctx context.Context, conn *sql.Conn, s Search) (cases []int64, total int, err error) {
+func search(ctx context.Context, conn *sql.Conn, s Search) (cases []int64, total int, err error) {
 	name, place := s.Key, ""
 	if before, after, ok := strings.Cut(s.Key, "/"); ok && before != "" {
 		place, name = before, strings.TrimRight(after, "/")

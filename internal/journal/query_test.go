@@ -239,7 +239,7 @@ func TestUpgrade(t *testing.T) {
 		j, err := journal.Open(w)
 		must(t, err)
 		check(j.Reader())
-		if known, err := j.WithToken(t.Context(), "hash"); err != nil || len(known) != 1 {
+		if known, err := j.Reader().WithToken(t.Context(), "hash"); err != nil || len(known) != 1 {
 			t.Errorf("%v, %v", known, err)
 		}
 		must(t, j.Close())
