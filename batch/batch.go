@@ -266,7 +266,7 @@ func (b *Batch) lost(ctx context.Context, id string, state journal.State) error 
 // remember takes from the journal what was known of the account.
 func (b *Batch) remember(ctx context.Context) error {
 	set := b.settings.Load()
-	kept, err := b.journal.Gate(ctx)
+	kept, err := b.journal.Reader().Gate(ctx)
 	if err != nil {
 		return err
 	}

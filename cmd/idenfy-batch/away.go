@@ -7,11 +7,9 @@ import (
 	"time"
 
 	"idenfy-batch/internal/config"
-	"idenfy-batch/internal/daemon"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/record"
-	"idenfy-batch/internal/spool"
 )
 
 // awayStatus is what status says of one folder that somebody took out of work
@@ -28,7 +26,8 @@ type awayStatus struct {
 // work.
 func readAway(ctx context.Context, cfg *config.Config) ([]awayStatus, error) {
 	list := []awayStatus{}
-	known, err := journal.PeekAway(ctx, daemon.Journal(cfg))
+	var known []journal.Other
+	err := beside(ctx, cfg, func(r *journal.Reader) (err error) { known, err = r.Away(ctx); return err })
 	for _, o := range known {
 		a := awayStatus{Folder: meta.Show(o.Folder), ID: o.ID, Claimed: o.Claimed.Time, Fate: "no"}
 		switch o.Fate {
@@ -37,12 +36,8 @@ func readAway(ctx context.Context, cfg *config.Config) ([]awayStatus, error) {
 		case journal.Taken:
 			a.Fate = "it was"
 		}
-		for _, p := range []spool.Place{spool.Done, spool.Failed, spool.Hold} {
-			for _, name := range []string{o.Folder, o.Folder + "." + o.ID} {
-				if record.LiesAt(cfg.Spool(), p, name, o.ID) {
-					a.Now = string(p) + "/" + meta.Show(name)
-				}
-			}
+		if p, name, found := record.Find(cfg.Spool(), o.ID, o.Folder); found {
+			a.Now = string(p) + "/" + meta.Show(name)
 		}
 		list = append(list, a)
 	}

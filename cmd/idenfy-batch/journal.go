@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -39,6 +40,11 @@ taken out of the spool since, and decisions to send again.`,
 		}
 		if err := daemon.Become(cfg.Spool()); err != nil {
 			return failed(err)
+		}
+		if f, err := os.Open(*backup); *backup != "" && err != nil {
+			return failed(fmt.Errorf("the backup: %w; the daemon's user has to be able to read it, so put it where that is so, and chown it", err))
+		} else if err == nil {
+			_ = f.Close() // it was read only
 		}
 		lock, err := spool.Lock(cfg.Spool())
 		if err != nil {
@@ -105,8 +111,24 @@ verifier key, which is in the ledger.`,
 		if err := journal.BackupFile(ctx, daemon.Journal(&cfg), args[0]); err != nil {
 			return failed(fmt.Errorf("the journal was not copied: %w; run this as root or as the daemon's user", err))
 		}
+		if err := giveToDaemon(args[0], cfg.Spool()); err != nil {
+			return failed(fmt.Errorf("the copy is whole, but root's: %w", err))
+		}
 		fmt.Fprintf(c.OutOrStdout(), "✓ the journal was copied to %s\n", args[0])
 		return nil
 	}
 	return c
+}
+
+// giveToDaemon makes a file that root wrote the daemon's user's, who reads it
+// when it is adopted.
+func giveToDaemon(path string, paths spool.Paths) error {
+	info, err := os.Stat(paths[spool.Work])
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return os.Lchown(path, int(st.Uid), int(st.Gid))
+	}
+	return nil
 }

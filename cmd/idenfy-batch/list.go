@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/meta"
@@ -77,18 +78,10 @@ what a spreadsheet would take for a formula.`,
 		if *limit < 0 {
 			return errors.New("--limit is less than nothing")
 		}
-		out, most := c.OutOrStdout(), *limit
-		var p printer
-		switch {
-		case *asJSON:
-			enc := json.NewEncoder(out)
-			enc.SetEscapeHTML(false)
-			p = jsonLines{enc}
-		case *asCSV:
-			p = newCSV(out)
-		default:
-			p, q.Brief = newColumns(out), true
-			if isTerminal(out) && !c.Flags().Changed("limit") {
+		p, most := newPrinter(c.OutOrStdout(), *asJSON, *asCSV), *limit
+		if _, lines := p.(*columns); lines {
+			q.Brief = true
+			if isTerminal(c.OutOrStdout()) && !c.Flags().Changed("limit") {
 				most = listed
 			}
 		}
@@ -96,20 +89,24 @@ what a spreadsheet would take for a formula.`,
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-		defer stop()
-		r, end, err := lookInto(ctx, &cfg)
-		if err != nil {
-			return err
-		}
-		defer end()
-		more, err := list(ctx, r, q, most, p)
-		if more && isTerminal(out) {
-			fmt.Fprintf(c.ErrOrStderr(), "and older ones; --limit 0 shows all\n")
-		}
-		return failed(err)
+		return listAll(c, &cfg, q, most, p)
 	}
 	return c
+}
+
+func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p printer) error {
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	r, end, err := lookInto(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer end()
+	more, err := list(ctx, r, q, most, p)
+	if more && isTerminal(c.OutOrStdout()) {
+		fmt.Fprintf(c.ErrOrStderr(), "and older ones; --limit 0 shows all\n")
+	}
+	return failed(err)
 }
 
 func texts[T ~string](list []T) (words []string) {
@@ -172,6 +169,19 @@ func list(ctx context.Context, r control.Reader, q journal.Query, most int, p pr
 		}
 		last := page[len(page)-1]
 		q.After = &journal.Cursor{ID: last.ID, Claimed: last.Claimed}
+	}
+}
+
+func newPrinter(out io.Writer, asJSON, asCSV bool) printer {
+	switch {
+	case asJSON:
+		enc := json.NewEncoder(out)
+		enc.SetEscapeHTML(false)
+		return jsonLines{enc}
+	case asCSV:
+		return newCSV(out)
+	default:
+		return newColumns(out)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
+	"idenfy-batch/internal/journal"
 )
 
 // lookInto opens what list and show read.
@@ -24,6 +25,19 @@ func lookInto(ctx context.Context, cfg *config.Config) (control.Reader, func(), 
 		err = fmt.Errorf("there is no journal below %s yet; the first start of the daemon makes it", cfg.Root)
 	}
 	return r, end, failed(err)
+}
+
+// beside has f read the journal's files, beside a daemon and without one. Where
+// there is none, or this user may not read it, f isn't called.
+func beside(ctx context.Context, cfg *config.Config, f func(*journal.Reader) error) error {
+	r, err := journal.OpenReader(ctx, daemon.Journal(cfg))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(r), r.Close())
 }
 
 // clock is how times are shown to people.

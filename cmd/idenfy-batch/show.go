@@ -54,49 +54,11 @@ by which the folder came again), and result, as result.json, without decisions.`
 		return completeNames(c.Context(), load, args, begin)
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if *limit < 1 {
-			return errors.New("--limit is less than one")
-		}
 		cfg, err := load()
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-		defer stop()
-		r, end, err := lookInto(ctx, &cfg)
-		if err != nil {
-			return err
-		}
-		defer end()
-		all, err := r.Show(ctx, journal.Search{Key: args[0], Most: *limit})
-		if err != nil {
-			return failed(err)
-		}
-		if all.Total == 0 {
-			return failed(unknown(args[0], all.Near))
-		}
-		if *asJSON {
-			enc := json.NewEncoder(c.OutOrStdout())
-			enc.SetEscapeHTML(false)
-			enc.SetIndent("", "  ")
-			for i := range all.Stories {
-				if err := enc.Encode(&all.Stories[i]); err != nil {
-					return failed(err)
-				}
-			}
-		} else {
-			for i := range all.Stories {
-				if i > 0 {
-					fmt.Fprintln(c.OutOrStdout())
-				}
-				t := teller{out: c.OutOrStdout(), paths: cfg.Spool()}
-				t.story(&all.Stories[i])
-			}
-		}
-		if more := all.Total - len(all.Stories); more > 0 {
-			fmt.Fprintf(c.ErrOrStderr(), "%d older folders had that name, too; --limit shows more\n", more)
-		}
-		return nil
+		return show(c, &cfg, args[0], *limit, *asJSON)
 	}
 	return c
 }
@@ -118,6 +80,48 @@ func completeNames(ctx context.Context, load func() (config.Config, error), args
 		defer end()
 		return r.Names(ctx, journal.Search{Key: begin, Most: completed})
 	})
+}
+
+func show(c *cobra.Command, cfg *config.Config, key string, limit int, asJSON bool) error {
+	if limit < 1 || limit > 1000 {
+		return errors.New("--limit is not between 1 and 1000")
+	}
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	r, end, err := lookInto(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer end()
+	all, err := r.Show(ctx, journal.Search{Key: key, Most: limit})
+	if err != nil {
+		return failed(err)
+	}
+	if all.Total == 0 {
+		return failed(unknown(key, all.Near))
+	}
+	if asJSON {
+		enc := json.NewEncoder(c.OutOrStdout())
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		for i := range all.Stories {
+			if err := enc.Encode(&all.Stories[i]); err != nil {
+				return failed(err)
+			}
+		}
+	} else {
+		for i := range all.Stories {
+			if i > 0 {
+				fmt.Fprintln(c.OutOrStdout())
+			}
+			t := teller{out: c.OutOrStdout(), paths: cfg.Spool()}
+			t.story(&all.Stories[i])
+		}
+	}
+	if more := all.Total - len(all.Stories); more > 0 {
+		fmt.Fprintf(c.ErrOrStderr(), "%d older folders had that name, too; --limit shows more\n", more)
+	}
+	return nil
 }
 
 // completed is how many names a shell is offered, and within what time.

@@ -200,7 +200,8 @@ func (s *spoolStatus) markStuck() {
 // readLeft returns the account's gate as the journal has it, where that can be
 // read.
 func readLeft(ctx context.Context, cfg *config.Config) *telemetry.Gate {
-	g, err := journal.PeekGate(ctx, daemon.Journal(cfg))
+	var g *journal.Gate
+	err := beside(ctx, cfg, func(r *journal.Reader) (err error) { g, err = r.Gate(ctx); return err })
 	if err != nil || g == nil {
 		return nil // an earlier version kept none
 	}

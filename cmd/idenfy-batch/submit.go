@@ -102,7 +102,12 @@ func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Conf
 		return false
 	}
 	defer root.Close()
-	if other := inSpool(ctx, cfg, root, shared); other != "" {
+	other, err := inSpool(ctx, cfg, root, shared)
+	if err != nil {
+		fmt.Fprintf(out, "✗ %s: %v\n", shown, err)
+		return false
+	}
+	if other != "" {
 		fmt.Fprintf(out, "✗ %s: a folder with the same authToken, %s, is in the daemon's spool; it is not sent beside it\n", shown, meta.Show(other))
 		return false
 	}
@@ -161,18 +166,21 @@ func sharing(cfg *config.Config) (batch.Shared, error) {
 // inSpool finds a folder with the same token that the daemon is to submit, or
 // has submitted, where its journal isn't asked anyway (shared). What this user
 // can't read is not looked at.
-func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool) string {
+func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool) (string, error) {
 	m, err := meta.Read(root)
 	if err != nil {
-		return "" // it will be refused for that
+		return "", nil //nolint:nilerr // it will be refused for that
 	}
 	var known []journal.Other
 	if !shared {
-		known, _ = journal.PeekToken(ctx, daemon.Journal(cfg), m.TokenSHA256()) // as documented
+		err := beside(ctx, cfg, func(r *journal.Reader) (err error) { known, err = r.WithToken(ctx, m.TokenSHA256()); return err })
+		if err != nil {
+			return "", fmt.Errorf("whether the daemon knows its authToken can't be told: the journal: %w; run it again later", err)
+		}
 	}
 	for _, o := range known {
 		if o.State != journal.Filed && o.State != journal.Away || o.Fate == journal.Taken || o.Fate == journal.Unsettled {
-			return o.Where()
+			return o.Where(), nil
 		}
 	}
 	paths := cfg.Spool()
@@ -185,10 +193,10 @@ func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool
 		other, err := meta.Read(dir)
 		_ = dir.Close() // it was read only
 		if err == nil && other.AuthToken == m.AuthToken {
-			return "inbox/" + name
+			return "inbox/" + name, nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // ownJournal opens the journal of this command, which is the user's: what was

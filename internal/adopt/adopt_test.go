@@ -525,7 +525,7 @@ func TestUnintelligible(t *testing.T) {
 	o.adopt()
 	o.adopt() // once more changes nothing
 	for _, name := range []string{"none", "empty", "dir", "cut"} {
-		known, err := o.j.WithToken(t.Context(), sum("TOKEN-"+name+"-0123456789"))
+		known, err := o.j.Reader().WithToken(t.Context(), sum("TOKEN-"+name+"-0123456789"))
 		must(t, err)
 		if len(known) != 1 || known[0].Fate != journal.Taken {
 			t.Errorf("%s: %+v", name, known)

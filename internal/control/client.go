@@ -161,7 +161,7 @@ func (c *Client) ask(ctx context.Context, what string, question, into any) error
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("the daemon gave no answer: %w", err)
+		return fmt.Errorf("the daemon gave no answer (it ends, or too many ask at once; try again): %w", err)
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))

@@ -8,9 +8,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"idenfy-batch/internal/journal"
@@ -244,4 +247,58 @@ func TestPerson(t *testing.T) {
 			t.Errorf("%q is %d", text, uid)
 		}
 	}
+}
+
+// As many others as may be connected shut out neither root nor the daemon's
+// user.
+func TestOthersLeaveRoom(t *testing.T) {
+	root := t.TempDir()
+	l, err := Listen(root)
+	must(t, err)
+	var strangers atomic.Bool
+	l.privileged = func(uint32) bool { return !strangers.Load() }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	s := &Server{Reload: func(context.Context) (string, error) { return "", nil }}
+	go func() { done <- s.Serve(ctx, l) }()
+	strangers.Store(true)
+	for range 3 * maxConnections {
+		c, err := connect(t.Context(), filepath.Join(root, "journal"))
+		must(t, err)
+		defer c.Close()
+	}
+	for len(l.others) < cap(l.others) {
+		runtime.Gosched()
+	}
+	last, err := connect(t.Context(), filepath.Join(root, "journal"))
+	must(t, err)
+	if _, err := last.Read(make([]byte, 1)); err == nil { // it was turned away, so all before were seen
+		t.Error("one too many is served")
+	}
+	must(t, last.Close())
+	strangers.Store(false)
+	begin := time.Now()
+	c, err := Dial(root)
+	must(t, err)
+	defer c.Close()
+	if _, err = c.Reload(t.Context()); err != nil || time.Since(begin) > 4*time.Second { // the silent ones are dropped after 5 s
+		t.Errorf("after %s: %v", time.Since(begin), err)
+	}
+	cancel()
+	must(t, <-done)
+}
+
+// Nobody reads for longer than readTime.
+func TestReadEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin, w := time.Now(), httptest.NewRecorder()
+		h := read(&Server{}, func(ctx context.Context, _ journal.Search) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
+		h.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/show", strings.NewReader(`{"key":"c","most":1}`)))
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "longer than 30s") {
+			t.Errorf("%d, %s", w.Code, w.Body)
+		}
+		if took := time.Since(begin); took != readTime {
+			t.Errorf("it took %s", took)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -17,7 +18,7 @@ import (
 
 // Bounds of what is asked.
 const (
-	maxConnections = 16
+	maxConnections = 8       // of root and the daemon's user, and as many of others
 	maxRequest     = 1 << 20 // bytes; some thousands of names
 	maxTime        = 10 * time.Minute
 )
@@ -92,20 +93,21 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	defer s.busy.Wait()
 	answering, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	mux := http.NewServeMux()
+	mux, all := http.NewServeMux(), http.NewServeMux()
+	all.Handle("/", http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`))
 	mux.Handle("POST /reload", allow(s.reload))
 	mux.Handle("POST /decide", allow(s.decide))
 	mux.Handle("POST /submission", allow(s.submission))
 	mux.HandleFunc("POST /state", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.State()) })
 	if r := s.Reader; r != nil {
-		mux.Handle("POST /list", read(s, r.List))
-		mux.Handle("POST /show", read(s, r.Show))
-		mux.Handle("POST /names", read(s, r.Names))
-		mux.Handle("POST /entries", read(s, r.Entries))
-		mux.Handle("POST /lives", read(s, r.Lives))
+		all.Handle("POST /list", read(s, r.List))
+		all.Handle("POST /show", read(s, r.Show))
+		all.Handle("POST /names", read(s, r.Names))
+		all.Handle("POST /entries", read(s, r.Entries))
+		all.Handle("POST /lives", read(s, r.Lives))
 	}
 	srv := &http.Server{
-		Handler:           http.MaxBytesHandler(http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`), maxRequest),
+		Handler:           http.MaxBytesHandler(all, maxRequest),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
 		WriteTimeout:   maxTime + 10*time.Second,
 		MaxHeaderBytes: 16 << 10,
@@ -140,7 +142,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 // the journal, and not decide.
 func allow(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if uid, ok := asker(r); !ok || uid != 0 && uid != uint32(os.Geteuid()) {
+		if uid, ok := asker(r); !ok || !mayDecide(uid) {
 			reply(w, http.StatusForbidden, answer{Err: "only root and the daemon's user may ask for that"})
 			return
 		}
@@ -148,18 +150,28 @@ func allow(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// read answers a question to the journal.
+// mayDecide tells root and the daemon's user from others.
+func mayDecide(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
+
+// read answers a question to the journal, and is done with it in readTime: with
+// waiting for others, and with one who doesn't take the answer.
 func read[Q, A any](s *Server, answerTo func(context.Context, Q) (A, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.busy.Add(1)
 		defer s.busy.Done()
+		ctx, cancel := context.WithTimeout(r.Context(), readTime)
+		defer cancel()
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readTime + 5*time.Second)) // else that of all answers
 		var q Q
 		if !question(w, r, &q) {
 			return
 		}
 		s.reading.Lock()
-		a, err := answerTo(r.Context(), q)
+		a, err := answerTo(ctx, q)
 		s.reading.Unlock()
+		if ctx.Err() != nil {
+			err = fmt.Errorf("it took longer than %s", readTime)
+		}
 		if err != nil {
 			reply(w, http.StatusInternalServerError, answer{Err: "the journal: " + err.Error()})
 			return

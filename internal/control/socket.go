@@ -46,8 +46,10 @@ func through(dir string, f func(path string) error) error {
 // Listener is the daemon's end of the socket.
 type Listener struct {
 	net.Listener
-	dir  string        // where the socket is
-	room chan struct{} // one for each connection
+	dir        string            // where the socket is
+	room       chan struct{}     // one for each connection of root and the daemon's user
+	others     chan struct{}     // one for each of others
+	privileged func(uint32) bool // mayDecide, but in tests
 }
 
 // Listen makes the socket for the spool below root, and the directory for it.
@@ -74,7 +76,7 @@ func Listen(root string) (*Listener, error) {
 	if err := removeIf(filepath.Join(dir, socketName), fs.ModeSocket); err != nil {
 		return nil, err
 	}
-	l := &Listener{dir: dir, room: make(chan struct{}, maxConnections)}
+	l := &Listener{dir: dir, room: make(chan struct{}, maxConnections), others: make(chan struct{}, maxConnections), privileged: mayDecide}
 	err := through(dir, func(path string) error {
 		u, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
@@ -137,20 +139,25 @@ func (p *peer) Close() error {
 }
 
 // Accept implements net.Listener. As many as there is room for are served at
-// once; others wait.
+// once. Root and the daemon's user wait for that, and never for others; others
+// are turned away, so that they can't fill what is waited in.
 func (l *Listener) Accept() (net.Conn, error) {
-	l.room <- struct{}{}
-	leave := sync.OnceFunc(func() { <-l.room })
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
-			leave()
 			return nil, err
 		}
-		if uid, err := peerUID(c); err == nil {
-			return &peer{c, uid, leave}, nil
+		uid, err := peerUID(c)
+		room := l.room
+		if !l.privileged(uid) {
+			room = l.others
 		}
-		_ = c.Close() // it is gone already
+		if err != nil || room == l.others && len(room) == cap(room) { // only this loop fills it
+			_ = c.Close() // it is gone already, or turned away
+			continue
+		}
+		room <- struct{}{}
+		return &peer{c, uid, sync.OnceFunc(func() { <-room })}, nil
 	}
 }
 

@@ -168,6 +168,8 @@ func (d *daemon) drop(cfg *config.Config) error {
 // remember opens the journal, and takes from it what was sent within the last
 // hour.
 func (d *daemon) remember(ctx context.Context, cfg *config.Config) (err error) {
+	opened, done := context.WithCancel(ctx)
+	go d.extend(opened)
 	d.journal, err = OpenJournal(ctx, Journal(cfg), cfg.Spool(), d.emit)
 	if err == nil {
 		d.notary, err = newNotary(ctx, cfg, d.journal, d.emit)
@@ -178,6 +180,7 @@ func (d *daemon) remember(ctx context.Context, cfg *config.Config) (err error) {
 			err = errors.Join(err, d.journal.Close())
 		}
 	}
+	done()
 	if _, unfit := errors.AsType[*journal.UnfitError](err); unfit {
 		return &ConfigError{err}
 	}
@@ -217,17 +220,10 @@ func (d *daemon) logLevel(cfg *config.Config) string {
 	return cfg.Log.Level
 }
 
-// watching tells systemd that the daemon is ready, once the inbox is watched;
-// and before that, while a spool is adopted, that it needs more time
-// (sd_notify(3)).
+// watching tells systemd that the daemon is ready, once the inbox is watched.
 func (d *daemon) watching(e events.Event) {
-	switch e.(type) {
-	case events.Adopted:
-		d.notify("EXTEND_TIMEOUT_USEC=60000000")
-	case events.WatchModeChanged:
-		if !d.ready.Swap(true) {
-			d.notify(sd.SdNotifyReady)
-		}
+	if _, ok := e.(events.WatchModeChanged); ok && !d.ready.Swap(true) {
+		d.notify(sd.SdNotifyReady)
 	}
 }
 

@@ -33,6 +33,9 @@ func OpenJournal(ctx context.Context, w journal.Where, paths spool.Paths, emit e
 	if err != nil {
 		return nil, fmt.Errorf("the journal: %w", err)
 	}
+	j.Tell(func(err error) {
+		emit(events.Trouble{What: "the journal could not be looked at for damage, which is tried again", Err: err})
+	})
 	done, err := j.Adopted(ctx)
 	if err == nil && !done { // made just now, or an adoption was cut off
 		err = enter(ctx, j, w, paths, emit)

@@ -22,6 +22,26 @@ func (d *daemon) notify(state string) {
 	}
 }
 
+// longestOpen bounds how long systemd is asked to wait for the journal.
+const longestOpen = 2 * time.Hour
+
+// extend tells systemd that a start needs more time (sd_notify(3)), until ctx
+// ends: a large journal is upgraded, or read for the first time, or a spool is
+// adopted.
+func (d *daemon) extend(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, longestOpen)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Second)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		d.notify("EXTEND_TIMEOUT_USEC=60000000")
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
 // reloading is what systemd is told before a reload (sd_notify(3)).
 func reloading() string {
 	var now unix.Timespec

@@ -71,7 +71,7 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 	defer dir.Close()
 	unlock, err := spool.LockFolder(dir)
 	if errors.Is(err, spool.ErrLocked) {
-		return "", "", refuse("another idenfy-batch is at work on it")
+		return "", "", refuse("somebody has it locked: another idenfy-batch that is at work on it, or who uploaded it (lsof and fuser say who). Try again when it is free")
 	}
 	if err != nil {
 		return "", "", err
@@ -223,7 +223,7 @@ func (c *matter) enter() (spool.Place, error) {
 // id, or one that was submitted without the daemon, by its id: where it lies with the name that it had in work; or, as o, nowhere. none
 // is the error when there is no such one.
 func (d *Desk) away(ctx context.Context, name string, dec Decision, none error) (o *journal.Other, from spool.Place, found string, err error) {
-	list, err := d.Journal.Away(ctx)
+	list, err := d.Journal.Reader().Away(ctx)
 	if err != nil {
 		return nil, "", "", err
 	}
@@ -240,12 +240,8 @@ func (d *Desk) away(ctx context.Context, name string, dec Decision, none error) 
 		return nil, "", "", refuse("%d folders of that name were taken out of work by hand; give the id of one, such as %s (idenfy-batch status has them)", len(list), list[0].ID)
 	}
 	o = &list[0]
-	for _, p := range []spool.Place{spool.Hold, spool.Done, spool.Failed} {
-		for _, as := range []string{name, name + "." + o.ID, o.Folder, o.Folder + "." + o.ID} {
-			if record.LiesAt(d.Paths, p, as, o.ID) {
-				return nil, p, as, nil
-			}
-		}
+	if p, as, lies := record.Find(d.Paths, o.ID, name, o.Folder); lies {
+		return nil, p, as, nil
 	}
 	if dec.Action != sidecar.Confirmed && dec.Action != sidecar.Denied {
 		return nil, "", "", refuse("it is not in the spool, so it can't be sent again; %s, or say how it ended: idenfy-batch resolve %s --accepted or --rejected",

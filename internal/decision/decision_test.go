@@ -382,3 +382,14 @@ func TestOpenOutside(t *testing.T) {
 		}
 	}
 }
+
+// Who uploaded a folder may hold its lock as well as another command.
+func TestLockedBySomebody(t *testing.T) {
+	desk, root := newDesk(t, spool.Hold, &sidecar.Result{ID: spool.NewID(), Folder: "case", Outcome: sidecar.Unknown}, "")
+	unlock, err := spool.LockFolder(root)
+	must(t, err)
+	defer unlock()
+	if _, _, err := desk.Make(t.Context(), "case", decision.Decision{Action: sidecar.Denied}); err == nil || !strings.Contains(err.Error(), "lsof") {
+		t.Error(err)
+	}
+}

@@ -7,10 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-
-	"modernc.org/sqlite"
 
 	"idenfy-batch/internal/ledger"
 	"idenfy-batch/sidecar"
@@ -434,8 +431,8 @@ func (j *Journal) prior(ctx context.Context, id string) (ids []string, err error
 }
 
 // WithToken returns the lives that had a token, by its SHA-256.
-func (j *Journal) WithToken(ctx context.Context, token string) ([]Other, error) {
-	return j.find(ctx, selectOthers+"token = ?"+newestFirst, token)
+func (r *Reader) WithToken(ctx context.Context, token string) ([]Other, error) {
+	return find(ctx, r.db, selectOthers+"token = ?"+newestFirst, token)
 }
 
 const (
@@ -444,8 +441,12 @@ const (
 	newestFirst  = " ORDER BY claimed DESC, id"
 )
 
-func (j *Journal) find(ctx context.Context, query string, args ...any) (list []Other, err error) {
-	rows, err := j.reads.QueryContext(ctx, query, args...)
+func (j *Journal) find(ctx context.Context, query string, args ...any) ([]Other, error) {
+	return find(ctx, j.reads, query, args...)
+}
+
+func find(ctx context.Context, db *sql.DB, query string, args ...any) (list []Other, err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -458,51 +459,4 @@ func (j *Journal) find(ctx context.Context, query string, args ...any) (list []O
 		list = append(list, o)
 	}
 	return list, rows.Err()
-}
-
-// PeekToken is Journal.WithToken of a journal that another process may have
-// open. One that isn't there, or isn't this user's to read, knows none.
-func PeekToken(ctx context.Context, w Where, token string) (list []Other, err error) {
-	err = peek(w, func(j *Journal) error {
-		list, err = j.WithToken(ctx, token)
-		return err
-	})
-	return list, err
-}
-
-// PeekGate is Journal.Gate likewise.
-func PeekGate(ctx context.Context, w Where) (g *Gate, err error) {
-	err = peek(w, func(j *Journal) error {
-		g, err = j.Gate(ctx)
-		return err
-	})
-	return g, err
-}
-
-// PeekAway is Journal.Away likewise.
-func PeekAway(ctx context.Context, w Where) (list []Other, err error) {
-	err = peek(w, func(j *Journal) error {
-		list, err = j.Away(ctx)
-		return err
-	})
-	return list, err
-}
-
-func peek(w Where, f func(*Journal) error) error {
-	if file, err := os.Open(w.path()); err != nil {
-		return nil
-	} else if err := file.Close(); err != nil {
-		return err
-	}
-	reads, err := openReads(w.path())
-	if err != nil {
-		return err
-	}
-	defer reads.Close()
-	err = f(&Journal{reads: reads})
-	const readOnly, cantOpen = 8, 14
-	if e, ok := errors.AsType[*sqlite.Error](err); ok && (e.Code()&0xff == readOnly || e.Code()&0xff == cantOpen) {
-		return nil // while no daemon runs, a reader has to make files beside it
-	}
-	return err
 }

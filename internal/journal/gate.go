@@ -36,10 +36,10 @@ func (j *Journal) KeepGate(g *Gate) {
 }
 
 // Gate returns the account's gate as it was recorded, or nil when it was open.
-func (j *Journal) Gate(ctx context.Context) (*Gate, error) {
+func (r *Reader) Gate(ctx context.Context) (*Gate, error) {
 	var g Gate
 	var since, until, asked int64
-	err := j.reads.QueryRowContext(ctx, "SELECT reason, mend, since, until, asked, tries, refusal FROM gate WHERE owner = 'account'").
+	err := r.db.QueryRowContext(ctx, "SELECT reason, mend, since, until, asked, tries, refusal FROM gate WHERE owner = 'account'").
 		Scan(&g.Reason, &g.Mend, &since, &until, &asked, &g.Tries, &g.Refusal)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil

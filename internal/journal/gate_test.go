@@ -17,7 +17,7 @@ func TestKeepGate(t *testing.T) {
 	gate := func() *journal.Gate {
 		t.Helper()
 		must(t, j.Unclaim()) // comes after what nobody waits for
-		g, err := j.Gate(t.Context())
+		g, err := j.Reader().Gate(t.Context())
 		must(t, err)
 		return g
 	}

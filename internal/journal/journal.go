@@ -71,8 +71,9 @@ type Journal struct {
 	once  sync.Once
 
 	guarding  sync.WaitGroup
-	stopGuard context.CancelFunc         // nil: none was begun
-	unsound   atomic.Pointer[UnfitError] // what guard found
+	stopGuard context.CancelFunc          // nil: none was begun
+	unsound   atomic.Pointer[UnfitError]  // what guard found
+	trouble   atomic.Pointer[func(error)] // hears why guard could not look
 
 	w writer // of the goroutine that writes
 }
@@ -265,7 +266,7 @@ func damaged(path string, err error) error {
 
 // openReads opens connections that can't write.
 func openReads(path string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", "file:"+escape(path)+"?mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-1000)")
+	db, err := sql.Open("sqlite", "file:"+escape(path)+"?mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=cache_size(-1000)&_pragma=temp_store(MEMORY)")
 	if err != nil {
 		return nil, err
 	}
@@ -373,7 +374,7 @@ func keepAside(w Where) (aside string, err error) {
 }
 
 // SetAside renames what there is of a journal, so that a new one can be made.
-// Nothing is deleted. It returns the new name, or "" when there was nothing.
+// No data is deleted, only the mark. It returns the new name, or "" when there was nothing.
 func SetAside(w Where) (string, error) {
 	suffix := ".aside-" + rand.Text()[:8]
 	moved := ""

@@ -294,7 +294,7 @@ type Standing struct {
 
 // Lives returns how lives stand.
 func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error) {
-	const standing = "SELECT id, state, outcome, place, name, folder, " + came + ", (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id) FROM life WHERE "
+	const standing = "SELECT id, state, outcome, place, name, folder, NOT (" + alone + "), (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id) FROM life WHERE "
 	query, arg := standing+"id > ? ORDER BY id LIMIT ?", q.After
 	if q.ID != "" {
 		query, arg = standing+"id = ? LIMIT ?", q.ID

@@ -323,8 +323,8 @@ func (j *Journal) OpenOutside(ctx context.Context, id string) ([]Other, error) {
 
 // Away returns the lives of folders that somebody took out of work and that
 // nobody has decided about, the newest first.
-func (j *Journal) Away(ctx context.Context) ([]Other, error) {
-	return j.find(ctx, selectOthers+"state <> 'filed' AND state = 'away'"+newestFirst) // the first term is the index's
+func (r *Reader) Away(ctx context.Context) ([]Other, error) {
+	return find(ctx, r.db, selectOthers+"state <> 'filed' AND state = 'away'"+newestFirst) // the first term is the index's
 }
 
 // InWork returns the ids of the lives whose folders are not in a final place,

@@ -87,13 +87,37 @@ type Folder struct {
 	Finished     sidecar.Time    `json:"finished,omitzero"` // missing: not yet
 }
 
-// came is the condition that the folder of a life came again, as another life.
-const came = `EXISTS (SELECT 1 FROM life next WHERE next.kase = life.kase AND next.id <> life.id AND (next.claimed, next.id) > (life.claimed, life.id)
-	AND (next.dir = life.dir OR (next.dir IS NULL OR life.dir IS NULL) AND next.folder = life.folder))`
+// later is of a life that next is a later one of the same case.
+const later = "next.kase = life.kase AND (next.claimed, next.id) > (life.claimed, life.id)"
+
+// alone is the condition that the folder of a life did not come again, as
+// another life: the same directory, or, where one of the two is not known, the
+// same name. Each part is found by an index of its own, so that it takes no
+// longer in a case of thousands of lives.
+const alone = `NOT EXISTS (SELECT 1 FROM life next WHERE next.dir = life.dir AND ` + later + `)
+	AND (life.dir IS NOT NULL OR NOT EXISTS (SELECT 1 FROM life next WHERE next.folder = life.folder AND ` + later + `))
+	AND (life.dir IS NULL OR NOT EXISTS (SELECT 1 FROM life next WHERE next.dir IS NULL AND next.folder = life.folder AND ` + later + `))`
 
 const selectFolders = `SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END FROM life
 	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5) AND (?6 = '' OR outcome = ?6)
-	AND folder <> '' AND NOT ` + came + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
+	AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
+
+// Bounds of a question: whoever may read may ask anything.
+const (
+	mostRows = 1000
+	mostKey  = 1 << 10 // bytes; the longest name of a folder is shorter, however it is shown
+)
+
+func bounded(most int) int { return min(max(most, 1), mostRows) }
+
+// check refuses what nobody can be called.
+func (s *Search) check() error {
+	s.Most = bounded(s.Most)
+	if len(s.Key) > mostKey {
+		return fmt.Errorf("the name has %d bytes, and no folder's has more than %d", len(s.Key), mostKey)
+	}
+	return nil
+}
 
 // List returns folders, the newest first. A folder is told once, with its
 // newest life.
@@ -106,7 +130,7 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 	if q.After != nil { // some of that very moment may be left
 		after, until = *q.After, min(until, millis(q.After.Claimed.Time)+1)
 	}
-	rows, err := r.db.QueryContext(ctx, selectFolders, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, q.Most)
+	rows, err := r.db.QueryContext(ctx, selectFolders, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most))
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +210,9 @@ const mostLives = 50
 // Show returns the stories of the folders that have an id, a scanRef, or a
 // name: that they were dropped with, or have where they lie, or place/name.
 func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
+	if err := s.check(); err != nil {
+		return all, err
+	}
 	conn, err := r.db.Conn(ctx)
 	if err != nil {
 		return all, err
@@ -195,8 +222,12 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 	if err != nil {
 		return all, err
 	}
-	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	cases, total, err := find(ctx, conn, s)
+	defer func() {
+		if end := tx.Rollback(); !errors.Is(end, sql.ErrTxDone) { // of a context that ended, which is said already
+			err = errors.Join(err, end)
+		}
+	}()
+	cases, total, err := search(ctx, conn, s)
 	if err != nil {
 		return all, err
 	}
@@ -214,9 +245,9 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 	return all, err
 }
 
-// find returns the newest cases, the oldest of these first, and how many there
+// search returns the newest cases, the oldest of these first, and how many there
 // are in all.
-func find(ctx context.Context, conn *sql.Conn, s Search) (cases []int64, total int, err error) {
+func search(ctx context.Context, conn *sql.Conn, s Search) (cases []int64, total int, err error) {
 	name, place := s.Key, ""
 	if before, after, ok := strings.Cut(s.Key, "/"); ok && before != "" {
 		place, name = before, strings.TrimRight(after, "/")
@@ -282,7 +313,7 @@ func tell(ctx context.Context, conn *sql.Conn, kase int64) (s Story, err error) 
 }
 
 // same reports whether a life and a later one of its case are of the same
-// directory, as the condition came does.
+// directory, as the condition alone does.
 func same(l, next *Life) bool {
 	if l.Dir == "" || next.Dir == "" {
 		return l.Result.Folder == next.Result.Folder
@@ -292,6 +323,9 @@ func same(l, next *Life) bool {
 
 // Names returns names of folders that begin with the key, in their order.
 func (r *Reader) Names(ctx context.Context, s Search) ([]string, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	conn, err := r.db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -318,15 +352,21 @@ func names(ctx context.Context, conn *sql.Conn, s Search) (list []string, err er
 }
 
 // near returns some names that begin as name does, for as long as any does.
-func near(ctx context.Context, conn *sql.Conn, name string) ([]string, error) {
+func near(ctx context.Context, conn *sql.Conn, name string) (list []string, err error) {
 	const few = 3
-	for runes := []rune(name); len(runes) > 0; runes = runes[:len(runes)-1] {
-		list, err := names(ctx, conn, Search{Key: string(runes), Most: few})
-		if err != nil || len(list) > 0 {
-			return list, err
+	runes := []rune(name)
+	// What begins with more of it begins with less of it as well.
+	from, to := 1, len(runes)
+	for from <= to && err == nil {
+		var found []string
+		half := (from + to) / 2
+		if found, err = names(ctx, conn, Search{Key: string(runes[:half]), Most: few}); len(found) > 0 {
+			list, from = found, half+1
+		} else {
+			to = half - 1
 		}
 	}
-	return nil, nil
+	return list, err
 }
 
 // newer says that a program of later wrote the journal.

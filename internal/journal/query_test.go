@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -243,7 +244,7 @@ func TestUpgrade(t *testing.T) {
 		j, err := journal.Open(w)
 		must(t, err)
 		check(j.Reader())
-		if known, err := j.WithToken(t.Context(), "hash"); err != nil || len(known) != 1 {
+		if known, err := j.Reader().WithToken(t.Context(), "hash"); err != nil || len(known) != 1 {
 			t.Errorf("%v, %v", known, err)
 		}
 		must(t, j.Close())
@@ -286,4 +287,31 @@ func entered(t *testing.T, w journal.Where) {
 	must(t, j.SetEntered())
 	must(t, j.Close())
 	wants(t, w, "adopted accepted done  true")
+}
+
+// Whoever may read may ask anything, and gets a bounded answer.
+func TestBounds(t *testing.T) {
+	_, j := create(t)
+	ids := make([]string, 1200)
+	for i := range ids {
+		ids[i] = spool.NewID()
+	}
+	must(t, j.Reserve(ids))
+	must(t, j.Claim(spool.NewID(), "a"))
+	must(t, j.Claim(spool.NewID(), "b"))
+	if list, err := j.Reader().List(t.Context(), journal.Query{Most: -1}); err != nil || len(list) != 1 {
+		t.Errorf("%d, %v", len(list), err)
+	}
+	long := journal.Search{Key: strings.Repeat("z", 2000), Most: 1}
+	if _, err := j.Reader().Show(t.Context(), long); err == nil || !strings.Contains(err.Error(), "2000 bytes") {
+		t.Error(err)
+	}
+	if _, err := j.Reader().Names(t.Context(), long); err == nil {
+		t.Error("names of what is too long")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := j.Reader().Show(ctx, journal.Search{Key: "a"}); err == nil || strings.Contains(err.Error(), "transaction has already") {
+		t.Error(err)
+	}
 }

@@ -130,7 +130,7 @@ func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 
 func (w *writer) open(path string) (err error) {
 	w.path = path
-	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&mode=rw"
+	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&_pragma=temp_store(MEMORY)&mode=rw"
 	if w.db, err = sql.Open("sqlite", "file:"+escape(path)+pragmas); err != nil {
 		return err
 	}
@@ -234,26 +234,54 @@ func (w *writer) integrity(name string) error {
 // guardAfter leaves the disk to the first folders after a start.
 const guardAfter = 5 * time.Second
 
+// guardAgain is how long guard waits when it could not look.
+const guardAgain = 10 * time.Minute
+
 // guard looks at all of a large database beside the work: 200,000 lives, which
 // are 1 GB, take 6 s, and 13 s when none of it is in memory. When it is
 // damaged nothing is written any more, and so nothing is sent: an index that
-// has lost a life would let it be sent again.
+// has lost a life would let it be sent again. What keeps it from looking is
+// told, and it looks again.
 func (j *Journal) guard(ctx context.Context) {
-	select {
-	case <-ctx.Done():
+	for wait := guardAfter; ; wait = guardAgain {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		says, err := lookAtAll(ctx, j.path)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case corrupt(err):
+			says = err.Error()
+		case err != nil:
+			if told := j.trouble.Load(); told != nil {
+				(*told)(inWords(err))
+			}
+			continue
+		}
+		if says != "ok" {
+			j.unsound.Store(&UnfitError{fmt.Sprintf("%s is damaged (%s)%s", j.path, says, mend)})
+		}
 		return
-	case <-time.After(guardAfter):
 	}
-	var says string
-	err := j.reads.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&says)
-	switch {
-	case corrupt(err):
-		says = err.Error()
-	case err != nil || says == "ok":
-		return
-	}
-	j.unsound.Store(&UnfitError{fmt.Sprintf("%s is damaged (%s)%s", j.path, says, mend)})
 }
+
+// lookAtAll has a connection of its own: the others are for questions.
+func lookAtAll(ctx context.Context, path string) (says string, err error) {
+	db, err := openReads(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&says)
+	return says, err
+}
+
+// Tell has trouble told why a large database could not be looked at for damage;
+// that is tried again.
+func (j *Journal) Tell(trouble func(error)) { j.trouble.Store(&trouble) }
 
 // usable opens the database again after a failure.
 func (w *writer) usable(path, id string) error {

@@ -49,6 +49,22 @@ func LiesAt(paths spool.Paths, p spool.Place, name, id string) bool {
 	return err == nil && is == id
 }
 
+// Find finds where the folder of the life id lies that somebody took out of
+// work by hand, and put into a final place, as one of names, or with its id
+// behind that, as it was named in work.
+func Find(paths spool.Paths, id string, names ...string) (p spool.Place, name string, found bool) {
+	for _, p := range []spool.Place{spool.Hold, spool.Done, spool.Failed} {
+		for _, n := range names {
+			for _, as := range []string{n, n + "." + id} {
+				if LiesAt(paths, p, as, id) {
+					return p, as, true
+				}
+			}
+		}
+	}
+	return "", "", false
+}
+
 // MakeRoom moves aside, durably, what stands in the way of the daemon's own
 // unfinished file: whatever is no file, since a file there is one that a crash
 // left. Nothing is removed. It becomes moved-aside.1, or the next number that is

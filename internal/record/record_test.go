@@ -106,3 +106,35 @@ func TestLives(t *testing.T) {
 		t.Errorf("%v, want %v", got, ids)
 	}
 }
+
+// A folder that was taken out of work is found in the same place by all who
+// look: of two copies, that in hold.
+func TestFind(t *testing.T) {
+	paths, id := spool.Paths{}, spool.NewID()
+	for _, p := range spool.Places() {
+		paths[p] = t.TempDir()
+	}
+	if _, _, found := record.Find(paths, id, "case"); found {
+		t.Error("it is nowhere")
+	}
+	for _, c := range []struct {
+		place spool.Place
+		name  string
+	}{{spool.Failed, "case"}, {spool.Done, "case." + id}, {spool.Hold, "other"}} {
+		dir := filepath.Join(paths[c.place], c.name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		if err := sidecar.Write(root, &sidecar.Result{ID: id, Folder: "case"}); err != nil {
+			t.Fatal(err)
+		}
+		if p, name, found := record.Find(paths, id, "other", "case"); !found || p != c.place || name != c.name {
+			t.Errorf("%s/%s, %v", p, name, found)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package journal
+
+import (
+	"database/sql"
+	"strings"
+	"testing"
+)
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whether a folder came again is found at once, also in a case of thousands of
+// lives.
+func TestListPlan(t *testing.T) {
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	defer j.Close()
+	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500)
+	check(t, err)
+	defer rows.Close()
+	looks := 0
+	for rows.Next() {
+		var a, b, c int
+		var step string
+		check(t, rows.Scan(&a, &b, &c, &step))
+		if strings.Contains(step, " next ") {
+			looks++
+			if !strings.Contains(step, "(dir=? AND claimed>?)") && !strings.Contains(step, "(folder=? AND kase=? AND claimed>?)") {
+				t.Error(step)
+			}
+		}
+	}
+	check(t, rows.Err())
+	if looks != 3 {
+		t.Errorf("%d looks for a later life", looks)
+	}
+}
+
+// An upgrade makes no files in the system's directories for such: they may be
+// on another file system, whose state is nothing to the journal.
+func TestUpgradeSortsNothing(t *testing.T) {
+	db, err := sql.Open("sqlite", ":memory:")
+	check(t, err)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	before, rest, _ := strings.Cut(schema3, "INSERT INTO life3 ")
+	copying, _, _ := strings.Cut(rest, ";")
+	_, err = db.ExecContext(t.Context(), schema+schema2+before)
+	check(t, err)
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN INSERT INTO life3 "+copying)
+	check(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var a, b, c int
+		var step string
+		check(t, rows.Scan(&a, &b, &c, &step))
+		if strings.Contains(step, "TEMP") {
+			t.Error(step)
+		}
+	}
+	check(t, rows.Err())
+
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	defer j.Close()
+	var writes, reads int
+	check(t, j.w.conn.QueryRowContext(t.Context(), "PRAGMA temp_store").Scan(&writes))
+	check(t, j.reads.QueryRowContext(t.Context(), "PRAGMA temp_store").Scan(&reads))
+	if writes != 2 || reads != 2 { // in memory
+		t.Errorf("temporary tables: %d, %d", writes, reads)
+	}
+}
