@@ -544,15 +544,25 @@ func (v *visit) inspect() (why string, err error) {
 	return why, nil
 }
 
-// leased reports whether a file of the folder is under somebody's lease, which
-// opening it has asked back by now.
+// leased reports whether a file of the folder that was busy is under somebody's
+// lease, which opening it has asked back by now, or is busy no longer. A lease
+// may end between two looks; a file that is open for writing stays so.
 func (v *visit) leased() bool {
-	e, _ := v.list.Find(drop.Busy(v.dir, v.list))
-	f, err := drop.OpenFile(v.dir, e)
-	if err == nil {
-		_ = f.Close() // it was read only
+	for range 3 {
+		name := drop.Busy(v.dir, v.list)
+		if name == "" {
+			return true
+		}
+		e, _ := v.list.Find(name)
+		f, err := drop.OpenFile(v.dir, e)
+		if errors.Is(err, drop.ErrBusy) {
+			return true
+		}
+		if err == nil {
+			_ = f.Close() // it was read only
+		}
 	}
-	return errors.Is(err, drop.ErrBusy)
+	return false
 }
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
