@@ -36,7 +36,7 @@ import (
 )
 
 var (
-	livesN    = flag.Int("lives", 500, "how many sequences of lives TestLives tries: the first 400 are always the same")
+	livesN    = flag.Int("lives", 200, "how many sequences of lives TestLives tries: the first 150 are always the same")
 	livesSeed = flag.Uint64("lives.seed", 0, "the only sequence of lives that TestLives tries, some times over")
 )
 
@@ -59,7 +59,7 @@ func TestLives(t *testing.T) {
 	if testing.Short() {
 		n = min(n, 100)
 	}
-	const fixed = 400
+	const fixed = 150
 	fresh := rand.Uint64N(1<<40) + fixed + 1
 	var next, failed, did, persons, sent, twice, apart atomic.Int64
 	var group sync.WaitGroup

@@ -203,7 +203,7 @@ func (a *arrivalLab) cell(t *testing.T, c client, m manner, table *arrivalTable)
 	case !inLab:
 		rounds = 3
 	case m == nested && !*update:
-		rounds = 10 // one wave of large uploads; the table is of twice as many
+		rounds = 6 // of large uploads; the table is of 20
 	}
 	var group errgroup.Group
 	group.SetLimit(10)

@@ -20,8 +20,11 @@ import (
 // that an attempt was under way; none lies in a final place without a final
 // result.
 func TestKill(t *testing.T) {
-	kills := 200 // and as many folders
-	if testing.Short() {
+	kills := 60 // and as many folders
+	switch {
+	case inLab:
+		kills = 200
+	case testing.Short():
 		kills = 20
 	}
 	l := newLab(t, "completeness: {settle: 100ms, rescan: 100ms}", "concurrency: 8")
