@@ -268,11 +268,12 @@ func TestLabCuts(t *testing.T) {
 	}
 }
 
-// The test above can fail: with no syncs but the journal's own, which bring the
-// names along on these file systems, it finds the loss.
+// The test above can fail: with no syncs but the journal's own it finds the
+// loss. On ext4 each of those brings along all that was written and named
+// before it (ext4(5), data=ordered), and hardly anything is left to be found.
 func TestLabCutsFindLoss(t *testing.T) {
 	needsLab(t)
-	for _, kind := range []string{"ext4", "xfs"} {
+	for _, kind := range []string{"xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			c := newCutter(t, kind, "nosync")
