@@ -66,16 +66,8 @@ func TestFaultsInWords(t *testing.T) {
 }
 
 func TestFaultsOfTheDiskInWords(t *testing.T) {
-	paths := spool.Paths{}
-	root := t.TempDir()
-	for _, p := range spool.Places() {
-		paths[p] = filepath.Join(root, string(p))
-	}
-	s, err := spool.Open(paths)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := openSpool(t)
+	root := filepath.Dir(s.Path(spool.Work))
 	v := &visit{b: &Batch{spool: s}}
 	at := func(errno error) error {
 		return &fs.PathError{Op: "open", Path: root + "/work/PRIVATE/PRIVATE.jpg", Err: errno}
@@ -95,7 +87,7 @@ func TestFaultsOfTheDiskInWords(t *testing.T) {
 	check(at(syscall.EMFILE), "file descriptors", "LimitNOFILE")
 	check(at(syscall.EXDEV), "invalid cross-device link", "idenfy-batch check")
 	check(&journal.UncertainError{Err: at(syscall.EIO)}, "input/output error", "dmesg")
-	if err := errors.Join(os.Rename(paths[spool.Work], root+"/away"), os.Mkdir(paths[spool.Work], 0o700)); err != nil {
+	if err := errors.Join(os.Rename(s.Paths()[spool.Work], root+"/away"), os.Mkdir(s.Paths()[spool.Work], 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	check(at(syscall.ENOENT), "another directory than at the start", "mount the right file system")

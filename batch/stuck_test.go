@@ -16,9 +16,9 @@ import (
 	"idenfy-batch/internal/spool"
 )
 
-// A folder that is stuck is told of once, however often it is tried, and again
-// when it is stuck otherwise, goes on, or is gone.
-func TestStuckOnce(t *testing.T) {
+// openSpool opens a spool of its own for a test.
+func openSpool(t *testing.T) *spool.Spool {
+	t.Helper()
 	paths := spool.Paths{}
 	root := t.TempDir()
 	for _, p := range spool.Places() {
@@ -28,7 +28,14 @@ func TestStuckOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// A folder that is stuck is told of once, however often it is tried, and again
+// when it is stuck otherwise, goes on, or is gone.
+func TestStuckOnce(t *testing.T) {
+	s := openSpool(t)
 	var told []string
 	b := &Batch{spool: s, stuck: map[stuckKey]events.FolderStuck{}, emit: func(e events.Event) {
 		switch e := e.(type) {
@@ -38,7 +45,7 @@ func TestStuckOnce(t *testing.T) {
 			told = append(told, "freed "+string(e.Place))
 		}
 	}}
-	if err := os.Mkdir(filepath.Join(paths[spool.Inbox], "x"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(s.Paths()[spool.Inbox], "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -72,7 +79,7 @@ func TestStuckOnce(t *testing.T) {
 	if len(told) > 0 {
 		t.Errorf("it is there: %q", told)
 	}
-	if err := os.Remove(filepath.Join(paths[spool.Inbox], "x")); err != nil {
+	if err := os.Remove(filepath.Join(s.Paths()[spool.Inbox], "x")); err != nil {
 		t.Fatal(err)
 	}
 	if b.freeGone(now.Add(time.Second)); len(told) > 0 {

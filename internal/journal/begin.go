@@ -414,20 +414,24 @@ func (j *Journal) History(ctx context.Context, id string, prior ...string) (h Hi
 }
 
 // prior returns the ids that came with the folder of a life, at any time.
-func (j *Journal) prior(ctx context.Context, id string) (ids []string, err error) {
-	rows, err := j.reads.QueryContext(ctx, selectPrior+"kase = (SELECT kase FROM life WHERE id = ?)", id)
-	if err != nil {
-		return nil, err
+func (j *Journal) prior(ctx context.Context, id string) ([]string, error) {
+	return texts(j.reads.QueryContext(ctx, selectPrior+"kase = (SELECT kase FROM life WHERE id = ?)", id))
+}
+
+// texts reads all rows of a query for one column of text.
+func texts(rows *sql.Rows, failed error) (list []string, err error) {
+	if failed != nil {
+		return nil, failed
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		var text string
+		if err := rows.Scan(&text); err != nil {
 			return nil, err
 		}
-		ids = append(ids, id)
+		list = append(list, text)
 	}
-	return ids, rows.Err()
+	return list, rows.Err()
 }
 
 // WithToken returns the lives that had a token, by its SHA-256.

@@ -334,21 +334,9 @@ func (r *Reader) Names(ctx context.Context, s Search) ([]string, error) {
 	return names(ctx, conn, s)
 }
 
-func names(ctx context.Context, conn *sql.Conn, s Search) (list []string, err error) {
+func names(ctx context.Context, conn *sql.Conn, s Search) ([]string, error) {
 	// What may be shown has no character below the space, or above U+10FFFF. The empty name is of a folder that is still to come.
-	rows, err := conn.QueryContext(ctx, "SELECT DISTINCT folder FROM life WHERE folder >= ? AND folder < ? ORDER BY folder LIMIT ?", cmp.Or(s.Key, " "), s.Key+"\U0010FFFF", s.Most)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, err
-		}
-		list = append(list, name)
-	}
-	return list, rows.Err()
+	return texts(conn.QueryContext(ctx, "SELECT DISTINCT folder FROM life WHERE folder >= ? AND folder < ? ORDER BY folder LIMIT ?", cmp.Or(s.Key, " "), s.Key+"\U0010FFFF", s.Most))
 }
 
 // near returns some names that begin as name does, for as long as any does.
