@@ -114,7 +114,7 @@ func TestEntries(t *testing.T) {
 	back.State, back.Place = journal.Ended, "hold"
 	must(t, j.End(back))
 	// So does one that had been filed.
-	j.Filed(back.ID, "inbox", "b")
+	j.Filed(back.ID, "hold", "b")
 	for range 2 {
 		must(t, j.End(back))
 	}
@@ -188,4 +188,22 @@ func TestOutsideIsEntered(t *testing.T) {
 		must(t, err)
 	}
 	wants(t, w, "ended accepted   false")
+}
+
+// What is decided between the move of a folder and the note of that stands: the
+// note comes late, and says where the folder was.
+func TestFiledAfterDecision(t *testing.T) {
+	_, j := create(t)
+	l := ending(t, j, "a")
+	must(t, j.End(l))
+	d := sidecar.Decision{At: sidecar.Now(), Action: sidecar.Requeued, Result: l.ID, Outcome: sidecar.Rejected}
+	l.State, l.Place = journal.Filed, "inbox"
+	must(t, j.Decide(l, l.Fate, d, "", nil))
+	j.Filed(l.ID, "failed", "a.2")
+	claimed(t, j, "b") // in a commit after it
+	is, err := j.Load(t.Context(), l.ID)
+	must(t, err)
+	if is.State != journal.Filed || is.Place != "inbox" || is.Name != "a" {
+		t.Errorf("it is %s, %s/%s", is.State, is.Place, is.Name)
+	}
 }

@@ -204,10 +204,11 @@ func (j *Journal) Settle(id string, fate Fate) error {
 }
 
 // Filed notes under which name an ended life lies in its place. Nobody waits
-// for that to be on the disk: a start finds it out again.
+// for that to be on the disk: a start finds it out again. What a person decided
+// meanwhile, between the move and this, stays.
 func (j *Journal) Filed(id, place, name string) {
 	_ = j.send(&op{do: func(t *tx) error { // a closed journal is asked again at the next start
-		t.exec("UPDATE life SET state = 'filed', place = ?, name = ? WHERE id = ?", place, name, id)
+		t.exec("UPDATE life SET state = 'filed', name = ? WHERE id = ? AND place = ?", name, id, place)
 		return t.err
 	}})
 }
