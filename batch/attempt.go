@@ -273,7 +273,7 @@ const behindRetry = 30 * time.Second
 // other's folder is no longer in work, that ends it.
 func (v *visit) waitBehind(ctx context.Context, a journal.Answer) end {
 	if v.b.spool != nil {
-		in, err := v.b.spool.Has(a.Other.ID)
+		in, err := v.b.InWork(a.Other.ID)
 		if err == nil && !in {
 			err = v.otherGone(ctx, a.Other)
 		}

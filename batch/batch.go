@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,8 @@ type Batch struct {
 	emit     events.Sink
 
 	soft context.Context // of Run; nothing begins after its end
+
+	hands sync.Map // ids of the lives that a visit is at, or that could not be recorded yet
 
 	// Below: of the goroutine in Run only.
 	queue      queue
@@ -138,6 +141,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	ends := make(chan end)
 	start := func(t task) {
 		t = b.queue.begin(t, time.Now())
+		b.hands.Store(t.id, nil)
 		group.Go(func() error { // their number is the queue's to bound
 			ends <- b.visit(hard, t)
 			return nil // a folder's failure is data
@@ -186,6 +190,16 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 		b.ended(<-ends)
 	}
 	return Left{InWork: len(b.queue.waiting), Paused: b.queue.paused()}, group.Wait()
+}
+
+// InWork tells whether the folder of a life is in work, or a visit has still to
+// record how it went on: somebody may have moved it away meanwhile. It may be
+// asked from any goroutine; an error means that work can't be read.
+func (b *Batch) InWork(id string) (bool, error) {
+	if _, at := b.hands.Load(id); at {
+		return true, nil
+	}
+	return b.spool.Has(id)
 }
 
 // open returns intake while a new folder may begin.
@@ -299,6 +313,9 @@ func (b *Batch) hasten() {
 // ended notes the end of a visit.
 func (b *Batch) ended(e end) {
 	now := time.Now()
+	if e.again == nil || e.again.unsaved == nil {
+		b.hands.Delete(e.task.id)
+	}
 	b.queue.end(e.task, e.again, now)
 	b.noteStuck(&e, now)
 	for _, o := range b.queue.note(&e, b.settings.Load().Retry, now) {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"idenfy-batch/batch"
+	"idenfy-batch/internal/decision"
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
@@ -803,6 +804,42 @@ func TestTargetMissing(t *testing.T) {
 	b.until("shut")
 	must(t, os.Rename(done+".away", done))
 	b.want("case accepted done/case")
+	if n := b.api.Token(token("case")).Requests; n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// A folder that somebody takes out of work while the service has it, is decided
+// about when its attempt has ended: what that says is not lost, nor is the
+// decision.
+func TestDecidedWhileSent(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.api.Script(token("case"), sandbox.Step{Latency: 200 * time.Millisecond})
+	b.put("case")
+	b.in <- b.arrival("case")
+	for b.api.Token(token("case")).Requests == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	must(t, os.Rename(filepath.Join(b.spool.Path(spool.Work), b.inWork()), filepath.Join(b.spool.Path(spool.Hold), "case")))
+	paths := b.spool.Paths()
+	desk := decision.Desk{Paths: paths, Journal: b.journal, InWork: b.batch.InWork}
+	dec := decision.Decision{Action: sidecar.Denied, Force: true}
+	_, _, err := desk.Make(t.Context(), "case", dec)
+	if _, ok := errors.AsType[*decision.RefusedError](err); !ok {
+		t.Errorf("decided while it was being sent: %v", err)
+	}
+	for dec.Force = false; err != nil && strings.Contains(err.Error(), "is in work"); time.Sleep(time.Millisecond) {
+		_, _, err = desk.Make(t.Context(), "case", dec)
+	}
+	if err == nil || !strings.Contains(err.Error(), "it was accepted") {
+		t.Errorf("rejected, though it was accepted: %v", err)
+	}
+	dec.Action = sidecar.Confirmed
+	if p, _, err := desk.Make(t.Context(), "case", dec); p != spool.Done {
+		t.Error(p, err)
+	}
+	b.end()
 	if n := b.api.Token(token("case")).Requests; n != 1 {
 		t.Errorf("%d requests", n)
 	}

@@ -387,6 +387,9 @@ func (w *world) treat(tok string, _ int) sandbox.Step {
 	if s.Status == 0 && slices.Contains([]sandbox.Fault{"", sandbox.LoseAnswer, sandbox.HalfAnswer, sandbox.StallAnswer}, s.Fault) {
 		w.may[tok] = true
 	}
+	if rand.IntN(4) == 0 { // people are about while it thinks
+		s.Latency = time.Duration(rand.IntN(10)) * time.Millisecond
+	}
 	return s
 }
 
@@ -819,14 +822,15 @@ func (w *world) copy() {
 
 // desk returns the desk of the daemon, or that of a command while none runs.
 func (w *world) desk() (d *decision.Desk, done func()) {
-	j, done := w.journal, func() {}
+	j, inWork, done := w.journal, w.batch.InWork, func() {}
 	if !w.running() {
+		inWork = w.paths.Has
 		var err error
 		j, err = journal.Open(w.bench.where)
 		must(w.s, err)
 		done = func() { must(w.s, j.Close()) }
 	}
-	d = &decision.Desk{Paths: w.paths, Journal: j, InWork: w.paths.Has}
+	d = &decision.Desk{Paths: w.paths, Journal: j, InWork: inWork}
 	if w.chance(60) {
 		d.Status = w.client.Status
 	}

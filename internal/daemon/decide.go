@@ -14,7 +14,7 @@ import (
 // decide makes a person's decision about each of some folders.
 func (d *daemon) decide(ctx context.Context, ask control.Decision) []control.Decided {
 	now := d.now.Load()
-	desk := decision.Desk{Paths: now.cfg.Spool(), Journal: d.journal, InWork: d.spool.Has, Status: now.client.Status}
+	desk := decision.Desk{Paths: now.cfg.Spool(), Journal: d.journal, InWork: d.batch.InWork, Status: now.client.Status}
 	return decideAll(ctx, &desk, ask, d.emit)
 }
 

@@ -35,7 +35,8 @@ type Decision struct {
 type Desk struct {
 	Paths   spool.Paths
 	Journal *journal.Journal
-	// InWork tells whether the folder of a life is in work.
+	// InWork tells whether the folder of a life is in work, or worked on though
+	// somebody moved it.
 	InWork func(id string) (bool, error)
 	// Status asks once for the state of a session. Nil: nobody can be asked.
 	Status func(ctx context.Context, scanRef string) (idenfy.Taken, string, error)
@@ -142,7 +143,7 @@ func (c *matter) read(ctx context.Context) error {
 			return err
 		}
 		if in {
-			return refuse("submission %s is in work; what lies here is a copy", id)
+			return refuse("submission %s is in work: what lies here is a copy, or was moved from there while it was being sent; try again when that has ended (idenfy-batch status)", id)
 		}
 		if c.life.State == journal.Pending { // somebody took it from there
 			if err := c.desk.Journal.Gone(id); err != nil {
