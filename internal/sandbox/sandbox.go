@@ -413,15 +413,15 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 	case <-time.After(step.Latency):
 	case <-s.closed:
 	}
-	if step.Fault != "" {
-		s.count(string(step.Fault))
-	}
 	var e *errorBody
 	if step.processes() {
 		var sums map[string]string
 		if sums, e = s.validate(req); e == nil {
 			e = s.use(req.Token, sums)
 		}
+	}
+	if step.Fault != "" { // whoever sees it counted may rely on what was processed
+		s.count(string(step.Fault))
 	}
 	over()
 	switch step.Fault {
