@@ -1352,8 +1352,8 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 			return c == sidecar.SentBefore || c == "token_used" || c == "token_undecided"
 		})
 		if (r.Outcome == sidecar.Invalid || r.Outcome == sidecar.Incomplete) && len(r.Attempts) == 0 {
-			ok = ok || slices.ContainsFunc(w.folders, func(c *folder) bool { // a copy, and another one stands for the person
-				return c != f && c.person == p && w.stands(where[c.no][0])
+			ok = ok || slices.ContainsFunc(w.folders, func(c *folder) bool { // a copy, and another one stands for the person, or did until somebody moved it
+				return c != f && c.person == p && (c.touched || w.stands(where[c.no][0]))
 			})
 		}
 	}
