@@ -42,6 +42,7 @@ type visit struct {
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
 	planted []string      // files with names of records
+	left    spool.Left    // what the seal could not make so
 
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
@@ -143,7 +144,7 @@ func (v *visit) enter(ctx context.Context) end {
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
 		// version that did not do it.
-		if err := v.b.spool.Seal(ctx, v.task.work, v.sent(), v.copies(), true); err != nil {
+		if v.left, err = v.b.spool.Seal(ctx, v.task.work, v.sent(), v.copies(), true); err != nil {
 			return v.diskFault(err)
 		}
 	}
@@ -445,7 +446,11 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	}
 	first, foreign := meta.Sent(v.dir, v.list, v.set.Limits)
 	v.foreign, v.planted = foreign, meta.Foreign(v.list)
-	err = v.b.spool.Seal(ctx, v.task.work, first, v.copies(), false)
+	copies, all := v.copies(), restless || v.list.More || v.list.Deep != ""
+	copies.Open = func(path string) bool { // what Busy does not send back
+		return all || slices.ContainsFunc(v.list.Records, func(e drop.Entry) bool { return e.Name == path })
+	}
+	v.left, err = v.b.spool.Seal(ctx, v.task.work, first, copies, false)
 	if err != nil && ctx.Err() != nil {
 		return v.giveBack("the daemon stops"), true
 	}
@@ -582,8 +587,17 @@ func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 			res.Times.Complete = sidecar.Time{Time: a.Complete}
 		}
 	}
+	v.notSealed(res)
 	v.describe(res)
 	return res
+}
+
+// notSealed notes what somebody else may still change in the folder.
+func (v *visit) notSealed(res *sidecar.Result) {
+	for _, name := range v.left.Names {
+		res.Unsealed = append(res.Unsealed, meta.Show(name))
+	}
+	res.MoreUnsealed = v.left.More
 }
 
 // describe fills in what was asked for, as far as it is known.
@@ -687,6 +701,7 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 		v.life = &journal.Life{ID: v.task.id, State: journal.Pending, Fate: journal.Unsettled, Place: string(spool.Work), Result: &sidecar.Result{
 			ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Daemon: v.set.Daemon,
 		}}
+		v.notSealed(v.life.Result)
 		if m, err := meta.Read(v.dir); err == nil {
 			v.life.Token = m.TokenSHA256()
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
