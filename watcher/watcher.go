@@ -117,7 +117,7 @@ type watcher struct {
 	mode       events.Mode
 	inboxWatch error
 	watchErr   error
-	trouble    error // why the inbox can't be read
+	trouble    error // why the inbox can't be read, or nothing be moved from it
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
@@ -139,7 +139,7 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 		worked = w.lookDue() || worked
 		worked = w.lookSweep() || worked
 		if cfg.Once && w.trouble != nil {
-			return fmt.Errorf("the inbox can't be read, so nothing is known of the folders in it: %w; see idenfy-batch check", w.trouble)
+			return fmt.Errorf("nothing can be taken from the inbox: %w; see idenfy-batch check", w.trouble)
 		}
 		if cfg.Once && w.idle(time.Now()) {
 			return nil
@@ -376,10 +376,14 @@ func (w *watcher) beginSweep() {
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
 	names, err := w.list()
-	if (err != nil) != (w.trouble != nil) {
-		w.emit(events.InboxTrouble{Err: err})
+	trouble := err
+	if err == nil && errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
+		trouble = errors.New(Unmovable(drop.ErrParent).Message)
 	}
-	w.trouble = err
+	if fmt.Sprint(trouble) != fmt.Sprint(w.trouble) {
+		w.emit(events.InboxTrouble{Err: trouble})
+	}
+	w.trouble = trouble
 	w.sweep = names
 	if err != nil {
 		// Nothing is known of the folders; they are not gone.

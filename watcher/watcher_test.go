@@ -590,7 +590,7 @@ func TestOnceEnds(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		if err == nil || !strings.Contains(err.Error(), "the inbox can't be read") || took > time.Minute {
+		if err == nil || !strings.Contains(err.Error(), "nothing can be taken from the inbox") || took > time.Minute {
 			t.Errorf("%s: %v, after %s", what, err, took)
 		}
 	}

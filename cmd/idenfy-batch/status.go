@@ -402,6 +402,9 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	if s.Left != nil {
 		printGates(out, []telemetry.Gate{*s.Left}, "")
 	}
+	if s.Daemon != nil && s.Daemon.Inbox != nil {
+		fmt.Fprintf(out, "NOTHING CAN BE TAKEN FROM THE INBOX since %s: %s\n", s.Daemon.Inbox.Since.Local().Format(time.DateTime), meta.Show(s.Daemon.Inbox.Reason))
+	}
 	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
 	}

@@ -136,8 +136,8 @@ type (
 		Folders      int
 		Oldest, Took time.Duration
 	}
-	// InboxTrouble tells that the inbox can't be read, or, without Err, that
-	// it can be again.
+	// InboxTrouble tells that the inbox can't be read, or nothing be moved from
+	// it, or, without Err, that both can be again.
 	InboxTrouble struct{ Err error }
 )
 
