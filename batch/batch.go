@@ -316,5 +316,5 @@ func (b *Batch) tell(o events.Owner) {
 		b.emit(events.GateOpened{Owner: o})
 		return
 	}
-	b.emit(events.GateShut{Owner: o, Reason: g.reason, Mend: g.mend, Since: g.since, Wait: max(time.Until(g.until), 0), Tries: g.tries})
+	b.emit(events.GateShut{Owner: o, Reason: g.reason, Mend: g.mend, Since: g.since, Wait: max(time.Until(g.until), 0), Asked: max(time.Until(g.quiet), 0), Tries: g.tries})
 }

@@ -58,7 +58,8 @@ type Gate struct {
 	Mend   string       `json:"mend"` // what a person can do
 	Since  time.Time    `json:"since"`
 	Next   time.Time    `json:"next_try"`
-	Tries  int          `json:"tries"` // that failed
+	Asked  time.Time    `json:"not_before,omitzero"` // that the service asked for; no reload has it tried sooner
+	Tries  int          `json:"tries"`               // that failed
 }
 
 // Keeper keeps the state, and signs of life.
@@ -96,7 +97,11 @@ func (k *Keeper) Take(e events.Event) {
 	case events.FolderFreed:
 		k.stuck(-1, e.Place, e.Folder, e.ID)
 	case events.GateShut:
-		k.gate(e.Owner, Gate{Owner: e.Owner, Reason: e.Reason, Mend: e.Mend, Since: e.Since, Next: time.Now().Add(e.Wait), Tries: e.Tries})
+		g := Gate{Owner: e.Owner, Reason: e.Reason, Mend: e.Mend, Since: e.Since, Next: time.Now().Add(e.Wait), Tries: e.Tries}
+		if e.Asked > 0 {
+			g.Asked = time.Now().Add(e.Asked)
+		}
+		k.gate(e.Owner, g)
 	case events.GateOpened:
 		k.gate(e.Owner)
 	case events.InboxTrouble:
