@@ -309,11 +309,19 @@ func (v *visit) come(due time.Time) *task {
 	return t
 }
 
+// stuckRetry is the longest that a folder waits which can't go on by its own
+// fault: it is tried ever more seldom.
+const stuckRetry = 5 * time.Minute
+
 // later ends a visit of a folder that can't go on now, by its own fault.
 func (v *visit) later(why string, err error) end {
-	e := end{again: v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry))), fault: fault{owner: folder, reason: why}}
+	wait := cmp.Or(v.set.DiskRetry, diskRetry)
+	for range v.task.stuck {
+		wait = max(wait, min(2*wait, stuckRetry))
+	}
+	e := end{again: v.come(time.Now().Add(wait)), fault: fault{owner: folder, reason: why}}
 	e.stuck = v.at(spool.Work, why, err)
-	e.again.asks = false
+	e.again.asks, e.again.stuck = false, min(v.task.stuck+1, 32)
 	return e
 }
 

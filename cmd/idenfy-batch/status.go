@@ -409,7 +409,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
 	}
 	if s.Daemon != nil && s.Daemon.Stuck.Folders > 0 {
-		fmt.Fprintf(out, "%d folders are stuck by their own fault, which is told at each below; the others go on\n", s.Daemon.Stuck.Folders)
+		fmt.Fprintf(out, "%d folders are stuck by their own fault, which is told at each below; the others go on. Each is tried again within five minutes, in work at once after idenfy-batch reload\n", s.Daemon.Stuck.Folders)
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "\nPLACE\tFOLDERS\tOLDEST")
