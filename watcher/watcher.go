@@ -124,7 +124,8 @@ type watcher struct {
 // hand on. Ready folders are sent to out one by one, the longest ready first,
 // but odd ones as if they had been ready later (deference);
 // while nobody receives, the judgement is kept up to date. An inbox that can't be
-// read is reported and tried again; with Config.Once it ends Run.
+// read is reported and tried again; with Config.Once it ends Run. That is an error
+// then, and so is a folder that never comes to rest.
 func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) error {
 	w := &watcher{cfg: cfg, src: src, emit: emit, entries: map[string]*entry{}, mode: "none"}
 	defer func() {
@@ -142,7 +143,7 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 			return fmt.Errorf("nothing can be taken from the inbox: %w; see idenfy-batch check", w.trouble)
 		}
 		if cfg.Once && w.idle(time.Now()) {
-			return nil
+			return w.left()
 		}
 		var offer chan<- drop.Arrival
 		var arrival drop.Arrival
@@ -191,6 +192,20 @@ func (w *watcher) idle(now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// left tells of what was not waited for any longer.
+func (w *watcher) left() error {
+	n := 0
+	for _, e := range w.entries {
+		if e.state == settling {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d folders in the inbox keep changing, and were not waited for any longer; see idenfy-batch status, and run it again later", n)
 }
 
 // patience is how long a folder that is not quiet is about to be.
