@@ -298,8 +298,14 @@ func (b *Batch) remember(ctx context.Context) error {
 	return nil
 }
 
-// hasten has shut gates probed after a change of settings.
+// hasten has shut gates probed after a change of settings, and stuck folders
+// tried: what kept them may have been mended.
 func (b *Batch) hasten() {
+	for i := range b.queue.waiting {
+		if t := &b.queue.waiting[i]; t.stuck > 0 {
+			t.due = earliest(t.due, time.Now())
+		}
+	}
 	for _, o := range events.Owners() {
 		if g := b.queue.gateOf(o); g.shut() {
 			g.hasten(time.Now())
@@ -333,5 +339,5 @@ func (b *Batch) tell(o events.Owner) {
 		b.emit(events.GateOpened{Owner: o})
 		return
 	}
-	b.emit(events.GateShut{Owner: o, Reason: g.reason, Mend: g.mend, Since: g.since, Wait: max(time.Until(g.until), 0), Tries: g.tries})
+	b.emit(events.GateShut{Owner: o, Reason: g.reason, Mend: g.mend, Since: g.since, Wait: max(time.Until(g.until), 0), Asked: max(time.Until(g.quiet), 0), Tries: g.tries})
 }

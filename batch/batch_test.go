@@ -52,6 +52,7 @@ type notes struct {
 	turns atomic.Int64
 
 	inFlight atomic.Int64
+	asked    atomic.Int64 // for how long the service wants to be left alone, by the newest gate that was shut
 }
 
 func (n *notes) add(format string, args ...any) {
@@ -98,6 +99,7 @@ func (n *notes) take(e events.Event) {
 		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
 	case events.GateShut:
 		n.add("shut %s, %d tries: %s; %s", e.Owner, e.Tries, e.Reason, e.Mend)
+		n.asked.Store(int64(e.Asked))
 	case events.GateOpened:
 		n.add("opened %s", e.Owner)
 	case events.Progress:

@@ -345,6 +345,9 @@ func TestRetryAfterOutlives(t *testing.T) {
 			b.send("case")
 			b.until("shut account")
 			r.set(sandbox.Step{})
+			if asked := time.Duration(b.ev.asked.Load()); asked <= 0 || asked > 2*time.Second {
+				t.Errorf("it is told that the service asked for %s", asked)
+			}
 			what(b)
 			b.put("new")
 			a := b.arrival("new")

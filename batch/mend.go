@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 )
 
@@ -154,6 +155,14 @@ func rejectedByAll(n int, words string) fault {
 // that is no folder's own.
 func (v *visit) faultOfDisk(err error) fault {
 	f := fault{owner: disk}
+	if v.b.journal != nil {
+		err = v.b.journal.Blame(err)
+	}
+	if e, ok := errors.AsType[*journal.LockedError](err); ok {
+		f.reason = e.Who() + " holds a lock on " + e.File + ", so that the journal can't be written"
+		f.mend = "it goes on when that lets go of it; lsof " + e.File + " tells whose it is: end it"
+		return f
+	}
 	if v.b.spool == nil {
 		f.reason, f.mend = plain(err), "see to the disk"
 		return f

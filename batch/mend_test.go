@@ -87,6 +87,8 @@ func TestFaultsOfTheDiskInWords(t *testing.T) {
 	check(at(syscall.EMFILE), "file descriptors", "LimitNOFILE")
 	check(at(syscall.EXDEV), "invalid cross-device link", "idenfy-batch check")
 	check(&journal.UncertainError{Err: at(syscall.EIO)}, "input/output error", "dmesg")
+	check(fmt.Errorf("the journal: %w", &journal.LockedError{PID: 7, File: "/j/journal.db-shm", Err: at(syscall.EIO)}), "process 7 holds a lock on /j/journal.db-shm", "end it")
+	check(&journal.LockedError{File: "/j/journal.db-shm", Err: at(syscall.EIO)}, "a process holds a lock on /j/journal.db-shm", "lsof /j/journal.db-shm")
 	if err := errors.Join(os.Rename(s.Paths()[spool.Work], root+"/away"), os.Mkdir(s.Paths()[spool.Work], 0o700)); err != nil {
 		t.Fatal(err)
 	}

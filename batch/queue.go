@@ -20,6 +20,7 @@ type task struct {
 	fresh    bool          // found at the start, and not looked at yet
 	behind   string        // the life whose end it waits for, though not beyond due
 	disk     bool          // it met a fault of the disk
+	stuck    int           // times in a row that it could not go on by its own fault
 	asks     bool          // it is to ask the service; others only move and record
 	doubted  bool          // its last attempt met what may be its own fault, or the account's
 	failed   bool          // its last attempt failed, by its own fault or the service's

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"idenfy-batch/internal/drop"
@@ -88,6 +89,33 @@ func TestStuckOnce(t *testing.T) {
 	if b.freeGone(now.Add(time.Minute)); !slices.Equal(told, []string{"freed inbox"}) || len(b.stuck) > 0 {
 		t.Errorf("it is gone: %q, %v", told, b.stuck)
 	}
+}
+
+// A folder that is stuck in work is tried ever more seldom, and at once after a
+// reload.
+func TestStuckRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Batch{}
+		v := &visit{b: b, set: &Settings{}, name: "x", task: task{id: "1", work: "x.1"}}
+		var waits []time.Duration
+		for range 50 {
+			e := v.later("a lease", syscall.EAGAIN)
+			waits = append(waits, time.Until(e.again.due))
+			v.task = *e.again
+		}
+		want := []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute}
+		if !slices.Equal(waits[:len(want)], want) || waits[49] != 5*time.Minute {
+			t.Errorf("it waits %v, want %v", waits, want)
+		}
+		b.queue.waiting = []task{v.task, {id: "2", due: time.Now().Add(time.Hour)}}
+		b.hasten()
+		if w := b.queue.waiting; time.Until(w[0].due) != 0 || time.Until(w[1].due) != time.Hour {
+			t.Errorf("after a reload: %v, %v", time.Until(w[0].due), time.Until(w[1].due))
+		}
+		if again := v.come(time.Now()); again.stuck != 0 {
+			t.Error("it is stuck no longer, and counts on")
+		}
+	})
 }
 
 func TestMendOf(t *testing.T) {

@@ -2,14 +2,17 @@ package batch_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
 )
@@ -81,6 +84,76 @@ func TestNeverQuiet(t *testing.T) {
 	r := b.result(spool.Failed, "case")
 	if len(r.Reasons) != 1 || r.Reasons[0].Message != "still changing: logs/scan.log" || len(r.Attempts) != 0 {
 		t.Errorf("reasons %+v, attempts %+v", r.Reasons, r.Attempts)
+	}
+	// What lies there is sealed all the same.
+	_, err = writer.WriteString("forged")
+	must(t, err)
+	got, err := os.ReadFile(filepath.Join(b.spool.Path(spool.Failed), "case", "logs", "scan.log"))
+	if err != nil || string(got) != "12" || len(r.Unsealed) > 0 {
+		t.Errorf("it holds %q, %v; unsealed: %q", got, err, r.Unsealed)
+	}
+}
+
+// A result that came with the folder, open for writing, keeps nobody from sending
+// it; and is sealed.
+func TestOpenResult(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.put("case")
+	at := filepath.Join(b.spool.Path(spool.Inbox), "case", "result.json")
+	must(t, os.WriteFile(at, []byte("{}"), 0o600))
+	held, err := os.OpenFile(at, os.O_RDWR, 0)
+	must(t, err)
+	defer held.Close()
+	b.in <- b.arrival("case")
+	b.want("case accepted done/case")
+	_, err = held.WriteAt([]byte("forged"), 0)
+	must(t, err)
+	got, err := os.ReadFile(filepath.Join(b.spool.Path(spool.Done), "case", "result.1.json"))
+	if r := b.result(spool.Done, "case"); err != nil || string(got) != "{}" || len(r.Unsealed) > 0 {
+		t.Errorf("it holds %q, %v; unsealed: %q", got, err, r.Unsealed)
+	}
+}
+
+// What is beyond the limit of files is sealed too, whoever has it open; and what
+// is not is named in the result.
+func TestOpenBeyondLimit(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.put("case")
+	in := filepath.Join(b.spool.Path(spool.Inbox), "case")
+	for i := range limits.Files + 80 {
+		must(t, os.WriteFile(filepath.Join(in, fmt.Sprintf("p%03d.tif", i)), []byte("page"), 0o600))
+	}
+	root, err := os.OpenRoot(in)
+	must(t, err)
+	defer root.Close()
+	l, err := meta.List(root, limits)
+	must(t, err)
+	names, err := os.ReadDir(in)
+	must(t, err)
+	held := map[string]*os.File{}
+	for _, e := range names {
+		if _, seen := l.Find(e.Name()); !seen && strings.HasPrefix(e.Name(), "p") {
+			held[e.Name()], err = os.OpenFile(filepath.Join(in, e.Name()), os.O_RDWR, 0)
+			must(t, err)
+			defer held[e.Name()].Close()
+		}
+	}
+	b.in <- b.arrival("case")
+	b.want("case invalid failed/case")
+	unsealed := b.result(spool.Failed, "case").Unsealed
+	if n := len(held) - limits.Files; n < 0 || len(unsealed) != n {
+		t.Errorf("%d were open, unsealed: %q", len(held), unsealed)
+	}
+	for name, f := range held {
+		_, err := f.WriteAt([]byte("forged"), 0)
+		must(t, err)
+		got, err := os.ReadFile(filepath.Join(b.spool.Path(spool.Failed), "case", name))
+		must(t, err)
+		if forged := string(got) != "page"; forged != slices.Contains(unsealed, name) {
+			t.Errorf("%s holds %q", name, got)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ type visit struct {
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
 	planted []string      // files with names of records
+	left    spool.Left    // what the seal could not make so
 
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
@@ -143,7 +144,7 @@ func (v *visit) enter(ctx context.Context) end {
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
 		// version that did not do it.
-		if err := v.b.spool.Seal(ctx, v.task.work, v.sent(), v.copies(), true); err != nil {
+		if v.left, err = v.b.spool.Seal(ctx, v.task.work, v.sent(), v.copies(), true); err != nil {
 			return v.diskFault(err)
 		}
 	}
@@ -308,11 +309,19 @@ func (v *visit) come(due time.Time) *task {
 	return t
 }
 
+// stuckRetry is the longest that a folder waits which can't go on by its own
+// fault: it is tried ever more seldom.
+const stuckRetry = 5 * time.Minute
+
 // later ends a visit of a folder that can't go on now, by its own fault.
 func (v *visit) later(why string, err error) end {
-	e := end{again: v.come(time.Now().Add(cmp.Or(v.set.DiskRetry, diskRetry))), fault: fault{owner: folder, reason: why}}
+	wait := cmp.Or(v.set.DiskRetry, diskRetry)
+	for range v.task.stuck {
+		wait = max(wait, min(2*wait, stuckRetry))
+	}
+	e := end{again: v.come(time.Now().Add(wait)), fault: fault{owner: folder, reason: why}}
 	e.stuck = v.at(spool.Work, why, err)
-	e.again.asks = false
+	e.again.asks, e.again.stuck = false, min(v.task.stuck+1, 32)
 	return e
 }
 
@@ -445,7 +454,11 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	}
 	first, foreign := meta.Sent(v.dir, v.list, v.set.Limits)
 	v.foreign, v.planted = foreign, meta.Foreign(v.list)
-	err = v.b.spool.Seal(ctx, v.task.work, first, v.copies(), false)
+	copies, all := v.copies(), restless || v.list.More || v.list.Deep != ""
+	copies.Open = func(path string) bool { // what Busy does not send back
+		return all || slices.ContainsFunc(v.list.Records, func(e drop.Entry) bool { return e.Name == path })
+	}
+	v.left, err = v.b.spool.Seal(ctx, v.task.work, first, copies, false)
 	if err != nil && ctx.Err() != nil {
 		return v.giveBack("the daemon stops"), true
 	}
@@ -582,8 +595,17 @@ func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 			res.Times.Complete = sidecar.Time{Time: a.Complete}
 		}
 	}
+	v.notSealed(res)
 	v.describe(res)
 	return res
+}
+
+// notSealed notes what somebody else may still change in the folder.
+func (v *visit) notSealed(res *sidecar.Result) {
+	for _, name := range v.left.Names {
+		res.Unsealed = append(res.Unsealed, meta.Show(name))
+	}
+	res.MoreUnsealed = v.left.More
 }
 
 // describe fills in what was asked for, as far as it is known.
@@ -687,6 +709,7 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 		v.life = &journal.Life{ID: v.task.id, State: journal.Pending, Fate: journal.Unsettled, Place: string(spool.Work), Result: &sidecar.Result{
 			ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Daemon: v.set.Daemon,
 		}}
+		v.notSealed(v.life.Result)
 		if m, err := meta.Read(v.dir); err == nil {
 			v.life.Token = m.TokenSHA256()
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)

@@ -183,20 +183,22 @@ type Person struct {
 
 // Result is the content of result.json.
 type Result struct {
-	Schema     string    `json:"schema"`
-	ID         string    `json:"id"`     // unique to the submission; ends the folder's name in work
-	Folder     string    `json:"folder"` // name that the folder was dropped with
-	Outcome    Outcome   `json:"outcome"`
-	Reasons    []Reason  `json:"reasons"`
-	Request    Request   `json:"request"`
-	Attempts   []Attempt `json:"attempts"`
-	Omitted    int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
-	Times      Times     `json:"times"`
-	ExtraFiles []string  `json:"extra_files"`                // what travelled along and was not sent: "note.txt", "originals/", "originals/p1.tif"
-	MoreFiles  int       `json:"extra_files_more,omitempty"` // how many there are beyond those of extra_files
-	Session    *Session  `json:"session,omitempty"`          // nil: its reference isn't known
-	Uploader   Uploader  `json:"uploader"`
-	Daemon     Daemon    `json:"daemon"`
+	Schema       string    `json:"schema"`
+	ID           string    `json:"id"`     // unique to the submission; ends the folder's name in work
+	Folder       string    `json:"folder"` // name that the folder was dropped with
+	Outcome      Outcome   `json:"outcome"`
+	Reasons      []Reason  `json:"reasons"`
+	Request      Request   `json:"request"`
+	Attempts     []Attempt `json:"attempts"`
+	Omitted      int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
+	Times        Times     `json:"times"`
+	ExtraFiles   []string  `json:"extra_files"`                // what travelled along and was not sent: "note.txt", "originals/", "originals/p1.tif"
+	MoreFiles    int       `json:"extra_files_more,omitempty"` // how many there are beyond those of extra_files
+	Unsealed     []string  `json:"unsealed,omitempty"`         // what somebody else may still change: "originals/p1.tif", directories with a slash, "./" the folder itself
+	MoreUnsealed int       `json:"unsealed_more,omitempty"`    // how many there are beyond those of unsealed
+	Session      *Session  `json:"session,omitempty"`          // nil: its reference isn't known
+	Uploader     Uploader  `json:"uploader"`
+	Daemon       Daemon    `json:"daemon"`
 
 	Decisions []Decision `json:"decisions,omitempty"` // of people, the oldest first
 }

@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -191,6 +192,59 @@ func TestListForPrograms(t *testing.T) {
 	for _, cell := range []string{"'=1+1", `a "b", c`, "'-rf", `"ä\x1b[31m"`} {
 		if !seen[cell] {
 			t.Errorf("no cell %s in %v", cell, rows)
+		}
+	}
+}
+
+// Without a daemon requeue gives a folder to its uploader again as well, run by
+// root, who becomes the daemon's user for it.
+func TestLabRequeueAlone(t *testing.T) {
+	needsLab(t)
+	const daemonUser, uploader = 4100, 4103
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
+	for _, dir := range []string{l.root, filepath.Dir(l.config)} { // below a folder of the test's that only root enters
+		must(t, os.Chmod(filepath.Dir(dir), 0o755))
+		must(t, os.Chown(dir, daemonUser, daemonUser))
+	}
+	must(t, os.Chmod(l.config, 0o644))
+	daemon := &syscall.Credential{Uid: daemonUser, Gid: daemonUser}
+	once := func() {
+		t.Helper()
+		l.credential, l.rights = daemon, []uintptr{unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_LEASE}
+		defer func() { l.credential, l.rights = nil, nil }()
+		if code, out := l.output("run", "--once"); code != 0 {
+			t.Fatalf("run --once: %d, %s", code, out)
+		}
+	}
+	once()
+	l.put("bad", files("bad", "country: ZZ"))
+	must(t, filepath.Walk(l.path("inbox", "bad"), func(path string, _ os.FileInfo, err error) error {
+		return errors.Join(err, os.Chown(path, uploader, daemonUser), os.Chmod(path, 0o770))
+	}))
+	owners := func(place string) string {
+		t.Helper()
+		var list []string
+		for _, name := range []string{".", "FRONT.jpg", "meta.yaml"} {
+			var st unix.Stat_t
+			must(t, unix.Lstat(l.path(place, "bad", name), &st))
+			list = append(list, fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode&0o7777))
+		}
+		return strings.Join(list, ", ")
+	}
+	for range 2 {
+		once()
+		if got, want := owners("failed"), "4100:4100 750, 4100:4100 440, 4100:4100 440"; got != want {
+			t.Fatalf("sealed it is %s, want %s", got, want)
+		}
+		if code, out := l.output("requeue", "bad"); code != 0 {
+			t.Fatalf("requeue: %d, %s", code, out)
+		}
+		if got, want := owners("inbox"), "4103:4100 770, 4103:4100 660, 4103:4100 660"; got != want {
+			t.Errorf("given back it is %s, want %s", got, want)
+		}
+		var st unix.Stat_t
+		if must(t, unix.Lstat(l.path("inbox", "bad", "result.json"), &st)); st.Uid != uploader {
+			t.Errorf("result.json is %d's", st.Uid)
 		}
 	}
 }

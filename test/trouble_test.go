@@ -43,7 +43,9 @@ var tiny = sample.FacePNG()
 func TestLabPermissions(t *testing.T) {
 	needsLab(t)
 	const daemonUser, uploader, group = 65534, 4001, 4000
-	l := newLab(t, "completeness: {settle: 200ms, rescan: 500ms}")
+	port := freePort(t)
+	l := newLab(t, "completeness: {settle: 200ms, rescan: 500ms}", "metrics: {listen: '127.0.0.1:"+port+"'}")
+	l.metrics = "127.0.0.1:" + port
 	l.credential = &syscall.Credential{Uid: daemonUser, Gid: daemonUser, Groups: []uint32{group}}
 	for _, dir := range []string{l.root, filepath.Dir(l.config)} { // below a folder of the test's that only root enters
 		must(t, os.Chmod(filepath.Dir(dir), 0o755))
@@ -110,11 +112,24 @@ func TestLabPermissions(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	out, err := l.command("status").Output()
 	must(t, err)
-	if l.place("stuck") != spool.Inbox || !strings.Contains(string(out), "chmod g+rwx on the inbox") {
+	if l.place("stuck") != spool.Inbox || strings.Count(string(out), "chmod g+rwx on the inbox") != 2 || !strings.Contains(string(out), "NOTHING CAN BE TAKEN FROM THE INBOX") {
 		t.Errorf("status of a read-only inbox:\n%s", out)
+	}
+	if got := l.metric("idenfy_batch_inbox_trouble"); got != "1" {
+		t.Errorf("idenfy_batch_inbox_trouble is %s", got)
+	}
+	if code, body := l.health(); code != http.StatusServiceUnavailable || !strings.Contains(body, "chmod g+rwx on the inbox") {
+		t.Errorf("/healthz says %d, %s", code, body)
+	}
+	if n := strings.Count(l.logged(), "nothing can be taken from the inbox; trying again"); n != 1 {
+		t.Errorf("it is logged %d times", n)
 	}
 	must(t, os.Chmod(inbox, os.ModeSetgid|0o770))
 	l.until("it goes on by itself", func() bool { return l.place("stuck") == spool.Done })
+	l.until("/healthz and the metric say so", func() bool {
+		code, _ := l.health()
+		return code == http.StatusOK && l.metric("idenfy_batch_inbox_trouble") == "0"
+	})
 	must(t, l.stop())
 }
 
@@ -126,6 +141,17 @@ func sysctl(t *testing.T, name, value string) {
 	must(t, err)
 	must(t, os.WriteFile(path, []byte(value), 0o644))
 	t.Cleanup(func() { must(t, os.WriteFile(path, old, 0o644)) })
+}
+
+// health asks /healthz.
+func (l *lab) health() (code int, body string) {
+	l.t.Helper()
+	resp, err := http.Get("http://" + l.metrics + "/healthz")
+	must(l.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(l.t, err)
+	return resp.StatusCode, string(text)
 }
 
 // metric reads one from the daemon.

@@ -117,14 +117,15 @@ type watcher struct {
 	mode       events.Mode
 	inboxWatch error
 	watchErr   error
-	trouble    error // why the inbox can't be read
+	trouble    error // why the inbox can't be read, or nothing be moved from it
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
 // hand on. Ready folders are sent to out one by one, the longest ready first,
 // but odd ones as if they had been ready later (deference);
 // while nobody receives, the judgement is kept up to date. An inbox that can't be
-// read is reported and tried again; with Config.Once it ends Run.
+// read is reported and tried again; with Config.Once it ends Run. That is an error
+// then, and so is a folder that never comes to rest.
 func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) error {
 	w := &watcher{cfg: cfg, src: src, emit: emit, entries: map[string]*entry{}, mode: "none"}
 	defer func() {
@@ -139,10 +140,10 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 		worked = w.lookDue() || worked
 		worked = w.lookSweep() || worked
 		if cfg.Once && w.trouble != nil {
-			return fmt.Errorf("the inbox can't be read, so nothing is known of the folders in it: %w; see idenfy-batch check", w.trouble)
+			return fmt.Errorf("nothing can be taken from the inbox: %w; see idenfy-batch check", w.trouble)
 		}
 		if cfg.Once && w.idle(time.Now()) {
-			return nil
+			return w.left()
 		}
 		var offer chan<- drop.Arrival
 		var arrival drop.Arrival
@@ -191,6 +192,20 @@ func (w *watcher) idle(now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// left tells of what was not waited for any longer.
+func (w *watcher) left() error {
+	n := 0
+	for _, e := range w.entries {
+		if e.state == settling {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d folders in the inbox keep changing, and were not waited for any longer; see idenfy-batch status, and run it again later", n)
 }
 
 // patience is how long a folder that is not quiet is about to be.
@@ -376,10 +391,14 @@ func (w *watcher) beginSweep() {
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
 	names, err := w.list()
-	if (err != nil) != (w.trouble != nil) {
-		w.emit(events.InboxTrouble{Err: err})
+	trouble := err
+	if err == nil && errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
+		trouble = errors.New(Unmovable(drop.ErrParent).Message)
 	}
-	w.trouble = err
+	if fmt.Sprint(trouble) != fmt.Sprint(w.trouble) {
+		w.emit(events.InboxTrouble{Err: trouble})
+	}
+	w.trouble = trouble
 	w.sweep = names
 	if err != nil {
 		// Nothing is known of the folders; they are not gone.

@@ -177,8 +177,9 @@ func decideAlone(ctx context.Context, cfg *config.Config, ask control.Decision) 
 		defer client.Close()
 		status = client.Status
 	}
-	if err := daemon.Become(cfg.Spool()); err != nil {
+	give, err := daemon.BecomeGiver(cfg.Spool())
+	if err != nil {
 		return nil, err
 	}
-	return daemon.Decide(ctx, cfg, ask, status)
+	return daemon.Decide(ctx, cfg, ask, status, give)
 }

@@ -31,9 +31,10 @@ configuration can't be had it is refused, and the old one stays.
 
 With --once it submits what is complete, and ends: 0 when all of that reached
 its end, 1 when submission is paused, folders wait in work for another try, or
-the inbox can't be read. It waits for what is about to be complete: a minute
-where a meta.yaml has no line break at its end, two where a folder keeps
-changing. What is older than fail_after, by the times of its files, ends.`,
+nothing can be taken from the inbox, or a folder in it keeps changing. It waits
+for what is about to be complete: a minute where a meta.yaml has no line break at
+its end, two where a folder keeps changing. What is older than fail_after, by the
+times of its files, ends; so what keeps changing does only beside a daemon.`,
 		Example: "  idenfy-batch run --config /etc/idenfy-batch/config.yaml\n  idenfy-batch run --once        # from cron",
 		Args:    cobra.NoArgs,
 	}

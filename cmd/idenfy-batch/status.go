@@ -397,16 +397,19 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		fmt.Fprintf(out, "spool %s, daemon is running (process %d, since %s)\n", cfg.Root, s.Daemon.PID, s.Daemon.Since.Format(time.DateTime))
 	}
 	if s.Daemon != nil {
-		printGates(out, s.Daemon.Gates, "; idenfy-batch reload has it try at once")
+		printGates(out, s.Daemon.Gates, hurry)
 	}
 	if s.Left != nil {
-		printGates(out, []telemetry.Gate{*s.Left}, "")
+		printGates(out, []telemetry.Gate{*s.Left}, func(*telemetry.Gate) string { return "" })
+	}
+	if s.Daemon != nil && s.Daemon.Inbox != nil {
+		fmt.Fprintf(out, "NOTHING CAN BE TAKEN FROM THE INBOX since %s: %s\n", s.Daemon.Inbox.Since.Local().Format(time.DateTime), meta.Show(s.Daemon.Inbox.Reason))
 	}
 	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
 		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
 	}
 	if s.Daemon != nil && s.Daemon.Stuck.Folders > 0 {
-		fmt.Fprintf(out, "%d folders are stuck by their own fault, which is told at each below; the others go on\n", s.Daemon.Stuck.Folders)
+		fmt.Fprintf(out, "%d folders are stuck by their own fault, which is told at each below; the others go on. Each is tried again within five minutes, in work at once after idenfy-batch reload\n", s.Daemon.Stuck.Folders)
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "\nPLACE\tFOLDERS\tOLDEST")
@@ -444,7 +447,20 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	}
 }
 
-func printGates(out io.Writer, gates []telemetry.Gate, hurry string) {
+// hurry says what a reload does about a gate.
+func hurry(g *telemetry.Gate) string {
+	switch at := g.Asked.Local().Format(time.DateTime); {
+	case !g.Asked.After(time.Now()):
+		return "; idenfy-batch reload has it try at once"
+	case g.Next.Sub(g.Asked) < time.Second:
+		return "; iDenfy asked for that, and idenfy-batch reload doesn't shorten it"
+	default:
+		return "; idenfy-batch reload has it try at " + at + ", before which iDenfy asked for no request"
+	}
+}
+
+// printGates says which gates are shut; more is added to each.
+func printGates(out io.Writer, gates []telemetry.Gate, more func(*telemetry.Gate) string) {
 	for _, g := range gates {
 		what := "SUBMISSION IS PAUSED"
 		if g.Owner == events.Disk {
@@ -456,7 +472,7 @@ func printGates(out io.Writer, gates []telemetry.Gate, hurry string) {
 		if g.Next.After(time.Now()) {
 			next = "one folder, at " + g.Next.Local().Format(time.DateTime) + ","
 		}
-		fmt.Fprintf(out, "    it goes on by itself: %s tries (%d tries so far)%s\n", next, g.Tries, hurry)
+		fmt.Fprintf(out, "    it goes on by itself: %s tries (%d tries so far)%s\n", next, g.Tries, more(&g))
 	}
 }
 

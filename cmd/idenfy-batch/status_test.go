@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/telemetry"
 )
@@ -39,5 +41,24 @@ func TestStatusOfStuck(t *testing.T) {
 	out, err := json.Marshal(s)
 	if err != nil || !strings.Contains(string(out), `"stuck":{"place":"inbox","folder":"case-7"`) {
 		t.Errorf("%s, %v", out, err)
+	}
+}
+
+// What is said of a reload is true: what the service asked for it doesn't shorten.
+func TestStatusOfGates(t *testing.T) {
+	now := time.Now()
+	for want, g := range map[string]telemetry.Gate{
+		"(3 tries so far); idenfy-batch reload has it try at once\n":            {Next: now.Add(time.Minute)},
+		"; iDenfy asked for that, and idenfy-batch reload doesn't shorten it\n": {Next: now.Add(time.Minute), Asked: now.Add(time.Minute)},
+		"; idenfy-batch reload has it try at " + now.Add(30*time.Second).Format(time.DateTime) + ", before which iDenfy asked for no request\n": {
+			Next: now.Add(time.Minute), Asked: now.Add(30 * time.Second),
+		},
+	} {
+		g.Owner, g.Reason, g.Mend, g.Since, g.Tries = events.Account, "why", "mend", now, 3
+		var out strings.Builder
+		(&spoolStatus{Daemon: &telemetry.State{Gates: []telemetry.Gate{g}}}).print(&out, &config.Config{}, false)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s does not say %q", out.String(), want)
+		}
 	}
 }

@@ -20,8 +20,8 @@ func (d *daemon) decide(ctx context.Context, ask control.Decision) []control.Dec
 
 // Decide makes decisions while no daemon runs: it holds the spool's lock
 // meanwhile, and works with the journal itself. status asks for a session; nil:
-// nobody can be asked.
-func Decide(ctx context.Context, cfg *config.Config, ask control.Decision, status func(context.Context, string) (idenfy.Taken, string, error)) ([]control.Decided, error) {
+// nobody can be asked. give is that of BecomeGiver.
+func Decide(ctx context.Context, cfg *config.Config, ask control.Decision, status func(context.Context, string) (idenfy.Taken, string, error), give func(func() error) error) ([]control.Decided, error) {
 	lock, err := spool.Lock(cfg.Spool())
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func Decide(ctx context.Context, cfg *config.Config, ask control.Decision, statu
 		return nil, err
 	}
 	defer j.Close()
-	desk := decision.Desk{Paths: cfg.Spool(), Journal: j, InWork: cfg.Spool().Has, Status: status}
+	desk := decision.Desk{Paths: cfg.Spool(), Journal: j, InWork: cfg.Spool().Has, Status: status, Give: give}
 	return decideAll(ctx, &desk, ask, silent), nil
 }
 

@@ -40,6 +40,16 @@ type Desk struct {
 	InWork func(id string) (bool, error)
 	// Status asks once for the state of a session. Nil: nobody can be asked.
 	Status func(ctx context.Context, scanRef string) (idenfy.Taken, string, error)
+	// Give has done what takes the rights to give files away. Nil: this process
+	// has those that it has.
+	Give func(do func() error) error
+}
+
+func (d *Desk) give(do func() error) error {
+	if d.Give == nil {
+		return do()
+	}
+	return d.Give(do)
 }
 
 // RefusedError says why a decision is refused, and what to do.
@@ -96,13 +106,13 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 	}
 	if to == spool.Inbox { // who sent it may have to mend it
 		u := c.life.Result.Uploader
-		if err := d.Paths.Unseal(from, name, u.UID, u.GID); err != nil {
+		if err := d.give(func() error { return d.Paths.Unseal(from, name, u.UID, u.GID) }); err != nil {
 			return "", "", err
 		}
 	}
 	newName, err = d.Paths.Revise(from, name, to)
 	if newName == "" && to == spool.Inbox { // it is evidence as before
-		err = errors.Join(err, d.Paths.Reseal(from, name))
+		err = errors.Join(err, d.give(func() error { return d.Paths.Reseal(from, name) }))
 	}
 	if newName != "" && to.Final() {
 		d.Journal.Filed(c.life.ID, string(to), newName)

@@ -434,9 +434,7 @@ func Unchanged(f *os.File, e Entry) error {
 
 // Busy returns the name of a file that somebody on this host has open for
 // writing, or holds a lease on, or "" when there is none, or when the kernel
-// doesn't say: a read lease is refused with EAGAIN while the file is open for
-// writing (fcntl(2), F_SETLEASE), but may be taken only on one's own files or
-// with CAP_LEASE, and not on every file system.
+// doesn't say, see OpenForWriting.
 func Busy(root *os.Root, l Listing) string {
 	for _, e := range l.Entries {
 		if !e.Regular() {
@@ -449,7 +447,7 @@ func Busy(root *os.Root, l Listing) string {
 		if err != nil {
 			continue // whether it can be read is for others to tell
 		}
-		busy := openForWriting(f)
+		busy := OpenForWriting(f)
 		_ = f.Close() // nothing was written
 		if busy {
 			return e.Name
@@ -458,7 +456,11 @@ func Busy(root *os.Root, l Listing) string {
 	return ""
 }
 
-func openForWriting(f *os.File) bool {
+// OpenForWriting reports whether somebody has the file open for writing, or
+// mapped so, as far as the kernel says: a read lease is refused with EAGAIN then
+// (fcntl(2), F_SETLEASE), but may be taken only on one's own files or with
+// CAP_LEASE, and not on every file system.
+func OpenForWriting(f *os.File) bool {
 	err := control(f, func(fd uintptr) error {
 		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
 		if err == nil {

@@ -81,7 +81,8 @@ type (
 		Mend   string    // what a person can do
 		Since  time.Time // when it was shut first
 		Wait   time.Duration
-		Tries  int // that failed
+		Asked  time.Duration // what is left of the time that the service asked for; no reload shortens that
+		Tries  int           // that failed
 	}
 	// GateOpened tells the end of that.
 	GateOpened struct{ Owner Owner }
@@ -136,8 +137,8 @@ type (
 		Folders      int
 		Oldest, Took time.Duration
 	}
-	// InboxTrouble tells that the inbox can't be read, or, without Err, that
-	// it can be again.
+	// InboxTrouble tells that the inbox can't be read, or nothing be moved from
+	// it, or, without Err, that both can be again.
 	InboxTrouble struct{ Err error }
 )
 

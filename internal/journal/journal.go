@@ -76,6 +76,8 @@ type Journal struct {
 	trouble   atomic.Pointer[func(error)] // hears why guard could not look
 
 	w writer // of the goroutine that writes
+
+	shared shared
 }
 
 // Where says where a journal lies: its directory, and the directory of the
@@ -187,7 +189,7 @@ func Open(w Where) (*Journal, error) {
 	}
 	j := &Journal{path: w.path(), ops: make(chan *op, atOnce), ended: make(chan struct{})}
 	if err := j.w.open(j.path); err != nil {
-		return nil, damaged(j.path, err)
+		return nil, errors.Join(damaged(j.path, j.Blame(err)), j.shared.close())
 	}
 	if err := j.w.check(&j.id); err != nil {
 		return nil, errors.Join(damaged(j.path, err), j.w.close())
@@ -283,7 +285,7 @@ func (j *Journal) Close() error {
 		j.stopGuard()
 		j.guarding.Wait()
 	}
-	return errors.Join(j.reads.Close(), j.w.close(), j.mark.close())
+	return errors.Join(j.reads.Close(), j.w.close(), j.shared.close(), j.mark.close())
 }
 
 // Replace makes a new journal, from a backup if one is given, and puts it in

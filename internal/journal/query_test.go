@@ -209,20 +209,60 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// A journal of the first version is brought up to date when it is opened, with
-// all that is in it; a reader reads it before that as well.
-func TestUpgrade(t *testing.T) {
+// first makes a journal of the first version, with these rows.
+func first(t *testing.T, rows string) journal.Where {
+	t.Helper()
 	w := newWhere(t)
 	must(t, os.Mkdir(w.Dir, 0o750))
 	schema, err := os.ReadFile("schema.sql")
 	must(t, err)
 	d, err := sql.Open("sqlite", "file:"+db(w)+"?_pragma=journal_mode(WAL)")
 	must(t, err)
-	_, err = d.Exec(string(schema) + `; PRAGMA user_version = 1; INSERT INTO journal VALUES (1, 'JJJJJJJJJJJJJJJJJJJJJJJJJJ', 7, 1);
-		INSERT INTO life VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 'filed', 'accepted', 'taken', 1, 0, 'old', 'hash', 'ref', '1', 'done', 'old', 1, 0, 0, 1000, 2000, '{"id":"AAAAAAAAAAAAAAAAAAAAAAAAAA","folder":"old"}');
-		INSERT INTO attempt VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 1000, 2000, 'answered', 200, '', '', 5, 0)`)
+	_, err = d.Exec(string(schema) + "; PRAGMA user_version = 1; INSERT INTO journal VALUES (1, 'JJJJJJJJJJJJJJJJJJJJJJJJJJ', 7, 1);" + rows)
 	must(t, errors.Join(err, d.Close()))
 	must(t, os.WriteFile(filepath.Join(w.Mark, ".journal"), fmt.Appendf(nil, "idenfy-batch/mark/v1 %-26s %20d\n", "JJJJJJJJJJJJJJJJJJJJJJJJJJ", 7), 0o640))
+	return w
+}
+
+// What is left of a Retry-After that only its folder waited for is the
+// account's after an upgrade.
+func TestUpgradeGate(t *testing.T) {
+	now := time.Now()
+	row := func(n, status, retryAfter int, ago time.Duration) string {
+		at := now.Add(-ago).UnixMilli()
+		return fmt.Sprintf("INSERT INTO attempt VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', %d, %d, %d, 'answered', %d, '', '', 5, %d);", n, at, at, status, retryAfter)
+	}
+	for name, test := range map[string]struct {
+		rows string
+		ends time.Duration // from now on; 0: it is open
+	}{
+		"none":           {row(1, 200, 0, time.Hour) + row(2, 429, 0, time.Minute) + row(3, 503, 600, time.Second), 0},
+		"over":           {row(1, 429, 60, time.Hour), 0},
+		"newest":         {row(1, 429, 3600, time.Minute) + row(2, 429, 600, time.Second) + row(3, 200, 0, time.Hour), 599 * time.Second},
+		"answered since": {row(1, 429, 3600, time.Minute) + row(2, 200, 0, time.Second), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			life := "INSERT INTO life VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 'pending', 'pending', 'unsent', 1, 0, 'old', 'hash', 'ref', '1', 'work', '', 1, 0, 0, 1000, 0, '{}');"
+			j, err := journal.Open(first(t, life+test.rows))
+			must(t, err)
+			defer j.Close()
+			g, err := j.Reader().Gate(t.Context())
+			must(t, err)
+			switch {
+			case test.ends == 0 && g != nil:
+				t.Errorf("%+v", g)
+			case test.ends > 0 && (g == nil || g.Until.Sub(now.Add(test.ends)).Abs() > time.Second || g.Asked != 600*time.Second || g.Tries != 1 || g.Mend == ""):
+				t.Errorf("%+v, want until %s", g, now.Add(test.ends))
+			}
+		})
+	}
+}
+
+// A journal of the first version is brought up to date when it is opened, with
+// all that is in it; a reader reads it before that as well.
+func TestUpgrade(t *testing.T) {
+	w := first(t, `INSERT INTO life VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 'filed', 'accepted', 'taken', 1, 0, 'old', 'hash', 'ref', '1', 'done', 'old', 1, 0, 0, 1000, 2000, '{"id":"AAAAAAAAAAAAAAAAAAAAAAAAAA","folder":"old"}');
+		INSERT INTO attempt VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 1000, 2000, 'answered', 200, '', '', 5, 0)`)
 	backup := filepath.Join(t.TempDir(), "backup")
 	must(t, journal.BackupFile(t.Context(), w, backup))
 	check := func(r *journal.Reader) {

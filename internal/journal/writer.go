@@ -101,6 +101,7 @@ func (j *Journal) commit(batch []*op) {
 		})
 	}
 	if err != nil {
+		err = j.Blame(err)
 		for _, o := range batch {
 			o.err = fmt.Errorf("the journal: %w", inWords(err))
 		}
@@ -320,10 +321,12 @@ func (w *writer) settle() error {
 		return err
 	}
 	if busy != 0 {
-		return errors.New("somebody reads the database for long, so that its log can't be settled")
+		return errReaders
 	}
 	return nil
 }
+
+var errReaders = errors.New("somebody reads the database for long, so that its log can't be settled")
 
 // commit makes do in a transaction. When the commit fails, the database is
 // opened again to see what became of it: it is never taken for done, nor for

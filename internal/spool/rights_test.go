@@ -130,7 +130,7 @@ func TestSealLeavesWhatCantBeRead(t *testing.T) {
 	asDaemon(t, chown|fowner, func() {
 		work, err := s.Claim("case", spool.NewID())
 		if err == nil {
-			err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
+			_, err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
 		}
 		if err != nil {
 			t.Error(err)
@@ -162,7 +162,7 @@ func TestUnsealLeavesLinks(t *testing.T) {
 	work, dir := claim(t, s, "FRONT.jpg")
 	kept := filepath.Join(s.Path(spool.Done), "kept")
 	must(t, os.WriteFile(kept, nil, 0o440))
-	must(t, s.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false))
+	sealed(t, s, work, nil, spool.Copies{Bytes: 1000, Files: 64})
 	must(t, os.Link(kept, filepath.Join(dir, "link")))
 	before := stat(t, kept)
 	must(t, s.Paths().Unseal(spool.Work, work, other, other))
@@ -180,7 +180,7 @@ func TestUnsealForeignGroup(t *testing.T) {
 		asDaemon(t, chown|fowner, func() {
 			work, err := s.Claim("case", spool.NewID())
 			if err == nil {
-				err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
+				_, err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
 			}
 			at := filepath.Join(s.Path(spool.Work), work)
 			if stuck {
@@ -207,7 +207,7 @@ func TestSealWithoutChown(t *testing.T) {
 	asDaemon(t, fowner, func() {
 		work, err := s.Claim("case", spool.NewID())
 		if err == nil {
-			err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
+			_, err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
 		}
 		at := filepath.Join(s.Path(spool.Work), work)
 		err = errors.Join(err, os.WriteFile(filepath.Join(at, "result.json"), nil, 0o600))
@@ -285,13 +285,13 @@ func TestManyNames(t *testing.T) {
 	must(t, err)
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	if err := s.Seal(stopped, work, nil, spool.Copies{Bytes: 1000, Files: 64}, false); !errors.Is(err, context.Canceled) {
+	if _, err := s.Seal(stopped, work, nil, spool.Copies{Bytes: 1000, Files: 64}, false); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped: %v", err)
 	}
 	list, err := os.ReadDir(filepath.Join(s.Path(spool.Work), work))
 	must(t, err)
 	last := list[len(list)-1].Name()
-	must(t, s.Seal(t.Context(), work, []string{last}, spool.Copies{Bytes: 1000, Files: 64}, false))
+	sealed(t, s, work, []string{last}, spool.Copies{Bytes: 1000, Files: 64})
 	dir = filepath.Join(s.Path(spool.Work), work)
 	sealed := 0
 	for n := range 20_100 {
@@ -317,7 +317,7 @@ func TestSealCopiesFirst(t *testing.T) {
 		must(t, os.Link(filepath.Join(dir, f), filepath.Join(outside, f)))
 		must(t, os.WriteFile(filepath.Join(outside, f), make([]byte, 800), 0))
 	}
-	must(t, s.Seal(t.Context(), work, []string{"FRONT.jpg"}, spool.Copies{Bytes: 1000, Files: 64}, false))
+	sealed(t, s, work, []string{"FRONT.jpg"}, spool.Copies{Bytes: 1000, Files: 64})
 	if info, err := os.Stat(filepath.Join(dir, "FRONT.jpg")); err != nil || info.Sys().(*syscall.Stat_t).Nlink != 1 {
 		t.Error("the image has its link still")
 	}

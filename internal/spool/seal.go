@@ -1,11 +1,13 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -27,6 +29,7 @@ type sealer struct {
 	owner    uint32   // whose the folder was
 	first    []string // in the folder itself
 	room     Copies   // that may still be made
+	left     Left
 }
 
 // Copies bounds the copies that a seal makes: each has to be brought to the
@@ -34,14 +37,50 @@ type sealer struct {
 type Copies struct {
 	Bytes int64
 	Files int
+	// Open tells which files, by their path in the folder, are replaced by a
+	// copy while somebody has them open for writing: those for which the folder
+	// doesn't go back. Nil: none.
+	Open func(path string) bool
+}
+
+// Left is what of a sealed folder somebody else may still change: paths in it,
+// of directories with a slash ("./" is the folder itself), and how many more
+// there are.
+type Left struct {
+	Names []string
+	More  int
+}
+
+// Bounds of Left.
+const (
+	mostLeft    = 64
+	longestLeft = 1024 // of a longer name the directories that it begins with are named
+)
+
+// add notes a name, unless a directory was that it lies in.
+func (l *Left) add(name string) {
+	if len(name) > longestLeft {
+		name = name[:strings.LastIndexByte(name[:longestLeft], '/')+1]
+	}
+	for _, in := range l.Names {
+		if in == name || in == "./" || strings.HasSuffix(in, "/") && strings.HasPrefix(name, in) {
+			return
+		}
+	}
+	if len(l.Names) == mostLeft {
+		l.More++
+		return
+	}
+	l.Names = append(l.Names, name)
 }
 
 // Seal makes the tree of a folder in work the daemon's: its user's and the
 // final places' group's, directories 0750, files 0440. From then on nobody
-// else can make, remove or alter anything in it; whoever has a file open for
-// writing from before is found by a lease (drop.Busy). A file with another link
-// to it is replaced by a copy, within the bounds of copies, since the other
-// link would change it; the files called first come first.
+// else can make, remove or alter anything in it. A file with another link to it
+// is replaced by a copy, within the bounds of copies, since the other link
+// would change it; the files called first come first. So is a file of
+// copies.Open that somebody has open for writing from before, which a lease
+// tells (drop.OpenForWriting): what he writes from then on goes nowhere.
 //
 // What is neither the folder's owner's nor the daemon's is left as it is, if
 // the daemon could not read it before, or it has another link: it is no file of
@@ -54,23 +93,25 @@ type Copies struct {
 // them. Again is for a folder that was sealed before: it is done with at a
 // glance, unless a crash came between.
 //
-// It takes CAP_CHOWN and CAP_FOWNER. Without them it does what it can. An error
-// is the machine's, or the context's.
-func (s *Spool) Seal(ctx context.Context, workName string, first []string, copies Copies, again bool) error {
+// It takes CAP_CHOWN and CAP_FOWNER. Without them it does what it can. What
+// could not be sealed is returned, as far as it was looked for. An error is the
+// machine's, or the context's.
+func (s *Spool) Seal(ctx context.Context, workName string, first []string, copies Copies, again bool) (Left, error) {
 	w := &sealer{tree: tree{ctx: ctx}, uid: os.Geteuid(), gid: s.group, first: first, room: copies}
 	n, err := s.paths.folder(Work, workName)
 	if err != nil {
-		return machines(err)
+		return Left{}, machines(err)
 	}
 	defer n.close()
 	w.owner = n.st.Uid
 	if again && int(n.st.Uid) == w.uid && int(n.st.Gid) == w.gid && n.mode() == sealedDir {
-		return nil
+		return Left{}, nil
 	}
-	if err := machines(w.seal(n, 0)); !errors.Is(err, errEnough) {
-		return err
+	err = machines(w.seal(n, "", 0))
+	if errors.Is(err, errEnough) {
+		return Left{Names: []string{"./"}}, nil // anywhere
 	}
-	return nil
+	return w.left, err
 }
 
 // Reseal takes a folder in a final place back that Unseal gave away, and that
@@ -86,7 +127,8 @@ func (paths Paths) Reseal(p Place, name string) error {
 	}
 	defer n.close()
 	w := &sealer{tree: tree{ctx: context.Background()}, uid: os.Geteuid(), gid: int(place.Gid), owner: n.st.Uid}
-	if err := machines(w.seal(n, 0)); !errors.Is(err, errEnough) {
+	w.room = Copies{Bytes: 64 << 20, Files: 64, Open: func(string) bool { return true }} // it was his for a moment
+	if err := machines(w.seal(n, "", 0)); !errors.Is(err, errEnough) {
 		return err
 	}
 	return nil
@@ -121,25 +163,25 @@ func (w *sealer) own(n *node, mode uint32) error {
 	return n.look()
 }
 
-func (w *sealer) seal(n node, depth int) error {
-	if err := w.own(&n, closedDir); err != nil || depth >= maxDepth {
+// seal seals the directory n, whose path in the folder is at, with a slash.
+func (w *sealer) seal(n node, at string, depth int) error {
+	if err := w.own(&n, closedDir); err != nil {
 		return err
+	}
+	if depth >= maxDepth || int(n.st.Uid) != w.uid {
+		w.left.add(cmp.Or(at, "./"))
+	}
+	if depth >= maxDepth {
+		return nil
 	}
 	copied := false
 	take := func(name string, e node) error {
-		if !w.mayTake(e) {
-			return nil
+		if e.dir() && w.mayTake(e) {
+			return w.seal(e, at+name+"/", depth+1)
 		}
-		if e.dir() {
-			return w.seal(e, depth+1)
-		}
-		if e.st.Nlink == 1 {
-			if err := w.own(&e, sealedFile); err != nil || e.st.Nlink == 1 {
-				return err
-			}
-		}
-		copied = true
-		return w.replace(n, name, e)
+		made, err := w.file(n, at+name, e)
+		copied = copied || made
+		return err
 	}
 	early := func(name string) bool { return depth == 0 && slices.Contains(w.first, name) }
 	for _, name := range w.first {
@@ -166,26 +208,54 @@ func (w *sealer) seal(n node, depth int) error {
 	return n.chmod(sealedDir)
 }
 
+// file seals the file e, whose path in the folder is at, in the directory dir,
+// and tells whether it put a copy in its place. A directory is one that is not
+// to be taken.
+func (w *sealer) file(dir node, at string, e node) (copied bool, err error) {
+	if e.dir() {
+		at += "/"
+	}
+	if !w.mayTake(e) {
+		w.left.add(at)
+		return false, nil
+	}
+	if e.st.Nlink == 1 {
+		if err := w.own(&e, sealedFile); err != nil {
+			return false, err
+		}
+	}
+	if e.st.Nlink > 1 || w.room.Open != nil && w.room.Open(at) && e.openForWriting() {
+		copied, err = w.replace(dir, path.Base(at), e)
+	} else if int(e.st.Uid) == w.uid {
+		return false, nil
+	}
+	if !copied {
+		w.left.add(at)
+	}
+	return copied, err
+}
+
 // copyName is the name of a copy that is being made: one that the daemon gives
 // its own unfinished files (durable.IsTemp).
 const copyName = ".idenfy-batch.copy.tmp"
 
-// replace puts a copy in the place of a file that has other names.
-func (w *sealer) replace(dir node, name string, n node) (err error) {
+// replace puts a copy in the place of a file that somebody else could change,
+// if there is room for it.
+func (w *sealer) replace(dir node, name string, n node) (made bool, err error) {
 	if n.st.Size > w.room.Bytes || w.room.Files == 0 {
-		return nil
+		return false, nil
 	}
 	w.room.Bytes -= n.st.Size
 	w.room.Files--
 	from, err := os.OpenFile(n.path(), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer from.Close()
 	_ = unix.Unlinkat(dir.fd, copyName, 0) // of a crash
 	fd, err := unix.Openat(dir.fd, copyName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
+		return false, err
 	}
 	to := os.NewFile(uintptr(fd), copyName)
 	_, err = io.Copy(to, io.LimitReader(from, n.st.Size))
@@ -208,7 +278,7 @@ func (w *sealer) replace(dir node, name string, n node) (err error) {
 	if err != nil {
 		_ = unix.Unlinkat(dir.fd, copyName, 0) // else the next one does
 	}
-	return err
+	return err == nil, err
 }
 
 // Unseal gives a folder that the daemon has sealed to its uploader again, who

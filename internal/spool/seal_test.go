@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,6 +74,17 @@ func owned(text string) string {
 	return strings.ReplaceAll(text, fmt.Sprintf(" %d:%d", other, other), "")
 }
 
+// sealed seals a folder, and returns what is left.
+func sealed(t *testing.T, s *spool.Spool, work string, first []string, copies spool.Copies) []string {
+	t.Helper()
+	left, err := s.Seal(t.Context(), work, first, copies, false)
+	must(t, err)
+	if left.More > 0 {
+		t.Errorf("%d more are left", left.More)
+	}
+	return left.Names
+}
+
 func TestSeal(t *testing.T) {
 	s := open(t)
 	work, dir := claim(t, s, "FRONT.jpg", "originals/deep/p1.tif", "originals/p2.tif")
@@ -81,7 +93,7 @@ func TestSeal(t *testing.T) {
 	must(t, os.Symlink(secret, filepath.Join(dir, "link")))
 	must(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
 	for range 2 { // it may be done again
-		must(t, s.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false))
+		sealed(t, s, work, nil, spool.Copies{Bytes: 1000, Files: 64})
 		want := owned(`. drwxr-x--- 0:0
 FRONT.jpg -r--r----- 0:0
 fifo prw------- 0:0
@@ -128,7 +140,9 @@ func TestSealBreaksLinks(t *testing.T) {
 	before := tree(t, outside)
 	stamp, err := os.Stat(filepath.Join(dir, "FRONT.jpg"))
 	must(t, err)
-	must(t, s.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false))
+	if left := sealed(t, s, work, nil, spool.Copies{Bytes: 1000, Files: 64}); !slices.Equal(left, []string{"large"}) {
+		t.Errorf("left: %q", left)
+	}
 	if info, err := os.Stat(filepath.Join(dir, "large")); err != nil || info.Sys().(*syscall.Stat_t).Nlink != 2 {
 		t.Errorf("more was copied than was allowed: %v", err)
 	}
@@ -153,6 +167,49 @@ func TestSealBreaksLinks(t *testing.T) {
 	}
 }
 
+// What somebody has open for writing is a copy afterwards, where the folder does
+// not go back for that: he writes elsewhere. What there is no room for is named.
+func TestSealCopiesOpen(t *testing.T) {
+	for _, also := range []bool{true, false} {
+		s := open(t)
+		files := []string{"FRONT.jpg", "sub/deep/log", "large", "read"}
+		work, dir := claim(t, s, files...)
+		must(t, os.Truncate(filepath.Join(dir, "large"), 2000))
+		held := map[string]*os.File{}
+		for i, name := range files {
+			f, err := os.OpenFile(filepath.Join(dir, name), []int{os.O_RDWR, os.O_WRONLY, os.O_RDWR, os.O_RDONLY}[i], 0)
+			must(t, err)
+			defer f.Close()
+			held[name] = f
+		}
+		stamp, err := held["FRONT.jpg"].Stat()
+		must(t, err)
+		want, sameWant := []string{"large"}, map[string]bool{"large": true, "read": true}
+		if !also {
+			want, sameWant = nil, map[string]bool{"FRONT.jpg": true, "sub/deep/log": true, "large": true, "read": true}
+		}
+		copies := spool.Copies{Bytes: 1000, Files: 64, Open: func(string) bool { return also }}
+		if left := sealed(t, s, work, []string{"FRONT.jpg"}, copies); !slices.Equal(left, want) {
+			t.Errorf("left: %q, want %q", left, want)
+		}
+		for name, f := range held {
+			was, err := f.Stat()
+			must(t, err)
+			is, err := os.Stat(filepath.Join(dir, name))
+			must(t, err)
+			if os.SameFile(was, is) != sameWant[name] || is.Mode() != 0o440 {
+				t.Errorf("%v %s: it is the same: %v, %v", also, name, os.SameFile(was, is), is.Mode())
+			}
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "FRONT.jpg")); err != nil || string(got) != "FRONT.jpg" {
+			t.Errorf("the copy is %q, %v", got, err)
+		}
+		if is, err := os.Stat(filepath.Join(dir, "FRONT.jpg")); err != nil || !is.ModTime().Equal(stamp.ModTime()) {
+			t.Errorf("%v, %v", is.ModTime(), err)
+		}
+	}
+}
+
 // Of many names for one file only so many become copies as were allowed.
 func TestSealCopiesFew(t *testing.T) {
 	s := open(t)
@@ -162,7 +219,7 @@ func TestSealCopiesFew(t *testing.T) {
 	for i := range 100 {
 		must(t, os.Link(outside, filepath.Join(dir, fmt.Sprint(i))))
 	}
-	must(t, s.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1 << 20, Files: 64}, false))
+	sealed(t, s, work, nil, spool.Copies{Bytes: 1 << 20, Files: 64})
 	info, err := os.Stat(outside)
 	must(t, err)
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Nlink != 102-64 {
@@ -184,7 +241,9 @@ func TestSealLeavesForeignLinks(t *testing.T) {
 	must(t, os.Chown(theirs, other+1, other+1))
 	must(t, os.Link(theirs, filepath.Join(dir, "link")))
 	before := tree(t, theirs)
-	must(t, s.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false))
+	if left := sealed(t, s, work, nil, spool.Copies{Bytes: 1000, Files: 64}); !slices.Equal(left, []string{"link"}) {
+		t.Errorf("left: %q", left)
+	}
 	a, err := os.Stat(theirs)
 	must(t, err)
 	b, err := os.Stat(filepath.Join(dir, "link"))
@@ -199,7 +258,9 @@ func TestSealDeep(t *testing.T) {
 	s := open(t)
 	deep := strings.Repeat("d/", 199) + "x"
 	work, dir := claim(t, s, deep)
-	must(t, s.Seal(t.Context(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false))
+	if left := sealed(t, s, work, nil, spool.Copies{Bytes: 1000, Files: 64}); !slices.Equal(left, []string{strings.Repeat("d/", 64)}) {
+		t.Errorf("left: %q", left)
+	}
 	info, err := os.Stat(filepath.Join(dir, strings.Repeat("d/", 64)))
 	must(t, err)
 	if info.Mode().Perm() != 0o700 {

@@ -98,6 +98,17 @@ func (n node) chmod(mode uint32) error {
 	return unix.Chmod(n.path(), mode)
 }
 
+// openForWriting reports whether somebody has it open for writing, or holds a
+// lease on it, as far as the kernel says.
+func (n node) openForWriting() bool {
+	f, err := os.OpenFile(n.path(), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return errors.Is(err, unix.EWOULDBLOCK)
+	}
+	defer f.Close()
+	return drop.OpenForWriting(f)
+}
+
 func (n node) sync() error {
 	d, err := os.Open(n.path())
 	if err != nil {

@@ -147,9 +147,9 @@ func ofWatcher(log *logrus.Logger, e events.Event) {
 		log.WithError(e.Err).Warn("file events were lost; rescanning")
 	case events.InboxTrouble:
 		if e.Err != nil {
-			log.WithError(e.Err).Error("the inbox can't be read; trying again")
+			log.WithError(e.Err).Error("nothing can be taken from the inbox; trying again")
 		} else {
-			log.Info("the inbox can be read again")
+			log.Info("the inbox is in order again")
 		}
 	}
 }

@@ -23,6 +23,7 @@ type Metrics struct {
 	stuck     *prometheus.GaugeVec
 	oldest    prometheus.Gauge
 	paused    *prometheus.GaugeVec
+	inbox     prometheus.Gauge
 	rescans   prometheus.Counter
 	rescan    prometheus.Histogram
 	overflows prometheus.Counter
@@ -42,6 +43,7 @@ func NewMetrics(version string) *Metrics {
 		stuck:     gauges("folders_stuck", "Folders that can't go on by their own fault, by place: inbox or work.", "place"),
 		oldest:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_oldest_seconds", Help: "Age of the oldest folder in the inbox."}),
 		paused:    gauges("paused", "1 while submission is paused, by whose fault it is: account or disk.", "owner"),
+		inbox:     prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_trouble", Help: "1 while nothing can be taken from the inbox: it can't be read, or not be moved from."}),
 		rescans:   counter("rescans_total", "Scans of the whole inbox."),
 		rescan:    histogram("rescan_duration_seconds", "Time that a scan of the whole inbox took.", prometheus.ExponentialBuckets(0.001, 4, 9)),
 		overflows: counter("event_overflows_total", "Times that file events were lost and a rescan took their place."),
@@ -51,7 +53,7 @@ func NewMetrics(version string) *Metrics {
 	}
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.outcomes, m.attempts, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
+	m.registry.MustRegister(m.outcomes, m.attempts, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, o := range []sidecar.Outcome{sidecar.Accepted, sidecar.Rejected, sidecar.Invalid, sidecar.Incomplete, sidecar.GaveUp, sidecar.Unknown} {
 		m.outcomes.WithLabelValues(string(o))
@@ -113,6 +115,11 @@ func (m *Metrics) Take(e events.Event) {
 		m.folders.WithLabelValues(string(spool.Work)).Set(float64(e.InFlight + e.Parked))
 	case events.FolderWaits:
 		m.overdue.Inc()
+	case events.InboxTrouble:
+		m.inbox.Set(0)
+		if e.Err != nil {
+			m.inbox.Set(1)
+		}
 	case events.WatchModeChanged:
 		m.mode.Reset()
 		m.mode.WithLabelValues(string(e.Mode)).Set(1)

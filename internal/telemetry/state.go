@@ -23,6 +23,13 @@ type State struct {
 	Mode       string    `json:"watch_mode"`             // see events.Mode; empty: not watching yet
 	ModeReason string    `json:"watch_reason,omitempty"` //
 	Stuck      Stuck     `json:"stuck"`
+	Inbox      *Inbox    `json:"inbox_trouble"` // nil: it is in order
+}
+
+// Inbox tells why nothing can be taken from the inbox.
+type Inbox struct {
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
 }
 
 // Stuck tells of folders that can't go on by their own fault.
@@ -51,7 +58,8 @@ type Gate struct {
 	Mend   string       `json:"mend"` // what a person can do
 	Since  time.Time    `json:"since"`
 	Next   time.Time    `json:"next_try"`
-	Tries  int          `json:"tries"` // that failed
+	Asked  time.Time    `json:"not_before,omitzero"` // that the service asked for; no reload has it tried sooner
+	Tries  int          `json:"tries"`               // that failed
 }
 
 // Keeper keeps the state, and signs of life.
@@ -89,9 +97,15 @@ func (k *Keeper) Take(e events.Event) {
 	case events.FolderFreed:
 		k.stuck(-1, e.Place, e.Folder, e.ID)
 	case events.GateShut:
-		k.gate(e.Owner, Gate{Owner: e.Owner, Reason: e.Reason, Mend: e.Mend, Since: e.Since, Next: time.Now().Add(e.Wait), Tries: e.Tries})
+		g := Gate{Owner: e.Owner, Reason: e.Reason, Mend: e.Mend, Since: e.Since, Next: time.Now().Add(e.Wait), Tries: e.Tries}
+		if e.Asked > 0 {
+			g.Asked = time.Now().Add(e.Asked)
+		}
+		k.gate(e.Owner, g)
 	case events.GateOpened:
 		k.gate(e.Owner)
+	case events.InboxTrouble:
+		k.trouble(e.Err)
 	case events.WatchModeChanged:
 		why := ""
 		if e.Err != nil {
@@ -123,6 +137,20 @@ func (k *Keeper) gate(o events.Owner, is ...Gate) {
 	k.state.Gates = append(gates, is...)
 }
 
+// trouble notes why nothing can be taken from the inbox; nil: it can.
+func (k *Keeper) trouble(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.state.Inbox
+	if k.state.Inbox = nil; err == nil {
+		return
+	}
+	k.state.Inbox = &Inbox{Reason: err.Error(), Since: time.Now()}
+	if was != nil {
+		k.state.Inbox.Since = was.Since
+	}
+}
+
 // stuck counts one more folder that is stuck, or one less, and replaces what is
 // said of it.
 func (k *Keeper) stuck(more int, p spool.Place, folder, id string, is ...StuckFolder) {
@@ -150,8 +178,12 @@ func (k *Keeper) State() State {
 func (k *Keeper) Summary() string {
 	s := fmt.Sprintf("%d in the inbox, %d being submitted, %d waiting for another try; since the start %d accepted, %d failed, %d held",
 		k.inbox.Load(), k.inFlight.Load(), k.waiting.Load(), k.accepted.Load(), k.failed.Load(), k.held.Load())
-	for _, g := range k.State().Gates {
+	state := k.State()
+	for _, g := range state.Gates {
 		s = "PAUSED (" + meta.Show(g.Reason) + "); " + s
+	}
+	if state.Inbox != nil {
+		s = "NOTHING CAN BE TAKEN FROM THE INBOX (" + meta.Show(state.Inbox.Reason) + "); " + s
 	}
 	return s
 }
@@ -163,14 +195,14 @@ func (k *Keeper) Alive() time.Duration { return time.Since(time.Unix(0, k.alive.
 // stalled is how long without progress Health calls unhealthy.
 const stalled = time.Minute
 
-// Health serves the state, with 503 when there is no progress, or a gate is
-// shut: then nothing that comes in would be submitted.
+// Health serves the state, with 503 when there is no progress, a gate is shut,
+// or the inbox not in order: then nothing that comes in would be submitted.
 func (k *Keeper) Health() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s := k.State()
 		s.Stuck.Newest = nil // names are not for everybody on the host
 		w.Header().Set("Content-Type", "application/json")
-		if k.Alive() > stalled || len(s.Gates) > 0 {
+		if k.Alive() > stalled || len(s.Gates) > 0 || s.Inbox != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		_ = json.NewEncoder(w).Encode(struct {

@@ -122,6 +122,46 @@ func TestState(t *testing.T) {
 	}
 }
 
+// An inbox from which nothing can be taken is told of until it is in order.
+func TestInboxTrouble(t *testing.T) {
+	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper()
+	take := events.Fan(m.Take, k.Take)
+	look := func() (code int, body, metrics string) {
+		w := httptest.NewRecorder()
+		k.Health().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		v := httptest.NewRecorder()
+		m.Handler().ServeHTTP(v, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		return w.Code, w.Body.String(), v.Body.String()
+	}
+	for i, step := range []struct {
+		err  error
+		code int
+		says string
+	}{
+		{nil, http.StatusOK, `"inbox_trouble":null`},
+		{errors.New("chmod it"), http.StatusServiceUnavailable, `"inbox_trouble":{"reason":"chmod it","since":"`},
+		{errors.New("mount it"), http.StatusServiceUnavailable, `"inbox_trouble":{"reason":"mount it","since":"`},
+		{nil, http.StatusOK, `"inbox_trouble":null`},
+	} {
+		before := k.State().Inbox
+		take(events.InboxTrouble{Err: step.err})
+		code, body, metrics := look()
+		value := "0"
+		if step.err != nil {
+			value = "1"
+		}
+		if code != step.code || !strings.Contains(body, step.says) || !strings.Contains(metrics, "\nidenfy_batch_inbox_trouble "+value+"\n") {
+			t.Errorf("step %d: %d, %s", i, code, body)
+		}
+		if now := k.State().Inbox; before != nil && now != nil && !now.Since.Equal(before.Since) {
+			t.Errorf("step %d: it began at %s, and before at %s", i, now.Since, before.Since)
+		}
+		if strings.Contains(k.Summary(), "NOTHING CAN BE TAKEN") != (step.err != nil) {
+			t.Errorf("step %d: %s", i, k.Summary())
+		}
+	}
+}
+
 // All that are stuck are counted, and the newest are told of; what was given
 // out before stays as it was.
 func TestStuck(t *testing.T) {
