@@ -63,7 +63,7 @@ func TestLives(t *testing.T) {
 	var next, failed, did, persons, sent, twice, apart atomic.Int64
 	var group sync.WaitGroup
 	begin := time.Now()
-	for range 2 * runtime.GOMAXPROCS(0) {
+	for range 3 * runtime.GOMAXPROCS(0) {
 		group.Go(func() {
 			for i := next.Add(1); i <= int64(n) && failed.Load() < 3; i = next.Add(1) {
 				seed := uint64(i)

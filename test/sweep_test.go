@@ -59,6 +59,7 @@ func isSocket(pid int, fd uint64) bool {
 // all its threads, for n from 1 until a run gets through, and started again.
 func TestLabSweep(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	var kills atomic.Int64
 	t.Run("calls", func(t *testing.T) {
 		for name := range calls {
