@@ -147,7 +147,6 @@ func TestLabDisks(t *testing.T) {
 // power cut shows.
 func TestLabLyingSync(t *testing.T) {
 	needsLab(t)
-	t.Parallel()
 	back := tmpfs(t, "size=24m") // too small for the file system's promises
 	d := &disk{t: t, image: filepath.Join(back, "image"), dir: filepath.Join(t.TempDir(), "mnt")}
 	must(t, os.Mkdir(d.dir, 0o755))

@@ -17,7 +17,6 @@ import (
 // loopback stands in for one: folders are written to the directory behind the
 // mount, and the daemon works on the mount.
 func TestLabNoEvents(t *testing.T) {
-	t.Parallel()
 	l := newTroubleLab(t, "completeness: {settle: 300ms, rescan: 500ms}")
 	behind := l.root
 	mount := filepath.Join(t.TempDir(), "mount")

@@ -200,7 +200,6 @@ func (s *soak) size() (rss, fds, goroutines int) {
 // the last quarter is no larger than it was in the beginning.
 func TestLabSoak(t *testing.T) {
 	needsLab(t)
-	t.Parallel()
 	port := freePort(t)
 	d := newDisk(t, "ext4", 512+int64(*soakFolders)/8)
 	s := &soak{disk: d, count: map[string]int{}}

@@ -270,7 +270,7 @@ func TestLabBurst(t *testing.T) {
 		l.put(fmt.Sprintf("case%05d", i), small(fmt.Sprint("burst", i)))
 	}
 	put := time.Since(begin)
-	l.patience = 6 * time.Minute
+	l.patience = 15 * time.Minute
 	l.until("all found", func() bool {
 		time.Sleep(500 * time.Millisecond)
 		return len(l.names(spool.Done)) == n
