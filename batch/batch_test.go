@@ -159,10 +159,7 @@ func newBench(t testing.TB) *bench {
 		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
 		Daemon: sidecar.Daemon{Version: "test", Host: "test"},
 	}}
-	j, err := journal.Create(b.where)
-	must(t, err)
-	must(t, j.Close())
-	b.witness()
+	newJournal(t, b.where)
 	url, stop, err := b.api.Start()
 	must(t, err)
 	b.url = url
@@ -290,6 +287,10 @@ func (b *bench) until(prefix string) {
 	}
 }
 
+var schema = sync.OnceValue(func() *jsonschema.Schema {
+	return jsonschema.NewCompiler().MustCompile("../sidecar/result.schema.json")
+})
+
 func (b *bench) result(p spool.Place, name string) *sidecar.Result {
 	b.t.Helper()
 	root, err := os.OpenRoot(filepath.Join(b.spool.Path(p), name))
@@ -299,11 +300,9 @@ func (b *bench) result(p spool.Place, name string) *sidecar.Result {
 	must(b.t, err)
 	data, err := root.ReadFile(sidecar.Name)
 	must(b.t, err)
-	schema, err := jsonschema.NewCompiler().Compile("../sidecar/result.schema.json")
-	must(b.t, err)
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
 	must(b.t, err)
-	if err := schema.Validate(value); err != nil {
+	if err := schema().Validate(value); err != nil {
 		b.t.Errorf("%s/%s/%s is not as its schema demands: %v", p, name, sidecar.Name, err)
 	}
 	return r

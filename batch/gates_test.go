@@ -73,6 +73,7 @@ func TestFirewallBeforeSome(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s, %d", name, bad), func(t *testing.T) {
+				t.Parallel()
 				var folders, later []string
 				for n := range good {
 					if n < bad {
@@ -146,6 +147,7 @@ func beside(t *testing.T, b *bench, folders, later []string, bad int, arrivals m
 func TestFirewallBeforeTheOnlyOne(t *testing.T) {
 	for name, step := range firewalls {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			inFakeTime(t, b, []string{"case", "next"}, func(t *testing.T, api *sandbox.Sandbox, arrivals map[string]drop.Arrival) {
 				api.Always(&step)
@@ -201,6 +203,7 @@ func TestFirewallAndServerErrors(t *testing.T) {
 func TestFirewallNobodyIsCalled(t *testing.T) {
 	for name, step := range firewalls {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			inFakeTime(t, b, []string{"wall", "good0", "good1"}, func(t *testing.T, api *sandbox.Sandbox, arrivals map[string]drop.Arrival) {
 				api.Decide(func(tok string, _ int) sandbox.Step {

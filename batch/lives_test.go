@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -64,7 +63,7 @@ func TestLives(t *testing.T) {
 	var next, failed, did, persons, sent, twice, apart atomic.Int64
 	var group sync.WaitGroup
 	begin := time.Now()
-	for range 2 * runtime.GOMAXPROCS(0) {
+	for range 3 * runtime.GOMAXPROCS(0) {
 		group.Go(func() {
 			for i := next.Add(1); i <= int64(n) && failed.Load() < 3; i = next.Add(1) {
 				seed := uint64(i)
@@ -1022,26 +1021,18 @@ func (w *world) forgive() {
 			w.wanted(p)
 		}
 	}
-	j, err := journal.Open(w.bench.where)
-	must(w.s, err)
-	lives, err := j.InWork(w.s.Context())
-	must(w.s, err)
-	for id := range lives {
-		l, err := j.Load(w.s.Context(), id)
-		must(w.s, err)
-		if last := l.Result.LastAttempt(); last == nil || last.State != sidecar.Sending && last.State != sidecar.NoAnswer {
-			continue
+	w.attempted(func(hashed, _ string, s sidecar.State) {
+		if s != sidecar.Sending && s != sidecar.NoAnswer {
+			return
 		}
 		for _, p := range w.people {
 			for _, tok := range p.tokens {
-				if hash(tok) == l.Token { // it may only just be reading the request
-
+				if hash(tok) == hashed { // it may only just be reading the request
 					w.api.Forgive(tok)
 				}
 			}
 		}
-	}
-	must(w.s, j.Close())
+	})
 }
 
 // faults lets steps of the disk fail from now on.
@@ -1281,7 +1272,7 @@ func (w *world) check() {
 		}
 	}
 	if !slices.ContainsFunc(w.folders, func(f *folder) bool { return f.touched || f.forged || f.copied }) {
-		w.verified(func(f verify.Finding) bool { // images and meta.yaml are edited where a folder lies
+		w.verified(j.Reader(), func(f verify.Finding) bool { // images and meta.yaml are edited where a folder lies
 			return strings.HasPrefix(f.Code, "image_") || strings.HasPrefix(f.Code, "meta_") || strings.HasPrefix(f.Code, "file_")
 		})
 	}
@@ -1324,7 +1315,7 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 		return
 	}
 	w.say("%v is %s: %v", f, r.Outcome, codes(r))
-	w.entered(a.place, a.name)
+	w.entered(j.Reader(), a.place, a.name)
 	l, err := j.Load(w.s.Context(), r.ID)
 	must(w.s, err)
 	switch {
@@ -1365,8 +1356,7 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 // connected notes when nothing but the FACE connects the folders of a person,
 // with each other and with what was sent before: then nobody can know.
 func (w *world) connected(p *person) {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.bench.where.Dir, journal.Name)+"?mode=ro&_pragma=busy_timeout(5000)")
-	must(w.s, err)
+	db := w.database()
 	defer db.Close()
 	rows, err := db.QueryContext(context.Background(), "SELECT id, kase, coalesce(dir, ''), coalesce(token, '') FROM life")
 	must(w.s, err)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -108,20 +109,22 @@ type arrivalLab struct {
 // the table is then written to docs/completeness.md if -update is given.
 // Otherwise the simulated ones make a few.
 func TestArrivals(t *testing.T) {
+	t.Parallel()
 	arrivals(t, "table", labSettle, []manner{whole, slow, resumed, abandoned})
 }
 
 // What lies in sub-folders arrives with the rest: the folder isn't taken while
 // any of it is on its way, and nothing of it is missing where it ends.
 func TestArrivalsSubFolders(t *testing.T) {
+	t.Parallel()
 	arrivals(t, "table of sub-folders", nestedSettle, []manner{nested})
 }
 
 func arrivals(t *testing.T, mark string, settle time.Duration, manners []manner) {
 	t.Helper()
 	a := newArrivalLab(t, settle)
-	table := &arrivalTable{}
-	for _, c := range clients() {
+	table := &arrivalTable{rows: map[int][]arrivalRow{}}
+	for n, c := range clients() {
 		if !inLab && len(c.needs) > 0 || manners[0] == nested && !c.nested {
 			continue
 		}
@@ -131,12 +134,10 @@ func arrivals(t *testing.T, mark string, settle time.Duration, manners []manner)
 					t.Skipf("%s is not installed", program)
 				}
 			}
-			if !inLab {
-				t.Parallel()
-			}
+			t.Parallel()
 			for _, m := range manners {
 				if m == nested || len(c.only) == 0 || slices.Contains(c.only, m) {
-					a.cell(t, c, m, table)
+					table.add(n, a.cell(t, c, m))
 				}
 			}
 		})
@@ -196,7 +197,7 @@ func newArrivalLab(t *testing.T, settle time.Duration) *arrivalLab {
 }
 
 // cell makes the rounds of one client in one manner.
-func (a *arrivalLab) cell(t *testing.T, c client, m manner, table *arrivalTable) {
+func (a *arrivalLab) cell(t *testing.T, c client, m manner) arrivalRow {
 	t.Helper()
 	rounds := 20
 	switch {
@@ -238,10 +239,10 @@ func (a *arrivalLab) cell(t *testing.T, c client, m manner, table *arrivalTable)
 	if err := group.Wait(); err != nil {
 		t.Error(err)
 	}
-	table.add(row)
 	if row.early+row.twice+row.missed > 0 {
 		t.Errorf("%+v", row)
 	}
+	return row
 }
 
 // upload makes the client's copy of a folder.
@@ -333,24 +334,26 @@ type arrivalRow struct {
 	drops, early, twice, missed int
 }
 
-// arrivalTable collects the rows.
+// arrivalTable collects the rows, by the number of the client.
 type arrivalTable struct {
 	mu   sync.Mutex
-	rows []arrivalRow
+	rows map[int][]arrivalRow
 }
 
-func (a *arrivalTable) add(r arrivalRow) {
+func (a *arrivalTable) add(n int, r arrivalRow) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.rows = append(a.rows, r)
+	a.rows[n] = append(a.rows[n], r)
 }
 
 // String is the table as it stands in docs/completeness.md.
 func (a *arrivalTable) String() string {
 	var b strings.Builder
 	b.WriteString("| client | upload | drops | early | twice | missed |\n|---|---|---:|---:|---:|---:|\n")
-	for _, r := range a.rows {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d |\n", r.client, r.manner, r.drops, r.early, r.twice, r.missed)
+	for _, n := range slices.Sorted(maps.Keys(a.rows)) {
+		for _, r := range a.rows[n] {
+			fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d |\n", r.client, r.manner, r.drops, r.early, r.twice, r.missed)
+		}
 	}
 	return b.String()
 }
@@ -433,11 +436,12 @@ func simulated(order []string, one func(p *pacer, path string, data []byte) erro
 		if err := os.MkdirAll(u.target(), 0o777); err != nil {
 			return err
 		}
+		names := order
 		if u.manner == nested {
-			order = slices.Concat(order, subFiles)
+			names = slices.Concat(order, subFiles)
 		}
 		p := u.pacer()
-		return u.each(order, func(name string, data []byte) error {
+		return u.each(names, func(name string, data []byte) error {
 			path := filepath.Join(u.target(), name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 				return err

@@ -172,6 +172,7 @@ func TestDescriptorLimit(t *testing.T) {
 // The kernel's out-of-memory killer ends the daemon, which goes on afterwards.
 func TestLabOutOfMemory(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	group, file := "/sys/fs/cgroup/memory/idenfy-batch-test", "memory.limit_in_bytes"
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
 		group, file = "/sys/fs/cgroup/idenfy-batch-test", "memory.max"
@@ -226,7 +227,7 @@ func TestLabOutOfMemory(t *testing.T) {
 // The clock is set forward and back by two days while folders are incomplete,
 // waiting for another try, and coming in: nothing is failed or given up too
 // early, nothing waits for the clock.
-func TestLabClock(t *testing.T) {
+func TestLabAloneClock(t *testing.T) {
 	needsLab(t)
 	// Whatever happens to this process, the machine's clock is put right.
 	guard := exec.Command("bash", "-c", `read -r up _ </proc/uptime; now=$(date +%s.%N); read -r _

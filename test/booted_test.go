@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ type box struct {
 	share string // a directory of the host, /srv/share in the box
 }
 
+// boxes lets there be one at a time: systemd-nspawn locks the Debian.
+var boxes sync.Mutex
+
 // newBox boots the Debian in the directory that IDENFY_BATCH_CONTAINER names.
 // What is changed in it is gone afterwards. options are further ones of
 // systemd-nspawn.
@@ -43,6 +47,8 @@ func newBox(t *testing.T, options ...string) *box {
 	if root == "" || os.Getenv("IDENFY_BATCH_DIST") == "" {
 		t.Skip("set IDENFY_BATCH_CONTAINER to the root of a Debian, IDENFY_BATCH_DIST to built packages; .ci/run shows how")
 	}
+	boxes.Lock()
+	t.Cleanup(boxes.Unlock)
 	b := &box{t: t, share: t.TempDir()}
 	must(t, os.Chmod(b.share, 0o755))
 	cmd := exec.Command("systemd-nspawn", append([]string{
@@ -237,6 +243,7 @@ func blocks(t *testing.T, page, language string) (list []string) {
 // that can happen to a service.
 func TestLabBooted(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	b := newBox(t)
 	certificate(t, b.share)
 	must(t, sample.Write(filepath.Join(b.share, "case"), map[string][]byte{

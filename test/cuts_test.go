@@ -231,6 +231,7 @@ func (c *cutter) check() (wrong []string) {
 // The power is cut at random instants under load, on ext4 and on xfs.
 func TestLabCuts(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -273,6 +274,7 @@ func TestLabCuts(t *testing.T) {
 // before it (ext4(5), data=ordered), and hardly anything is left to be found.
 func TestLabCutsFindLoss(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	for _, kind := range []string{"xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

@@ -41,14 +41,15 @@ func fill(t *testing.T, path string) {
 // loses nothing, and goes on by itself once the disk is mended.
 func TestLabDisks(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	type trouble struct {
 		mount  func(t *testing.T) string // where the spool is to be
 		spoil  func(t *testing.T, l *lab)
 		mend   func(t *testing.T, l *lab)
 		reason string // of the pause
 	}
-	var attached *exec.Cmd
 	inject := func(what string) (spoil, mend func(t *testing.T, l *lab)) {
+		var attached *exec.Cmd
 		spoil = func(t *testing.T, l *lab) {
 			t.Helper()
 			attached = exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject="+what, "-p", fmt.Sprint(l.cmd.Process.Pid))
@@ -102,6 +103,7 @@ func TestLabDisks(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l := newLabIn(t, tr.mount(t), "completeness: {settle: 2s, rescan: 200ms}")
 			l.inboxReady()
 			l.start()
@@ -204,6 +206,7 @@ func TestLabLyingSync(t *testing.T) {
 // again.
 func TestLabFullAtStart(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	l := newLabIn(t, tmpfs(t, "size=1m,nr_inodes=30"))
 	must(t, os.Mkdir(l.path("ballast"), 0o700))
 	for i := 0; os.WriteFile(l.path("ballast", fmt.Sprint(i)), nil, 0o600) == nil; i++ {

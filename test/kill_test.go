@@ -20,6 +20,7 @@ import (
 // that an attempt was under way; none lies in a final place without a final
 // result.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	kills := 60 // and as many folders
 	switch {
 	case inLab:

@@ -1,105 +1,22 @@
 package test
 
 import (
-	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"idenfy-batch/internal/c2sp"
 	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
 )
-
-// What the program prints is checked by what stands here: by the text of C2SP
-// (signed-note, tlog-checkpoint, tlog-proof) and RFC 9162, and with nothing of
-// the program's own.
-
-// checkNote verifies the signature of a key, and returns the lines.
-func checkNote(text, vkey string) (lines []string, err error) {
-	cut := strings.LastIndex(text, "\n\n")
-	if cut < 0 {
-		return nil, errors.New("no empty line")
-	}
-	body, signatures := text[:cut+1], text[cut+2:]
-	name, rest, _ := strings.Cut(vkey, "+")
-	id, encoded, _ := strings.Cut(rest, "+")
-	key, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(key) != 33 || key[0] != 1 {
-		return nil, errors.New("the key")
-	}
-	sum := sha256.Sum256(slices.Concat([]byte(name), []byte("\n"), key))
-	if hex.EncodeToString(sum[:4]) != id {
-		return nil, errors.New("the key's id")
-	}
-	for s := range strings.Lines(signatures) {
-		who, encoded, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(s, "— "), "\n"), " ")
-		sig, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil || who != name || len(sig) != 68 || binary.BigEndian.Uint32(sig) != binary.BigEndian.Uint32(sum[:]) {
-			continue
-		}
-		if !ed25519.Verify(key[1:], []byte(body), sig[4:]) {
-			return nil, errors.New("the signature")
-		}
-		return strings.Split(strings.TrimSuffix(body, "\n"), "\n"), nil
-	}
-	return nil, errors.New("no signature of the key")
-}
-
-// checkProof verifies that its extra data are in the tree that its checkpoint
-// is of, and returns them.
-func checkProof(text, vkey string) (data []byte, err error) {
-	head, checkpoint, _ := strings.Cut(text, "\n\n")
-	lines := strings.Split(head, "\n")
-	if len(lines) < 3 || lines[0] != "c2sp.org/tlog-proof@v1" {
-		return nil, errors.New("the first line")
-	}
-	data, err = base64.StdEncoding.DecodeString(strings.TrimPrefix(lines[1], "extra "))
-	index, errIndex := strconv.ParseUint(strings.TrimPrefix(lines[2], "index "), 10, 63)
-	if err != nil || errIndex != nil {
-		return nil, errors.New("extra data, or index")
-	}
-	signed, err := checkNote(checkpoint, vkey)
-	if err != nil || len(signed) != 3 {
-		return nil, fmt.Errorf("the checkpoint: %w", err)
-	}
-	size, err := strconv.ParseUint(signed[1], 10, 63)
-	root, errRoot := base64.StdEncoding.DecodeString(signed[2])
-	if err != nil || errRoot != nil || index >= size {
-		return nil, errors.New("the tree head")
-	}
-	hash := func(parts ...[]byte) []byte { sum := sha256.Sum256(slices.Concat(parts...)); return sum[:] }
-	fn, sn, r := index, size-1, hash([]byte{0}, data)
-	for _, l := range lines[3:] {
-		p, err := base64.StdEncoding.DecodeString(l)
-		if err != nil || len(p) != 32 || sn == 0 {
-			return nil, errors.New("a hash")
-		}
-		if fn&1 == 1 || fn == sn {
-			r = hash([]byte{1}, p, r)
-			for fn&1 == 0 && fn != 0 {
-				fn, sn = fn>>1, sn>>1
-			}
-		} else {
-			r = hash([]byte{1}, r, p)
-		}
-		fn, sn = fn>>1, sn>>1
-	}
-	if sn != 0 || !slices.Equal(r, root) {
-		return nil, errors.New("it is not included")
-	}
-	return data, nil
-}
 
 // Proofs and checkpoints of a working daemon are those that another
 // implementation takes, and none that was altered is.
@@ -125,13 +42,13 @@ func TestProofsElsewhere(t *testing.T) {
 	}
 	vkey := strings.TrimSpace(run("ledger", "checkpoint", "--key"))
 	checkpoint := run("ledger", "checkpoint")
-	if signed, err := checkNote(checkpoint, vkey); err != nil || len(signed) != 3 || signed[1] != strconv.Itoa(folders+1) {
+	if signed, err := c2sp.Note(checkpoint, vkey); err != nil || len(signed) != 3 || signed[1] != strconv.Itoa(folders+1) {
 		t.Errorf("%v: %q", err, signed)
 	}
 	for n := range folders {
 		name := fmt.Sprintf("case%d", n)
 		proof := run("ledger", "prove", name)
-		data, err := checkProof(proof, vkey)
+		data, err := c2sp.Proof(proof, vkey)
 		must(t, err)
 		result, err := os.ReadFile(l.path("done", name, "result.json"))
 		must(t, err)
@@ -145,7 +62,7 @@ func TestProofsElsewhere(t *testing.T) {
 			t.Errorf("the folder's name is in the ledger: %s", data)
 		}
 		altered := strings.Replace(proof, "index ", "index 1", 1)
-		if _, err := checkProof(altered, vkey); err == nil {
+		if _, err := c2sp.Proof(altered, vkey); err == nil {
 			t.Error("an altered proof is taken")
 		}
 	}

@@ -22,6 +22,7 @@ import (
 // decides nothing.
 func TestLabReaders(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	const daemonUser, auditor, stranger = 4100, 4101, 4102
 	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
 	for _, dir := range []string{l.root, filepath.Dir(l.config)} { // below a folder of the test's that only root enters

@@ -274,6 +274,7 @@ func wholeMeta(t *testing.T, meta string) {
 // has booted: what README.md says, word by word.
 func TestLabReadme(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	// The box has no network: the compiler and the modules are the host's.
 	env, err := exec.Command("go", "env", "GOROOT", "GOMODCACHE", "GOCACHE").Output()
 	must(t, err)

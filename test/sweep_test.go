@@ -59,6 +59,7 @@ func isSocket(pid int, fd uint64) bool {
 // all its threads, for n from 1 until a run gets through, and started again.
 func TestLabSweep(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	var kills atomic.Int64
 	t.Run("calls", func(t *testing.T) {
 		for name := range calls {
@@ -163,7 +164,7 @@ func killAt(t *testing.T, cmd *exec.Cmd, call string, n int) (killed bool) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Ptrace = true
+	cmd.SysProcAttr.Ptrace, cmd.SysProcAttr.Setpgid = true, true
 	must(t, cmd.Start())
 	pid := cmd.Process.Pid
 	var status unix.WaitStatus
@@ -173,7 +174,7 @@ func killAt(t *testing.T, cmd *exec.Cmd, call string, n int) (killed bool) {
 	must(t, unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_TRACECLONE|exitKill))
 	must(t, unix.PtraceSyscall(pid, 0))
 	for seen := 0; ; {
-		tid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+		tid, err := unix.Wait4(-pid, &status, unix.WALL|unix.WNOTHREAD, nil) // its group: other children are other tests'
 		if err != nil {
 			t.Fatalf("wait4: %v", err)
 		}

@@ -19,7 +19,9 @@ import (
 	"idenfy-batch/internal/spool"
 )
 
-// lab tests need root, and change what others on the machine share.
+// lab tests need root. Those that change what all on the machine share are
+// called TestLabAlone…, and nothing else may run meanwhile; most of the others
+// run at the same time.
 func needsLab(t *testing.T) {
 	t.Helper()
 	if !inLab {
@@ -42,6 +44,7 @@ var tiny = sample.FacePNG()
 // itself.
 func TestLabPermissions(t *testing.T) {
 	needsLab(t)
+	t.Parallel()
 	const daemonUser, uploader, group = 65534, 4001, 4000
 	port := freePort(t)
 	l := newLab(t, "completeness: {settle: 200ms, rescan: 500ms}", "metrics: {listen: '127.0.0.1:"+port+"'}")
@@ -184,7 +187,7 @@ func newTroubleLab(t *testing.T, more ...string) *lab {
 
 // The kernel's queue overflows while the daemon is not looking: a rescan takes
 // the events' place at once, though the next is an hour off.
-func TestLabEventOverflow(t *testing.T) {
+func TestLabAloneEventOverflow(t *testing.T) {
 	l := newTroubleLab(t, "completeness: {settle: 200ms, rescan: 1h}")
 	sysctl(t, "max_queued_events", "16")
 	l.start()
@@ -204,7 +207,7 @@ func TestLabEventOverflow(t *testing.T) {
 
 // No watch is left for most folders, and then no instance at all: rescans find
 // them, and log and metric say so.
-func TestLabWatchesExhausted(t *testing.T) {
+func TestLabAloneWatchesExhausted(t *testing.T) {
 	for _, c := range []struct{ sysctl, value, mode string }{
 		{"max_user_watches", "4", "partial"},
 		{"max_user_instances", "0", "rescans"},
@@ -234,6 +237,7 @@ func TestLabWatchesExhausted(t *testing.T) {
 
 // The inbox is moved away, and another put in its place.
 func TestLabInboxReplaced(t *testing.T) {
+	t.Parallel()
 	l := newTroubleLab(t, "completeness: {settle: 200ms, rescan: 500ms}")
 	l.start()
 	l.put("before", small("before"))
@@ -248,6 +252,7 @@ func TestLabInboxReplaced(t *testing.T) {
 
 // The spool is unmounted under the daemon, and comes back.
 func TestLabUnmounted(t *testing.T) {
+	t.Parallel()
 	l := newTroubleLab(t, "completeness: {settle: 200ms, rescan: 500ms}")
 	disk := t.TempDir() // keeps the file system while it is away
 	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"))
@@ -291,7 +296,7 @@ func TestLabBurst(t *testing.T) {
 		l.put(fmt.Sprintf("case%05d", i), small(fmt.Sprint("burst", i)))
 	}
 	put := time.Since(begin)
-	l.patience = 6 * time.Minute
+	l.patience = 15 * time.Minute
 	l.until("all found", func() bool {
 		time.Sleep(500 * time.Millisecond)
 		return len(l.names(spool.Done)) == n

@@ -320,7 +320,7 @@ not from whoever gave the proof.`,
 		}
 		return withJournal(c, load, func(ctx context.Context, cfg *config.Config, r control.Reader) error {
 			s := survey{out: c.OutOrStdout(), json: *asJSON}
-			o := verify.Options{Paths: cfg.Spool(), Reader: r, Marker: cfg.Completeness.ReadyMarker, Told: s.told, Found: s.found}
+			o := verify.Options{Paths: cfg.Spool(), Reader: r, Marker: cfg.Completeness.ReadyMarker, Settle: verify.Settle, Told: s.told, Found: s.found}
 			var err error
 			if o.Own, err = checkpointIfAny(cfg); err == nil && *earlier != "" {
 				o.Earlier, err = readNote(*earlier)

@@ -39,10 +39,11 @@ type Finding struct {
 type Options struct {
 	Paths   spool.Paths
 	Reader  Reader
-	Own     []byte // the checkpoint beside the journal; nil: there is none
-	Earlier []byte // one that was sent away; nil: none
-	Key     string // the verifier key; empty: that of the newest start
-	Marker  string // of a complete folder, which is no extra file
+	Own     []byte        // the checkpoint beside the journal; nil: there is none
+	Earlier []byte        // one that was sent away; nil: none
+	Key     string        // the verifier key; empty: that of the newest start
+	Marker  string        // of a complete folder, which is no extra file
+	Settle  time.Duration // that what seems wrong has before it is looked at again; 0: no daemon works
 	Told    func(done, total int)
 	Found   func(Finding)
 }
@@ -392,8 +393,8 @@ func (r *run) fresh(id string) (*known, error) {
 	}
 }
 
-// settle is how long a daemon may take to note a move that it made.
-const settle = 1500 * time.Millisecond
+// Settle is how long a daemon may take to note a move that it made.
+const Settle = 1500 * time.Millisecond
 
 // again looks once more at what seems wrong, and reports what still is.
 func (r *run) again() error {
@@ -405,7 +406,7 @@ func (r *run) again() error {
 	select {
 	case <-r.ctx.Done():
 		return r.ctx.Err()
-	case <-time.After(settle):
+	case <-time.After(r.Settle):
 	}
 	done := map[string]bool{}
 	for _, f := range first {
