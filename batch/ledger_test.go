@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/ledger"
@@ -125,7 +126,7 @@ func (b *bench) verified(meant func(verify.Finding) bool) {
 	r, err := journal.OpenReader(context.Background(), b.where)
 	must(b.t, err)
 	defer r.Close()
-	_, err = verify.All(context.Background(), verify.Options{Paths: b.spool.Paths(), Reader: r, Marker: limits.Marker, Told: func(int, int) {}, Found: func(f verify.Finding) {
+	_, err = verify.All(context.Background(), verify.Options{Paths: b.spool.Paths(), Reader: r, Marker: limits.Marker, Settle: time.Millisecond, Told: func(int, int) {}, Found: func(f verify.Finding) {
 		if !meant(f) {
 			b.t.Errorf("ledger verify: %+v", f)
 		}

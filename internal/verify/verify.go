@@ -24,6 +24,7 @@ import (
 type Reader interface {
 	Entries(ctx context.Context, q journal.Entries) ([]journal.Row, error)
 	Lives(ctx context.Context, q journal.Lives) ([]journal.Standing, error)
+	Show(ctx context.Context, s journal.Search) (journal.Stories, error)
 }
 
 // Finding is something that was altered, or that can't be explained.
@@ -39,10 +40,11 @@ type Finding struct {
 type Options struct {
 	Paths   spool.Paths
 	Reader  Reader
-	Own     []byte // the checkpoint beside the journal; nil: there is none
-	Earlier []byte // one that was sent away; nil: none
-	Key     string // the verifier key; empty: that of the newest start
-	Marker  string // of a complete folder, which is no extra file
+	Own     []byte        // the checkpoint beside the journal; nil: there is none
+	Earlier []byte        // one that was sent away; nil: none
+	Key     string        // the verifier key; empty: that of the newest start
+	Marker  string        // of a complete folder, which is no extra file
+	Settle  time.Duration // how long a daemon may take to note a move that it made; 0: 1.5 s
 	Told    func(done, total int)
 	Found   func(Finding)
 }
@@ -83,6 +85,7 @@ type run struct {
 	all  map[string]*known
 	list []Finding
 	keys []string
+	shut map[place]bool // folders that can't be looked at
 
 	inbox map[string]bool // ids of what lies in the inbox, and in work; nil: not read
 	blind string          // what can't be seen there
@@ -91,7 +94,7 @@ type run struct {
 // All holds all against all. Beside a working daemon what seems wrong is looked
 // at again at the end, so that what only was in motion is not reported.
 func All(ctx context.Context, o Options) (Summary, error) {
-	r := &run{Options: o, ctx: ctx, all: map[string]*known{}}
+	r := &run{Options: o, ctx: ctx, all: map[string]*known{}, shut: map[place]bool{}}
 	present, err := r.ledger()
 	if err == nil {
 		err = r.checkpoints(present)
@@ -392,7 +395,6 @@ func (r *run) fresh(id string) (*known, error) {
 	}
 }
 
-// settle is how long a daemon may take to note a move that it made.
 const settle = 1500 * time.Millisecond
 
 // again looks once more at what seems wrong, and reports what still is.
@@ -405,7 +407,7 @@ func (r *run) again() error {
 	select {
 	case <-r.ctx.Done():
 		return r.ctx.Err()
-	case <-time.After(settle):
+	case <-time.After(cmp.Or(r.Settle, settle)):
 	}
 	done := map[string]bool{}
 	for _, f := range first {
