@@ -67,6 +67,7 @@ func (b *bench) beside(n int) (rate, peak float64, err error) {
 
 // comeAndGo has whole folders come once the daemon has looked at all others.
 func (b *bench) comeAndGo(d *daemon, whole string, sent int) (rate, peak float64, err error) {
+	time.Sleep(8 * time.Second) // the first scan, and the wait for quiet, after which each is looked into
 	var share float64
 	err = until("the first look at all is over", 10*time.Minute, func() bool {
 		share, err = d.share(3 * time.Second)

@@ -332,6 +332,8 @@ func (k *known) working() bool {
 func (r *run) row(k *known) {
 	l, e := &k.life, &k.entry
 	switch {
+	case l.State == journal.Claimed && l.Folder == "": // kept for a folder that is still to come
+		return
 	case k.working():
 		r.count(&r.sum.Working)
 		return
