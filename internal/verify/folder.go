@@ -194,7 +194,7 @@ func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error 
 	if !readable { // it was like that when it was taken over
 		return nil
 	}
-	if k.row && k.life.SHA256 != k.entry.SHA256 { // there are decisions in it, or something was changed
+	if k.row && !k.agrees { // there are decisions in it, or something was changed
 		if err := r.told(k, p, name, &res); err != nil {
 			return err
 		}
