@@ -119,7 +119,7 @@ func (v *visit) finish(ctx context.Context) end {
 	if err := v.weigh(); err != nil {
 		return v.failed(err)
 	}
-	if err := record.Write(v.dir, v.life); err != nil {
+	if err := record.End(v.dir, v.life); err != nil {
 		if v.stays || !drop.Own(err) {
 			return v.failed(err)
 		}
@@ -148,10 +148,14 @@ func (v *visit) wrap(why error) (e end, over bool) {
 	if !v.has(sidecar.NotWritable) {
 		v.because(sidecar.NotWritable, "the daemon can't write %s into the folder (%v), so the folder lies inside this one, as %s", sidecar.Name, v.brief(why), meta.Show(v.name))
 	}
+	var err error
+	if v.life.Result.Earlier, err = sidecar.Others(v.dir, ""); err != nil {
+		return v.failed(err), true
+	}
 	if err := v.b.journal.Put(v.life); err != nil {
 		return v.unrecorded(err), true
 	}
-	err := v.b.spool.Wrap(v.task.work, v.name, func(dir *os.Root) error { return record.Write(dir, v.life) })
+	err = v.b.spool.Wrap(v.task.work, v.name, func(dir *os.Root) error { return record.Write(dir, v.life) })
 	if err != nil {
 		return v.stuck(place(v.life.Result.Outcome), err), true
 	}

@@ -137,6 +137,13 @@ type Uploader struct {
 	Group string `json:"group,omitempty"` // where the host knows one
 }
 
+// Earlier is what else lay in the folder at its end under a name of a result:
+// result.json of earlier lives, kept as result.1.json and so on.
+type Earlier struct {
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"` // lower-case hex; empty: it is no file, can't be read, or is too large for a result
+}
+
 // Session is iDenfy's session of the submission.
 type Session struct {
 	ScanRef string `json:"scan_ref"` // iDenfy's reference
@@ -196,6 +203,7 @@ type Result struct {
 	MoreFiles    int       `json:"extra_files_more,omitempty"` // how many there are beyond those of extra_files
 	Unsealed     []string  `json:"unsealed,omitempty"`         // what somebody else may still change: "originals/p1.tif", directories with a slash, "./" the folder itself
 	MoreUnsealed int       `json:"unsealed_more,omitempty"`    // how many there are beyond those of unsealed
+	Earlier      []Earlier `json:"earlier_results,omitzero"`   // nil: nobody has looked for them
 	Session      *Session  `json:"session,omitempty"`          // nil: its reference isn't known
 	Uploader     Uploader  `json:"uploader"`
 	Daemon       Daemon    `json:"daemon"`
@@ -383,6 +391,43 @@ func Files(dir *os.Root) (names []string, err error) {
 	}
 	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
 	return names, nil
+}
+
+// Bounds of what Others looks at: whoever drops a folder may have put in
+// whatever takes long to read.
+const (
+	MostOthers = 100     // names
+	maxOther   = 1 << 20 // bytes
+)
+
+// Others returns the result files in dir, but for the one called but.
+func Others(dir *os.Root, but string) ([]Earlier, error) {
+	names, err := Files(dir)
+	if err != nil {
+		return nil, err
+	}
+	list := []Earlier{}
+	for _, name := range names {
+		if name == but || len(list) == MostOthers {
+			continue
+		}
+		sum, err := OtherSum(dir, name)
+		if err != nil && !drop.Own(err) {
+			return nil, err
+		}
+		list = append(list, Earlier{File: name, SHA256: sum})
+	}
+	return list, nil
+}
+
+// OtherSum returns the SHA-256 of a result file as Others does.
+func OtherSum(dir *os.Root, name string) (string, error) {
+	data, err := drop.ReadFile(dir, name, maxOther)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // number is the n of result.n.json; that of result.json is above all.

@@ -55,6 +55,7 @@ func full() *sidecar.Result {
 		Times:      sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
 		ExtraFiles: []string{"note.txt", "originals/", "originals/p1.tif"}, MoreFiles: 3,
 		Unsealed: []string{"originals/p1.tif"}, MoreUnsealed: 2,
+		Earlier:  []sidecar.Earlier{{File: "result.1.json", SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}},
 		Uploader: sidecar.Uploader{UID: 1001, GID: 100, User: "scanner", Group: "drop"},
 		Daemon:   sidecar.Daemon{Version: "1.0.0", Host: "gate"},
 	}

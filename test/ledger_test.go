@@ -74,6 +74,9 @@ func TestVerifyBesideDaemon(t *testing.T) {
 	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
 	l.inboxReady()
 	l.api.Script(token("case7"), sandbox.Step{Status: 400, Identifier: "BAD_VALUE", Message: "no"})
+	for _, name := range []string{"case3", "case5", "case9"} {
+		l.api.Script(token(name), sandbox.Step{Fault: sandbox.LoseAnswer})
+	}
 	l.start()
 	l.until("it watches", func() bool { return strings.Contains(l.logged(), "watching the inbox") })
 	const folders = 80
@@ -95,6 +98,11 @@ func TestVerifyBesideDaemon(t *testing.T) {
 		}
 		if runs%5 == 4 && len(l.names(spool.Failed)) == 1 {
 			_, _ = l.output("requeue", "case7")
+		}
+		if held := l.names(spool.Hold); len(held) > 0 {
+			if code, out := l.output("resolve", held[0], "--accepted"); code != 0 {
+				t.Errorf("resolve %s: %d, %s", held[0], code, out)
+			}
 		}
 		if code, out := l.output("ledger", "verify"); code != 0 || !strings.Contains(out, "✓ nothing was altered") {
 			t.Fatalf("run %d: %d, %s", runs, code, out)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -319,6 +320,7 @@ not from whoever gave the proof.`,
 			return failed(verifyProof(c.OutOrStdout(), *proof, *key, args[0]))
 		}
 		return withJournal(c, load, func(ctx context.Context, cfg *config.Config, r control.Reader) error {
+			debug.SetGCPercent(40) // what is kept grows with the folders, what is thrown away is little work
 			s := survey{out: c.OutOrStdout(), json: *asJSON}
 			o := verify.Options{Paths: cfg.Spool(), Reader: r, Marker: cfg.Completeness.ReadyMarker, Settle: verify.Settle, Told: s.told, Found: s.found}
 			var err error

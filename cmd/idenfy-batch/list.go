@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -78,7 +79,8 @@ what a spreadsheet would take for a formula.`,
 		if *limit < 0 {
 			return errors.New("--limit is less than nothing")
 		}
-		p, most := newPrinter(c.OutOrStdout(), *asJSON, *asCSV), *limit
+		out := bufio.NewWriter(c.OutOrStdout())
+		p, most := newPrinter(out, terminalWidth(c.OutOrStdout()), *asJSON, *asCSV), *limit
 		if _, lines := p.(*columns); lines {
 			q.Brief = true
 			if isTerminal(c.OutOrStdout()) && !c.Flags().Changed("limit") {
@@ -89,12 +91,12 @@ what a spreadsheet would take for a formula.`,
 		if err != nil {
 			return err
 		}
-		return listAll(c, &cfg, q, most, p)
+		return listAll(c, &cfg, q, most, p, out)
 	}
 	return c
 }
 
-func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p printer) error {
+func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p printer, out *bufio.Writer) error {
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	r, end, err := lookInto(ctx, cfg)
@@ -103,6 +105,7 @@ func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p 
 	}
 	defer end()
 	more, err := list(ctx, r, q, most, p)
+	err = errors.Join(err, out.Flush())
 	if more && isTerminal(c.OutOrStdout()) {
 		fmt.Fprintf(c.ErrOrStderr(), "and older ones; --limit 0 shows all\n")
 	}
@@ -172,7 +175,7 @@ func list(ctx context.Context, r control.Reader, q journal.Query, most int, p pr
 	}
 }
 
-func newPrinter(out io.Writer, asJSON, asCSV bool) printer {
+func newPrinter(out io.Writer, width int, asJSON, asCSV bool) printer {
 	switch {
 	case asJSON:
 		enc := json.NewEncoder(out)
@@ -181,7 +184,7 @@ func newPrinter(out io.Writer, asJSON, asCSV bool) printer {
 	case asCSV:
 		return newCSV(out)
 	default:
-		return newColumns(out)
+		return newColumns(out, width)
 	}
 }
 
@@ -201,14 +204,22 @@ type columns struct {
 // columnsForm has 41 characters before the name.
 const columnsForm = "%-19s  %-6s  %-10s  %s\n"
 
-func newColumns(out io.Writer) *columns {
+func newColumns(out io.Writer, width int) *columns {
 	p := &columns{out: out}
-	if f, ok := out.(*os.File); ok && isTerminal(out) {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 60 {
-			p.width = width - 41
-		}
+	if width > 60 {
+		p.width = width - 41
 	}
 	return p
+}
+
+// terminalWidth is 0 for what is no terminal.
+func terminalWidth(out io.Writer) int {
+	if f, ok := out.(*os.File); ok && isTerminal(out) {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return width
+		}
+	}
+	return 0
 }
 
 func (p *columns) print(f *journal.Folder) error {

@@ -19,6 +19,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -402,6 +403,9 @@ func Identity(root *os.Root) (string, error) {
 	return fmt.Sprintf("%d:%d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
 }
 
+// buffers are what Sum reads with.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
 // Sum returns the SHA-256 of a file that was listed, in lower-case hex.
 func Sum(root *os.Root, e Entry) (string, error) {
 	f, err := OpenFile(root, e)
@@ -410,7 +414,9 @@ func Sum(root *os.Root, e Entry) (string, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, e.Size)); err != nil {
+	buf, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	if _, err := io.CopyBuffer(h, io.NewSectionReader(f, 0, e.Size), *buf); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil

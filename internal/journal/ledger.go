@@ -290,16 +290,50 @@ type Standing struct {
 	Folder    string          `json:"folder"`
 	Came      bool            `json:"came"`      // its folder came again, as another life
 	Decisions int             `json:"decisions"` // about it
+	SHA256    string          `json:"sha256"`    // that result.json would have by what the journal says, if nobody had decided anything; empty: it can't be read
 }
 
 // Lives returns how lives stand.
 func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error) {
-	const standing = "SELECT id, state, outcome, place, name, folder, NOT (" + alone + "), (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id) FROM life WHERE "
-	query, arg := standing+"id > ? ORDER BY id LIMIT ?", q.After
-	if q.ID != "" {
-		query, arg = standing+"id = ? LIMIT ?", q.ID
+	conn, err := r.db.Conn(ctx)
+	if err != nil {
+		return nil, err
 	}
-	rows, err := r.db.QueryContext(ctx, query, arg, min(q.Most, MostEntries))
+	defer conn.Close()
+	tx, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // so that all is of one moment
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if end := tx.Rollback(); !errors.Is(end, sql.ErrTxDone) { // of a context that ended, which is said already
+			err = errors.Join(err, end)
+		}
+	}()
+	if list, err = standing(ctx, conn, q); err != nil {
+		return nil, err
+	}
+	for i := range list {
+		l, _, err := loadUndecided(ctx, conn, list[i].ID)
+		if err == nil {
+			list[i].SHA256, err = sidecar.Sum(l.Result)
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if err != nil { // one that can't be read keeps nobody from the others
+			list[i].SHA256 = ""
+		}
+	}
+	return list, nil
+}
+
+func standing(ctx context.Context, conn *sql.Conn, q Lives) (list []Standing, err error) {
+	const columns = "SELECT id, state, outcome, place, name, folder, NOT (" + alone + "), (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id) FROM life WHERE "
+	query, arg := columns+"id > ? ORDER BY id LIMIT ?", q.After
+	if q.ID != "" {
+		query, arg = columns+"id = ? LIMIT ?", q.ID
+	}
+	rows, err := conn.QueryContext(ctx, query, arg, min(q.Most, MostEntries))
 	if err != nil {
 		return nil, err
 	}

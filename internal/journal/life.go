@@ -231,7 +231,7 @@ func (j *Journal) Gone(id string) error {
 	})
 }
 
-const selectLife = "SELECT id, kase, state, outcome, fate, took, forced, token, scan_ref, dir, place, name, attempts, charged, spent_ms, record FROM life WHERE id = ?"
+const selectLife = "SELECT id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, place, name, attempts, charged, spent_ms, claimed, ended, record FROM life WHERE id = ?"
 
 // Load returns a life, with its attempts and all decisions about its folder,
 // or nil when the journal knows none with that id.
@@ -260,32 +260,50 @@ func (j *Journal) Decisions(ctx context.Context, id string) (list []sidecar.Deci
 }
 
 func load(ctx context.Context, conn *sql.Conn, id string) (*Life, error) {
-	l := &Life{Result: &sidecar.Result{}}
-	var kase, spent int64
+	l, kase, err := loadUndecided(ctx, conn, id)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	l.Result.Decisions, err = decisionsOf(ctx, conn, kase)
+	return l, err
+}
+
+// loadUndecided is load without the decisions. What a column says goes before
+// the record.
+func loadUndecided(ctx context.Context, conn *sql.Conn, id string) (l *Life, kase int64, err error) {
+	l = &Life{Result: &sidecar.Result{}}
+	var spent, claimed, ended int64
 	var attempts int
 	var token, ref, dir sql.NullString
-	var outcome, data string
-	err := conn.QueryRowContext(ctx, selectLife, id).Scan(&l.ID, &kase, &l.State, &outcome, &l.Fate, &l.Took, &l.Forced,
-		&token, &ref, &dir, &l.Place, &l.Name, &attempts, &l.Charged, &spent, &data)
+	var outcome, folder, data string
+	err = conn.QueryRowContext(ctx, selectLife, id).Scan(&l.ID, &kase, &l.State, &outcome, &l.Fate, &l.Took, &l.Forced,
+		&folder, &token, &ref, &dir, &l.Place, &l.Name, &attempts, &l.Charged, &spent, &claimed, &ended, &data)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	rest := stored{Result: l.Result}
 	if err == nil {
 		err = json.Unmarshal([]byte(data), &rest)
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	l.Prior = rest.Prior
 	l.Token, l.ScanRef, l.Dir, l.Spent = token.String, ref.String, dir.String, time.Duration(spent)*time.Millisecond
-	l.Result.Outcome = sidecar.Outcome(outcome)
-	if l.Result.Attempts, err = attemptsOf(ctx, conn, id); err != nil {
-		return nil, err
+	r := l.Result
+	r.ID, r.Folder, r.Outcome = l.ID, folder, sidecar.Outcome(outcome)
+	r.Times.Claimed, r.Times.Finished = fromMillis(claimed), fromMillis(ended)
+	if r.Request.TokenSHA256 != "" && token.Valid {
+		r.Request.TokenSHA256 = token.String
 	}
-	l.Result.Omitted = attempts - len(l.Result.Attempts)
-	l.Result.Decisions, err = decisionsOf(ctx, conn, kase)
-	return l, err
+	if r.Session != nil && ref.Valid {
+		r.Session.ScanRef = ref.String
+	}
+	if r.Attempts, err = attemptsOf(ctx, conn, id); err != nil {
+		return nil, 0, err
+	}
+	r.Omitted = attempts - len(r.Attempts)
+	return l, kase, nil
 }
 
 func attemptsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.Attempt, err error) {

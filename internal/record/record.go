@@ -25,6 +25,19 @@ func Write(dir *os.Root, l *journal.Life) error {
 	return sidecar.Write(dir, l.Result)
 }
 
+// End is Write of a life that comes to its end: it also notes what lies there
+// of earlier ones.
+func End(dir *os.Root, l *journal.Life) error {
+	err := keep(dir, l.ID)
+	if err == nil {
+		l.Result.Earlier, err = sidecar.Others(dir, sidecar.Name)
+	}
+	if err != nil {
+		return err
+	}
+	return sidecar.Write(dir, l.Result)
+}
+
 // Show is Write of a life that goes on: it is for people to look at, nobody
 // relies on it, and it is not synced.
 func Show(dir *os.Root, l *journal.Life) error {

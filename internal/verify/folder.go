@@ -1,12 +1,15 @@
 package verify
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"runtime"
@@ -17,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/ledger"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/record"
@@ -67,8 +71,21 @@ func (r *run) folders() error {
 // lookup tells what is known of a life, or nil.
 type lookup func(id string) (*known, error)
 
-// folder looks at one.
+// folder looks at one. What can't be read of it is reported, and keeps nobody
+// from looking at the others.
 func (r *run) folder(p spool.Place, name string, look lookup) error {
+	err := r.lookInto(p, name, look)
+	if err == nil || !drop.Own(err) && !errors.Is(err, syscall.EIO) {
+		return err
+	}
+	r.mu.Lock()
+	r.shut[place{p, name}] = true
+	r.mu.Unlock()
+	r.found("unreadable", nil, string(p), name, "it can't be looked at, or only in part: %v", err)
+	return nil
+}
+
+func (r *run) lookInto(p spool.Place, name string, look lookup) error {
 	dir, err := r.Paths.OpenFolder(p, name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil // it went on
@@ -82,6 +99,11 @@ func (r *run) folder(p spool.Place, name string, look lookup) error {
 		return err
 	}
 	id, err := sidecar.ID(dir, sidecar.Name)
+	if err == nil && id == "" {
+		if _, err = drop.ReadHead(dir, sidecar.Name, 1); !errors.Is(err, fs.ErrPermission) {
+			err = nil // it is not there, or another one
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -169,10 +191,115 @@ func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error 
 		r.found("result_altered", k, string(p), name, "%s was altered", sidecar.Name)
 		return nil
 	}
-	if readable { // else it was like that when it was taken over
-		err = r.files(k, dir, p, name, &res)
+	if !readable { // it was like that when it was taken over
+		return nil
 	}
-	return err
+	if k.row && !k.agrees { // there are decisions in it, or something was changed
+		if err := r.told(k, p, name, &res); err != nil {
+			return err
+		}
+	}
+	return r.files(k, dir, p, name, &res)
+}
+
+// told holds what the journal says of a life against its result, which is as it
+// was entered, field by field.
+func (r *run) told(k *known, p spool.Place, name string, res *sidecar.Result) error {
+	all, err := r.Reader.Show(r.ctx, journal.Search{Key: k.life.ID, Most: 1})
+	if r.ctx.Err() != nil {
+		return r.ctx.Err()
+	}
+	if err != nil {
+		r.found("journal_differs", k, string(p), name, "what the journal says of it can't be read: %v", err)
+		return nil
+	}
+	for _, story := range all.Stories {
+		at := slices.IndexFunc(story.Lives, func(l journal.Told) bool { return l.Result.ID == k.life.ID })
+		if at < 0 {
+			continue // there are too many of that folder to be told
+		}
+		is := *story.Lives[at].Result
+		is.Outcome = res.Outcome          // it is held against the ledger's, see row
+		for _, d := range res.Decisions { // others may have come since
+			if i := slices.IndexFunc(story.Decisions, func(o sidecar.Decision) bool { return o.At.Equal(d.At.Time) && o.Result == d.Result }); i >= 0 {
+				d = story.Decisions[i]
+			} else if len(story.Decisions) == journal.MostDecisions {
+				// it is too old to be told
+			} else {
+				d = sidecar.Decision{}
+			}
+			is.Decisions = append(is.Decisions, d)
+		}
+		if diff, err := differences(&is, res); err != nil || diff != "" {
+			r.found("journal_differs", k, string(p), name, "the journal is not as %s: %s", sidecar.Name, cmp.Or(diff, fmt.Sprint(err)))
+		}
+	}
+	return nil
+}
+
+// differences names the fields in which what the journal says is not what
+// stands in the file.
+func differences(is, file *sidecar.Result) (string, error) {
+	data, err := sidecar.Encode(is)
+	var cut sidecar.Result // some lists are cut as they are written
+	if err == nil {
+		err = json.Unmarshal(data, &cut)
+	}
+	if err != nil {
+		return "", err
+	}
+	says, stands := map[string]string{}, map[string]string{}
+	if err := errors.Join(flatten(&cut, says), flatten(file, stands)); err != nil {
+		return "", err
+	}
+	var list []string
+	for _, path := range slices.Sorted(maps.Keys(union(says, stands))) {
+		if a, b := says[path], stands[path]; a != b {
+			list = append(list, fmt.Sprintf("%s is %s, and was %s", path, cmp.Or(a, "missing"), cmp.Or(b, "missing")))
+		}
+	}
+	if more := len(list) - 3; more > 0 {
+		list = append(list[:3], fmt.Sprintf("and %d fields more", more))
+	}
+	return strings.Join(list, "; "), nil
+}
+
+func union(a, b map[string]string) map[string]string {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
+
+// flatten puts the values of a result into a map, by their paths.
+func flatten(r *sidecar.Result, into map[string]string) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	var tree any
+	if err := dec.Decode(&tree); err != nil {
+		return err
+	}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for key, below := range v {
+				walk(strings.TrimPrefix(path+"."+key, "."), below)
+			}
+		case []any:
+			for n, below := range v {
+				walk(fmt.Sprintf("%s[%d]", path, n), below)
+			}
+		case nil: // an empty list
+		default:
+			into[path] = meta.Show(fmt.Sprint(v))
+		}
+	}
+	walk("", tree)
+	return nil
 }
 
 func sum(data []byte) string {
@@ -183,11 +310,27 @@ func sum(data []byte) string {
 // files holds the files of a folder against its result, which is as it was
 // entered.
 func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result) error {
-	if slices.ContainsFunc(res.Reasons, func(reason sidecar.Reason) bool { return reason.Code == sidecar.NotWritable }) {
-		return nil // it lies inside, as it was dropped, and nothing of it is the daemon's
-	}
 	list, err := drop.List(dir, maxNames, func(drop.Entry) bool { return false })
 	if err != nil {
+		return err
+	}
+	but := sidecar.Name // which is the daemon's
+	if inner := wrapped(list, res); inner != "" {
+		but = ""
+		for _, e := range list.Entries {
+			if top, _, _ := strings.Cut(e.Name, "/"); top != inner && !own(top) {
+				r.found("file_added", k, string(p), name, "%s was put into the folder", meta.Show(e.Name))
+			}
+		}
+		if dir, err = drop.Open(dir, inner); err != nil {
+			return err
+		}
+		defer dir.Close()
+		if list, err = drop.List(dir, maxNames, func(drop.Entry) bool { return false }); err != nil {
+			return err
+		}
+	}
+	if err := r.results(k, dir, p, name, res, but); err != nil {
 		return err
 	}
 	for _, img := range res.Request.Images {
@@ -216,6 +359,62 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 		r.extras(k, list, p, name, res)
 	}
 	return nil
+}
+
+// results holds the results of earlier lives in a folder against those that lay
+// there at its end.
+func (r *run) results(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result, but string) error {
+	if res.Earlier == nil { // of a version that noted none
+		return nil
+	}
+	names, err := sidecar.Files(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range res.Earlier {
+		if !slices.Contains(names, e.File) || e.File == but {
+			r.found("file_removed", k, string(p), name, "%s is not there any more", meta.Show(e.File))
+			continue
+		}
+		is, err := sidecar.OtherSum(dir, e.File)
+		switch {
+		case e.SHA256 == "" && (err == nil || drop.Own(err)):
+		case err != nil && !errors.Is(err, drop.ErrNotPlain):
+			return err
+		case is != e.SHA256:
+			r.found("result_altered", k, string(p), name, "%s was altered", meta.Show(e.File))
+		}
+	}
+	for _, file := range names {
+		if file != but && !slices.ContainsFunc(res.Earlier, func(e sidecar.Earlier) bool { return e.File == file }) && len(res.Earlier) < sidecar.MostOthers {
+			r.found("file_added", k, string(p), name, "%s was put into the folder", meta.Show(file))
+		}
+	}
+	return nil
+}
+
+// wrapped returns the name of the uploader's folder when that lies inside the
+// one with the result, since the daemon could not write into it; else "".
+func wrapped(list drop.Listing, res *sidecar.Result) (inner string) {
+	if !slices.ContainsFunc(res.Reasons, func(r sidecar.Reason) bool { return r.Code == sidecar.NotWritable }) {
+		return ""
+	}
+	dirs := 0
+	for _, e := range list.Entries {
+		shown := meta.Show(e.Name)
+		switch {
+		case strings.ContainsRune(e.Name, '/'):
+		case e.Mode.IsDir() && shown == res.Folder:
+			return e.Name
+		case e.Mode.IsDir() && !slices.Contains(res.ExtraFiles, shown+"/"):
+			inner = e.Name // whose name may have been too long for it
+			dirs++
+		}
+	}
+	if dirs > 1 {
+		return ""
+	}
+	return inner
 }
 
 // compare holds a file against the SHA-256 that it had; size -1: any.
@@ -257,10 +456,10 @@ func differs(dir *os.Root, res *sidecar.Result) string {
 
 // extras holds the other names in a folder against those that it had.
 func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, res *sidecar.Result) {
-	if res.MoreFiles > 0 || list.More {
+	if list.More {
 		return
 	}
-	had := map[string]bool{}
+	had, more := map[string]bool{}, 0
 	for _, f := range res.ExtraFiles {
 		had[f] = true
 	}
@@ -274,7 +473,13 @@ func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, re
 			delete(had, shown)
 			continue
 		}
-		r.found("file_added", k, string(p), name, "%s was put into the folder", shown)
+		if more++; res.MoreFiles == 0 {
+			r.found("file_added", k, string(p), name, "%s was put into the folder", shown)
+		}
+	}
+	if res.MoreFiles > 0 && more != res.MoreFiles { // these are not listed by name
+		r.found(map[bool]string{true: "file_added", false: "file_removed"}[more > res.MoreFiles], k, string(p), name,
+			"of the files that travelled along, beside those that are listed, there are %d, and were %d", more, res.MoreFiles)
 	}
 	for f := range had {
 		if !own(path.Base(f)) {
@@ -343,11 +548,14 @@ func (r *run) gone(k *known) {
 		return
 	}
 	id := k.entry.ID
-	if record.LiesAt(r.Paths, spool.Place(k.life.Place), k.life.Name, id) {
-		return // it came just now, and was entered just now
+	if record.LiesAt(r.Paths, spool.Place(k.life.Place), k.life.Name, id) || record.LiesAt(r.Paths, at, k.life.Name, id) {
+		return // it came just now, and was entered just now; or it is said that the two differ
 	}
 	if r.waits(id) {
 		return
+	}
+	if r.shut[place{at, k.life.Name}] {
+		return // it is said that it can't be looked at
 	}
 	if dir, err := r.Paths.OpenFolder(at, k.life.Name); err == nil {
 		is, err := sidecar.ID(dir, sidecar.Name)

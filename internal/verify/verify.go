@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/ledger"
@@ -24,6 +25,7 @@ import (
 type Reader interface {
 	Entries(ctx context.Context, q journal.Entries) ([]journal.Row, error)
 	Lives(ctx context.Context, q journal.Lives) ([]journal.Standing, error)
+	Show(ctx context.Context, s journal.Search) (journal.Stories, error)
 }
 
 // Finding is something that was altered, or that can't be explained.
@@ -64,6 +66,7 @@ type Summary struct {
 
 // known is what the ledger and the journal know of a life.
 type known struct {
+	id      string
 	n       int64 // of the newest entry
 	entry   ledger.Entry
 	before  string // SHA-256 by the entry before
@@ -71,6 +74,7 @@ type known struct {
 	doubt   bool   // the newest entry was altered
 	decided int    // decisions in the ledger
 	life    journal.Standing
+	agrees  bool // the journal's record is the result that was entered
 	row     bool // the journal has it
 	listed  bool // the ledger has it
 	seen    bool // its folder, or its result in a later life's, was met
@@ -84,6 +88,7 @@ type run struct {
 	all  map[string]*known
 	list []Finding
 	keys []string
+	shut map[place]bool // folders that can't be looked at
 
 	inbox map[string]bool // ids of what lies in the inbox, and in work; nil: not read
 	blind string          // what can't be seen there
@@ -92,7 +97,7 @@ type run struct {
 // All holds all against all. Beside a working daemon what seems wrong is looked
 // at again at the end, so that what only was in motion is not reported.
 func All(ctx context.Context, o Options) (Summary, error) {
-	r := &run{Options: o, ctx: ctx, all: map[string]*known{}}
+	r := &run{Options: o, ctx: ctx, all: map[string]*known{}, shut: map[place]bool{}}
 	present, err := r.ledger()
 	if err == nil {
 		err = r.checkpoints(present)
@@ -211,13 +216,38 @@ func (r *run) entry(row journal.Row, misfit error) {
 		}
 		return
 	}
-	k := r.all[e.ID]
-	if k == nil {
-		k = &known{}
-		r.all[e.ID] = k
-	}
+	k := r.of(e.ID)
+	e.ID = k.id
 	k.take(row.N, e)
 	k.doubt = misfit != nil
+}
+
+// of returns what is known of a life, so far nothing if need be.
+func (r *run) of(id string) *known {
+	k := r.all[id]
+	if k == nil {
+		k = &known{id: id}
+		r.all[id] = k
+	}
+	return k
+}
+
+// word returns s, which is one of a few, once for all.
+func word[T ~string](s T) T { return T(unique.Make(string(s)).Value()) }
+
+// stand takes in how the life stands. There are as many of these in memory as
+// there ever were folders, so that texts are kept once.
+func (k *known) stand(l journal.Standing) {
+	k.agrees = l.SHA256 != "" && l.SHA256 == k.entry.SHA256
+	l.SHA256 = ""
+	if k.id == l.ID {
+		l.ID = k.id
+	}
+	if l.Name == l.Folder {
+		l.Name = l.Folder
+	}
+	l.State, l.Outcome, l.Place = word(l.State), word(l.Outcome), word(l.Place)
+	k.life, k.row = l, true
 }
 
 // public is the key itself in a verifier key, without the ledger's name.
@@ -235,6 +265,7 @@ func (k *known) take(n int64, e ledger.Entry) {
 	if e.Kind == ledger.Decided && !again {
 		k.decided++
 	}
+	e.Kind, e.Outcome, e.Place = word(e.Kind), word(e.Outcome), word(e.Place)
 	k.n, k.entry, k.listed = n, e, true
 }
 
@@ -307,13 +338,9 @@ func (r *run) lives() error {
 			return err
 		}
 		for _, l := range list {
-			k := r.all[l.ID]
-			if k == nil {
-				k = &known{}
-				r.all[l.ID] = k
-			}
-			k.life, k.row = l, true
-			after = l.ID
+			k := r.of(l.ID)
+			k.stand(l)
+			after = k.id
 		}
 		if len(list) < journal.MostEntries {
 			return nil
@@ -330,6 +357,8 @@ func (k *known) working() bool {
 func (r *run) row(k *known) {
 	l, e := &k.life, &k.entry
 	switch {
+	case l.State == journal.Claimed && l.Folder == "": // kept for a folder that is still to come
+		return
 	case k.working():
 		r.count(&r.sum.Working)
 		return
@@ -366,7 +395,7 @@ func (r *run) count(n *int) {
 // fresh reads anew what is known of a life: all of one moment.
 func (r *run) fresh(id string) (*known, error) {
 	for {
-		k := &known{}
+		k := &known{id: id}
 		rows, err := r.Reader.Entries(r.ctx, journal.Entries{Life: id, Most: journal.MostEntries})
 		if err != nil {
 			return nil, err
@@ -381,7 +410,7 @@ func (r *run) fresh(id string) (*known, error) {
 			return nil, err
 		}
 		if len(lives) > 0 {
-			k.life, k.row = lives[0], true
+			k.stand(lives[0])
 		}
 		again, err := r.Reader.Entries(r.ctx, journal.Entries{Life: id, Most: 1})
 		if err != nil {

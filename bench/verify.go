@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// verify: ledger verify of all that the daemon has filed, images included,
+// beside sha256sum over the same files in the same run.
+func (b *bench) verify() error {
+	n := b.pick(10_000, 300)
+	const size = 100_000
+	fmt.Printf("verify: %d folders of three images of %d bytes\n", n, size)
+	root, err := b.spool("verify")
+	if err != nil {
+		return err
+	}
+	if err := fill(root, n, size, map[string][]byte{".ready": nil}); err != nil {
+		return err
+	}
+	url, stop, err := serve(&sink{})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if _, err := b.drain(root, url, n); err != nil {
+		return err
+	}
+	list, err := files(filepath.Join(root, "done"))
+	if err != nil {
+		return err
+	}
+	var over error
+	for _, cold := range []bool{true, false} {
+		how, rounds := "warm", 3
+		if cold {
+			how, rounds = "cold", 2
+			if dropCaches() != nil {
+				fmt.Println("  with a cold cache: only root can drop it")
+				continue
+			}
+		}
+		ratio, err := b.verifyBeside(root, list, cold, how, rounds)
+		if err != nil {
+			return err
+		}
+		if over = errors.Join(over, within("verify to sha256sum, "+how, ratio, 2, "times")); b.quick {
+			over = nil // it is a time, and most of it that of the program's start
+		}
+	}
+	return over
+}
+
+// verifyBeside runs both by turns, and returns the median of their ratios.
+func (b *bench) verifyBeside(root string, list []byte, cold bool, how string, rounds int) (float64, error) {
+	var ratios, sums, verifies []float64
+	var peak int64
+	run := func(name string, in []byte, args ...string) (float64, string, error) {
+		if cold {
+			if err := dropCaches(); err != nil {
+				return 0, "", err
+			}
+		}
+		c := exec.Command(name, args...)
+		c.Stdin, c.Stderr = bytes.NewReader(in), os.Stderr
+		begin := time.Now()
+		out, err := c.Output()
+		took := time.Since(begin).Seconds()
+		if usage, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok && name == b.bin {
+			peak = max(peak, usage.Maxrss)
+		}
+		return took, string(out), err
+	}
+	for range rounds {
+		sum, _, err := run("xargs", list, "-0", "sha256sum")
+		if err != nil {
+			return 0, err
+		}
+		took, out, err := run(b.bin, nil, "ledger", "verify", "--config", root+".yaml")
+		if err != nil || !regexp.MustCompile(`(?m)^✓ nothing was altered: `).MatchString(out) {
+			return 0, fmt.Errorf("ledger verify: %w, %s", err, out)
+		}
+		sums, verifies, ratios = append(sums, sum), append(verifies, took), append(ratios, took/sum)
+	}
+	fmt.Printf("  %-46s %8.2f s for %d files\n  %-46s %8.2f s, %.1f MiB at most\n", "sha256sum, "+how, median(sums), bytes.Count(list, []byte{0}),
+		"ledger verify, "+how, median(verifies), float64(peak)/1024)
+	return median(ratios), nil
+}
+
+// files returns the paths of all files below a directory, each with a zero byte
+// at its end.
+func files(dir string) ([]byte, error) {
+	var list strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			list.WriteString(path + "\x00")
+		}
+		return err
+	})
+	return []byte(list.String()), err
+}
