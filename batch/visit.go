@@ -83,10 +83,11 @@ func (v *visit) claim() (end, bool) {
 			return v.diskFault(err), true
 		}
 	}
-	noted := v.note()
+	life, noted := v.note()
 	work, err := v.b.spool.Claim(v.name, v.task.id)
 	v.task.work = work
 	if noteErr := <-noted; err == nil && noteErr == nil {
+		v.life = life // as the journal has it
 		v.b.emit(events.Claimed{Folder: v.name, ID: v.task.id})
 		return end{}, false
 	} else if err == nil {
@@ -109,9 +110,9 @@ func (v *visit) claim() (end, bool) {
 // note has the journal know whose folder it is, and its whole name: once the
 // folder is sealed in work, nothing else tells. It goes on while the folder is
 // moved, so that nobody waits for one after the other.
-func (v *visit) note() <-chan error {
+func (v *visit) note() (l *journal.Life, noted <-chan error) {
 	done := make(chan error, 1)
-	l := &journal.Life{ID: v.task.id, State: journal.Claimed, Fate: journal.Unsent, Place: string(spool.Work), Result: &sidecar.Result{
+	l = &journal.Life{ID: v.task.id, State: journal.Claimed, Fate: journal.Unsent, Place: string(spool.Work), Result: &sidecar.Result{
 		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}}
 	if info, err := os.Lstat(filepath.Join(v.b.spool.Path(spool.Inbox), v.name)); err == nil { // else the claim says it
@@ -120,7 +121,7 @@ func (v *visit) note() <-chan error {
 		}
 	}
 	go func() { done <- v.b.journal.Put(l) }()
-	return done
+	return l, done
 }
 
 // enter opens the folder and goes on by what the journal says of it.
@@ -133,7 +134,7 @@ func (v *visit) enter(ctx context.Context) end {
 		return v.diskFault(err)
 	}
 	defer parent.Close()
-	if v.task.id != "" && v.task.unsaved == nil {
+	if v.life == nil && v.task.id != "" && v.task.unsaved == nil {
 		if v.life, err = v.b.journal.Load(ctx, v.task.id); err != nil {
 			return v.diskFault(err)
 		}
@@ -487,7 +488,10 @@ func (v *visit) copies() spool.Copies {
 // was outrun. What is the daemon's own was sealed before, and came back by mv:
 // its uploader is that of the life before.
 func (v *visit) owner(ctx context.Context) error {
-	u := uploader(v.list.Dir.UID, v.list.Dir.GID)
+	u := v.life.Result.Uploader
+	if dir := v.list.Dir; u.UID != dir.UID || u.GID != dir.GID {
+		u = uploader(dir.UID, dir.GID)
+	}
 	if int(u.UID) == os.Geteuid() {
 		if id, err := sidecar.ID(v.dir, sidecar.Name); err == nil && id != "" {
 			before, err := v.b.journal.Load(ctx, id)
@@ -584,7 +588,7 @@ func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 		ExtraFiles: slices.Concat(v.planted, v.rep.Extra), MoreFiles: v.rep.More,
 		Uploader: v.life.Result.Uploader,
 		Daemon:   v.set.Daemon,
-		Times:    sidecar.Times{Claimed: sidecar.Now()},
+		Times:    sidecar.Times{Claimed: v.life.Result.Times.Claimed},
 	}
 	if v.stays {
 		res.Uploader = uploader(v.list.Dir.UID, v.list.Dir.GID)

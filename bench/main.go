@@ -137,7 +137,7 @@ func (d *daemon) count(place string) int {
 
 // until waits for a condition that has to come true.
 func until(what string, most time.Duration, cond func() bool) error {
-	for end := time.Now().Add(most); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(most); !cond(); time.Sleep(20 * time.Millisecond) { // a look may cost what is measured
 		if time.Now().After(end) {
 			return fmt.Errorf("not within %s: %s", most, what)
 		}

@@ -47,7 +47,7 @@ func (b *bench) syncs() error {
 				if err := os.Setenv("IDENFY_BATCH_FAULTS", faults); err != nil {
 					return err
 				}
-				if took[faults], err = b.drain(root, url, n); err != nil {
+				if took[faults], _, err = b.drain(root, url, n); err != nil {
 					return err
 				}
 				rates[faults] = append(rates[faults], float64(n)/took[faults].Seconds())

@@ -63,13 +63,13 @@ func (b *bench) throughput() error {
 		return err
 	}
 	defer stop()
-	var ratios, floors, daemons []float64
+	var ratios, floors, daemons, costs []float64
 	for range b.pick(3, 1) {
-		floor, err := floor(root, url)
+		floor, floorCPU, err := floor(root, url)
 		if err != nil {
 			return err
 		}
-		took, err := b.drain(root, url, n)
+		took, cpu, err := b.drain(root, url, n)
 		if err != nil {
 			return err
 		}
@@ -79,40 +79,52 @@ func (b *bench) throughput() error {
 		floors = append(floors, float64(n)/floor.Seconds())
 		daemons = append(daemons, float64(n)/took.Seconds())
 		ratios = append(ratios, floor.Seconds()/took.Seconds())
+		costs = append(costs, floorCPU.Seconds()/cpu.Seconds())
 	}
 	fmt.Printf("  %-46s %8.1f folders/s\n  %-46s %8.1f folders/s\n  %-46s %8.2f (of %d pairs: %.2f)\n",
 		"floor: read, encode, post", median(floors), "daemon, from its start to the last in done", median(daemons), "ratio daemon to floor", median(ratios), len(ratios), ratios)
+	fmt.Printf("  %-46s %8.2f (of %d pairs: %.2f)\n", "the same of processor time, the server's with it", median(costs), len(costs), costs)
 	return b.verified(root, n)
 }
 
-// drain has the daemon empty the inbox, and returns how long that took.
-func (b *bench) drain(root, url string, n int) (time.Duration, error) {
-	begin := time.Now()
+// drain has the daemon empty the inbox, and returns how long that took, and how
+// much processor time of the daemon and of whoever serves it here.
+func (b *bench) drain(root, url string, n int) (took, cpu time.Duration, err error) {
+	own, begin := used(), time.Now()
 	d, err := b.start(root, url, fmt.Sprintf("concurrency: %d", inFlight))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	err = until("all in done", 10*time.Minute, func() bool { return d.count("done") == n })
-	took := time.Since(begin)
-	return took, errors.Join(err, d.stop())
+	took = time.Since(begin)
+	err = errors.Join(err, d.stop())
+	its := d.cmd.ProcessState
+	return took, used() - own + its.UserTime() + its.SystemTime(), err
 }
 
-// floor posts all folders by a bare loop.
-func floor(root, url string) (time.Duration, error) {
+// used is the processor time of this process so far (getrusage(2)).
+func used() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // it can't fail for oneself
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// floor posts all folders by a bare loop, and returns what drain does.
+func floor(root, url string) (took, cpu time.Duration, err error) {
 	dirs, err := filepath.Glob(filepath.Join(root, "inbox", "*"))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: inFlight, WriteBufferSize: 64 << 10}}
 	defer client.CloseIdleConnections()
 	var group errgroup.Group
 	group.SetLimit(inFlight)
-	begin := time.Now()
+	own, begin := used(), time.Now()
 	for _, dir := range dirs {
 		group.Go(func() error { return post(client, url, dir) })
 	}
 	err = group.Wait() // before the clock is read: the last are still on their way
-	return time.Since(begin), err
+	return time.Since(begin), used() - own, err
 }
 
 func post(client *http.Client, url, dir string) error {
@@ -148,7 +160,7 @@ func (b *bench) verified(root string, n int) error {
 		return err
 	}
 	defer stop()
-	took, err := b.drain(root, url, n)
+	took, _, err := b.drain(root, url, n)
 	if err != nil {
 		return err
 	}

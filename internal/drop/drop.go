@@ -312,41 +312,53 @@ func reopen(root *os.Root, e Entry, flags int) (*os.File, error) {
 // openAt opens the file called name below root for reading, following no link,
 // not even one that stays inside, which os.Root would follow whatever the
 // flags say. Nothing is waited for; what was opened has still to be looked at.
-func openAt(root *os.Root, name string, flags int) (*os.File, error) {
-	d, err := root.Open(".")
-	for more := true; err == nil && more; {
-		var part string
-		part, name, more = strings.Cut(name, "/")
-		how := flags | unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
-		if more {
-			how = unix.O_PATH | unix.O_DIRECTORY
-		}
-		var f *os.File
-		f, err = openIn(d, part, how)
-		_ = d.Close() // it was read only
-		d = f
-	}
-	return d, err
-}
-
-func openIn(dir *os.File, name string, flags int) (*os.File, error) {
-	if name == ".." {
-		return nil, &fs.PathError{Op: "openat", Path: name, Err: syscall.ENOTDIR}
-	}
-	fd := -1
-	err := control(dir, func(at uintptr) (err error) {
-		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-			fd, err = unix.Openat(int(at), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func openAt(root *os.Root, name string, flags int) (f *os.File, err error) {
+	err = inside(root, func(at int) error {
+		fd, err := openIn(at, name, flags)
+		if err == nil {
+			f = os.NewFile(uintptr(fd), root.Name()+"/"+name)
 		}
 		return err
 	})
+	return f, err
+}
+
+// inside calls f with a descriptor of the directory root. It opens nothing by
+// itself (open(2), O_PATH), which spares package os what it does for files that
+// are to be read.
+func inside(root *os.Root, f func(at int) error) error {
+	d, err := root.OpenFile(".", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return control(d, func(fd uintptr) error { return f(int(fd)) })
+}
+
+// openIn opens name below the directory at the descriptor at, see openAt.
+func openIn(at int, name string, flags int) (fd int, err error) {
+	part, rest, more := strings.Cut(name, "/")
+	how := flags | unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	if more {
+		how = unix.O_PATH | unix.O_DIRECTORY
+	}
+	err = unix.ENOTDIR
+	if part != ".." {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			fd, err = unix.Openat(at, part, how|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		}
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = ErrBusy
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "openat", Path: name, Err: err}
+		return -1, &fs.PathError{Op: "openat", Path: part, Err: err}
 	}
-	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+	if !more {
+		return fd, nil
+	}
+	defer unix.Close(fd)
+	return openIn(fd, rest, flags)
 }
 
 // ErrNotPlain says that a name is not one of a regular file of a sensible size.
@@ -441,25 +453,34 @@ func Unchanged(f *os.File, e Entry) error {
 // Busy returns the name of a file that somebody on this host has open for
 // writing, or holds a lease on, or "" when there is none, or when the kernel
 // doesn't say, see OpenForWriting.
-func Busy(root *os.Root, l Listing) string {
-	for _, e := range l.Entries {
-		if !e.Regular() {
-			continue
+func Busy(root *os.Root, l Listing) (name string) {
+	// What can't be opened is for others to tell.
+	_ = inside(root, func(at int) error {
+		for _, e := range l.Entries {
+			if e.Regular() && busy(at, e.Name) {
+				name = e.Name
+				break
+			}
 		}
-		f, err := openAt(root, e.Name, 0)
-		if errors.Is(err, ErrBusy) {
-			return e.Name
-		}
-		if err != nil {
-			continue // whether it can be read is for others to tell
-		}
-		busy := OpenForWriting(f)
-		_ = f.Close() // nothing was written
-		if busy {
-			return e.Name
-		}
+		return nil
+	})
+	return name
+}
+
+func busy(at int, name string) bool {
+	fd, err := openIn(at, name, 0)
+	if err != nil {
+		return errors.Is(err, ErrBusy)
 	}
-	return ""
+	err = lease(uintptr(fd))
+	_ = unix.Close(fd) // ends the lease
+	return errors.Is(err, unix.EAGAIN)
+}
+
+// lease takes a read lease, which ends when the file is closed.
+func lease(fd uintptr) error {
+	_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+	return err
 }
 
 // OpenForWriting reports whether somebody has the file open for writing, or
@@ -468,7 +489,7 @@ func Busy(root *os.Root, l Listing) string {
 // CAP_LEASE, and not on every file system.
 func OpenForWriting(f *os.File) bool {
 	err := control(f, func(fd uintptr) error {
-		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+		err := lease(fd)
 		if err == nil {
 			_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK) // closing f does it as well
 		}

@@ -47,6 +47,11 @@ var temporary = []string{
 func Temporary(name string) bool {
 	lower := strings.ToLower(name)
 	for _, p := range temporary {
+		// Nearly all names are none of them, and a first character, or an end
+		// without anything special in it, tells that at once.
+		if p[0] != '*' && !strings.HasPrefix(lower, p[:1]) || p[0] == '*' && !strings.ContainsRune(p[1:], '?') && !strings.HasSuffix(lower, p[1:]) {
+			continue
+		}
 		ok, err := path.Match(p, lower)
 		if err != nil || !ok {
 			continue

@@ -51,7 +51,9 @@ type Unsupported struct{ What string }
 
 func (e *Unsupported) Error() string { return e.What }
 
-var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
+// What is skipped is not read, but for what a buffer holds already, so it is a
+// small one.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 16<<10) }}
 
 // Walk reads the image in r, of size bytes, from its head to its end. The
 // error is a *Truncated, *Damaged or *Unsupported, or one of reading. Memory is
@@ -72,9 +74,10 @@ func Walk(r io.ReaderAt, size int64) (Info, error) {
 		return walkPDF(r, size, head)
 	}
 	buf, _ := readers.Get().(*bufio.Reader)
-	buf.Reset(io.NewSectionReader(r, 0, size))
+	file := io.NewSectionReader(r, 0, size)
+	buf.Reset(file)
 	defer func() { buf.Reset(nil); readers.Put(buf) }()
-	w := &walker{r: buf, parts: mostParts + size/partSize}
+	w := &walker{r: buf, file: file, parts: mostParts + size/partSize}
 	var info Info
 	if format == JPEG {
 		info, err = w.jpeg()
@@ -162,8 +165,9 @@ const (
 type walker struct {
 	parts  int64 // that may still come
 	r      *bufio.Reader
-	at     int64  // offset of the next byte
-	inside string // where in the structure, for messages
+	file   *io.SectionReader // below r
+	at     int64             // offset of the next byte
+	inside string            // where in the structure, for messages
 }
 
 func (w *walker) byte() (byte, error) {
@@ -181,6 +185,12 @@ func (w *walker) full(p []byte) error {
 }
 
 func (w *walker) skip(n int) error {
+	if to := w.at + int64(n); n > w.r.Buffered() && to <= w.file.Size() {
+		w.at = to
+		_, err := w.file.Seek(to, io.SeekStart)
+		w.r.Reset(w.file)
+		return err
+	}
 	done, err := w.r.Discard(n)
 	w.at += int64(done)
 	return err

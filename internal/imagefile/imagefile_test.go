@@ -187,6 +187,26 @@ func (c *counting) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// What is skipped, previews and the like, is not read, and counts all the same.
+func TestSkippedIsNotRead(t *testing.T) {
+	jpeg := read(t, whole[0].file)
+	segment := append([]byte("\xff\xe2\xff\xff"), make([]byte, 0xfffd)...)
+	data := slices.Concat(jpeg[:2], bytes.Repeat(segment, 20), jpeg[2:])
+	r := &counting{r: bytes.NewReader(data)}
+	info, err := imagefile.Walk(r, int64(len(data)))
+	if err != nil || info.End != int64(len(data)) {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if r.n > len(data)/2 {
+		t.Errorf("%d of %d bytes were read", r.n, len(data))
+	}
+	cut := int64(len(data) - len(jpeg) - 10) // inside the last of them
+	var truncated *imagefile.Truncated
+	if _, err := imagefile.Walk(bytes.NewReader(data[:cut]), cut); !errors.As(err, &truncated) {
+		t.Error(err)
+	}
+}
+
 // Bytes behind the end are legal, however many they are; the beginning of an
 // update is not.
 func TestBytesBehindTheEnd(t *testing.T) {

@@ -156,11 +156,11 @@ func (w Where) make() (id string, err error) {
 	}
 	id = rand.Text()
 	return id, finish(w.made(), func(t *tx) error {
-		t.exec(schema)
+		t.script(schema)
 		for v := 1; v < version; v++ {
-			t.exec(upgrades[v])
+			t.script(upgrades[v])
 		}
-		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
+		t.script(fmt.Sprintf("PRAGMA user_version = %d", version))
 		t.exec("INSERT INTO journal (only, id, seq, adopted) VALUES (1, ?, 0, 0)", id)
 		return t.err
 	})

@@ -127,14 +127,20 @@ func (t *tx) put(l *Life) {
 	if last != nil {
 		n = last.N
 		t.attempt(l.ID, last)
-		t.exec("DELETE FROM attempt WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, n-keepLast)
+		if n > keepFirst+keepLast {
+			t.exec("DELETE FROM attempt WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, n-keepLast)
+		}
 	}
-	t.exec(`UPDATE life SET state = ?, outcome = ?, fate = ?, took = ?, forced = ?, folder = ?, token = ?, scan_ref = ?, dir = ?, place = ?, name = ?,
-		attempts = ?, charged = ?, spent_ms = ?, claimed = ?, ended = ?, record = ? WHERE id = ?`,
-		l.State, r.Outcome, l.Fate, l.Took, l.Forced, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), l.Place, l.Name,
-		n, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Claimed.Time), millis(r.Times.Finished.Time), data, l.ID)
-	var changed int
-	if t.row("SELECT changes() WHERE ? = 0", []any{0}, &changed); t.err == nil && changed != 1 {
+	changed := t.exec(`UPDATE life SET state = ?, outcome = ?, fate = ?, took = ?, forced = ?, place = ?, name = ?,
+		attempts = ?, charged = ?, spent_ms = ?, ended = ?, record = ? WHERE id = ?`,
+		l.State, r.Outcome, l.Fate, l.Took, l.Forced, l.Place, l.Name,
+		n, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Finished.Time), data, l.ID)
+	// Most indexes are of these, which seldom change; what is set is written
+	// into its indexes anew, whether it changes or not.
+	t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, claimed = ?6
+		WHERE id = ?1 AND (folder, token, scan_ref, dir, claimed) IS NOT (?2, ?3, ?4, ?5, ?6)`,
+		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), millis(r.Times.Claimed.Time))
+	if t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
 	}
 }

@@ -201,9 +201,9 @@ func (w *writer) upgrade() error {
 	}
 	return w.commit(func(t *tx) error {
 		for ; v < version; v++ {
-			t.exec(upgrades[v])
+			t.script(upgrades[v])
 		}
-		t.exec(fmt.Sprintf("PRAGMA user_version = %d", version))
+		t.script(fmt.Sprintf("PRAGMA user_version = %d", version))
 		t.exec("UPDATE journal SET seq = seq + 1")
 		return t.err
 	})
@@ -333,17 +333,17 @@ var errReaders = errors.New("somebody reads the database for long, so that its l
 // undone, without looking.
 func (w *writer) commit(do func(*tx) error) error {
 	ctx := context.Background()
-	if _, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return errors.Join(err, w.close())
-	}
 	t := &tx{w: w}
+	if t.exec("BEGIN IMMEDIATE"); t.err != nil {
+		return errors.Join(t.err, w.close())
+	}
 	if err := do(t); err != nil {
 		_, _ = w.conn.ExecContext(ctx, "ROLLBACK") // closing does it as well
 		return errors.Join(err, w.close())
 	}
 	err := durable.Commit(w.path, func() error {
-		_, err := w.conn.ExecContext(ctx, "COMMIT")
-		return err
+		t.exec("COMMIT")
+		return t.err
 	})
 	if err != nil {
 		return w.look(err)
@@ -456,16 +456,28 @@ func (t *tx) stmt(query string) *sql.Stmt {
 	return s
 }
 
-func (t *tx) exec(query string, args ...any) {
+// exec makes one statement, and returns how many rows it changed.
+func (t *tx) exec(query string, args ...any) (changed int64) {
 	if t.err != nil {
-		return
+		return 0
 	}
-	if len(args) == 0 { // schema and the like, which may be several
-		_, t.err = t.w.conn.ExecContext(context.Background(), query)
-		return
+	s := t.stmt(query)
+	if s == nil {
+		return 0
 	}
-	if s := t.stmt(query); s != nil {
-		_, t.err = s.ExecContext(context.Background(), args...)
+	r, err := s.ExecContext(context.Background(), args...)
+	if err == nil {
+		changed, err = r.RowsAffected()
+	}
+	t.err = err
+	return changed
+}
+
+// script makes several statements, of a schema as a rule, which are not kept
+// prepared.
+func (t *tx) script(queries string) {
+	if t.err == nil {
+		_, t.err = t.w.conn.ExecContext(context.Background(), queries)
 	}
 }
 

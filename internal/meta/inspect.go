@@ -108,8 +108,12 @@ func Inspect(root *os.Root, name string, l drop.Listing, lim Limits, quick bool)
 
 // Sent returns the names of the files that are to be sent, meta.yaml among
 // them, and a reason for each that is a link to somebody else's file instead.
-// It reads no image.
+// It reads no image, and nothing where no file has another link: a seal has no
+// copies to make then, and need not know what comes first.
 func Sent(root *os.Root, l drop.Listing, lim Limits) (names []string, foreign []Reason) {
+	if !slices.ContainsFunc(l.Entries, func(e drop.Entry) bool { return e.Regular() && e.Links > 1 }) {
+		return nil, nil
+	}
 	i := inspector{root: root, l: l, lim: lim}
 	i.look()
 	names = []string{Name}
