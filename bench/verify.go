@@ -32,7 +32,7 @@ func (b *bench) verify() error {
 		return err
 	}
 	defer stop()
-	if _, err := b.drain(root, url, n); err != nil {
+	if _, _, err := b.drain(root, url, n); err != nil {
 		return err
 	}
 	list, err := files(filepath.Join(root, "done"))
