@@ -71,7 +71,9 @@ func TestLives(t *testing.T) {
 					seed = fresh + uint64(i)
 				}
 				w, err := perform(t, sequence(seed))
-				did.Add(1)
+				if n := did.Add(1); n%1000 == 0 {
+					t.Logf("lives: %d so far", n)
+				}
 				sent.Add(int64(w.processed))
 				twice.Add(int64(w.forced))
 				persons.Add(int64(len(w.people)))
