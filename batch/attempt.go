@@ -163,6 +163,7 @@ func (v *visit) attempt(ctx context.Context) end {
 // not be told there.
 func (v *visit) shut(ctx context.Context, err error) end {
 	v.because(sidecar.NotWritable, "the daemon can't write %s into the folder (%v), so it was not sent, and lies inside this one, as %s; see its modes, and what lies in it under that name", sidecar.Name, v.brief(err), meta.Show(v.name))
+	v.evidence()
 	if v.life.Fate == journal.Unsettled {
 		v.mayHaveBeen()
 		return v.decide(ctx, sidecar.Unknown)

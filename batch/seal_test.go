@@ -17,6 +17,7 @@ import (
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/verify"
 	"idenfy-batch/sidecar"
 )
 
@@ -76,6 +77,19 @@ func TestNotWritable(t *testing.T) {
 			}
 			if lists, err := b.spool.List(spool.Work); err != nil || len(lists) > 0 {
 				t.Errorf("work holds %v, %v", lists, err)
+			}
+			j, err := journal.OpenReader(t.Context(), b.where)
+			must(t, err)
+			defer j.Close()
+			b.verified(j, func(verify.Finding) bool { return false })
+			found := false
+			must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Failed), "bad", "bad", "FACE.jpg"), []byte("another"), 0o600))
+			b.verified(j, func(f verify.Finding) bool {
+				found = found || f.Code == "image_altered" && f.Name == "bad"
+				return found
+			})
+			if !found {
+				t.Error("an image of the wrapped folder was altered, and ledger verify finds nothing")
 			}
 		})
 	}

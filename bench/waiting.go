@@ -88,11 +88,15 @@ func (b *bench) comeAndGo(d *daemon, whole string, sent int) (rate, peak float64
 		return 0, 0, err
 	}
 	rate = float64(sent) / time.Since(begin).Seconds()
+	used, err := d.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
 	if share, err = d.share(time.Duration(b.pick(60, 10)) * time.Second); err != nil {
 		return 0, 0, err
 	}
-	fmt.Printf("  %-46s %8.2f s of processor time\n  %-46s %8.1f folders/s\n  %-46s %8.2f %% of one core\n",
-		"first look at all of them", first.Seconds(), "that come meanwhile", rate, "after that", share)
+	fmt.Printf("  %-46s %8.2f s of processor time\n  %-46s %8.1f folders/s, each %.1f ms of processor time\n  %-46s %8.2f %% of one core\n",
+		"first look at all of them", first.Seconds(), "that come meanwhile", rate, float64((used-first).Milliseconds())/float64(sent), "after that", share)
 	peak, err = d.peak()
 	return rate, peak, err
 }

@@ -371,11 +371,15 @@ type survey struct {
 }
 
 func (s *survey) told(done, total int) {
-	if s.json || !isTerminal(s.out) || done < total && time.Since(s.last) < 100*time.Millisecond {
+	if s.json || !isTerminal(s.out) || done != total && time.Since(s.last) < 100*time.Millisecond {
 		return
 	}
 	s.last, s.shown = time.Now(), true
-	fmt.Fprintf(s.out, "\r%d of %d folders", done, total)
+	if total == 0 {
+		fmt.Fprintf(s.out, "\r%d lines of the ledger and the journal", done)
+		return
+	}
+	fmt.Fprintf(s.out, "\r\x1b[K%d of %d folders", done, total)
 }
 
 func (s *survey) clear() {

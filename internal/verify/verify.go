@@ -41,12 +41,12 @@ type Finding struct {
 type Options struct {
 	Paths   spool.Paths
 	Reader  Reader
-	Own     []byte        // the checkpoint beside the journal; nil: there is none
-	Earlier []byte        // one that was sent away; nil: none
-	Key     string        // the verifier key; empty: that of the newest start
-	Marker  string        // of a complete folder, which is no extra file
-	Settle  time.Duration // that what seems wrong has before it is looked at again; 0: no daemon works
-	Told    func(done, total int)
+	Own     []byte                // the checkpoint beside the journal; nil: there is none
+	Earlier []byte                // one that was sent away; nil: none
+	Key     string                // the verifier key; empty: that of the newest start
+	Marker  string                // of a complete folder, which is no extra file
+	Settle  time.Duration         // that what seems wrong has before it is looked at again; 0: no daemon works
+	Told    func(done, total int) // of folders; total 0: of lines of the ledger and the journal, before these
 	Found   func(Finding)
 }
 
@@ -159,6 +159,7 @@ func (r *run) ledger() (ledger.Present, error) {
 			}
 			r.entry(row, misfit)
 		}
+		r.Told(int(next), 0)
 		if len(rows) < journal.MostEntries {
 			break
 		}
@@ -332,7 +333,7 @@ var codes = map[ledger.Relation]string{
 
 // lives reads how all lives stand.
 func (r *run) lives() error {
-	for after := ""; ; {
+	for after, read := "", 0; ; {
 		list, err := r.Reader.Lives(r.ctx, journal.Lives{After: after, Most: journal.MostEntries})
 		if err != nil {
 			return err
@@ -342,6 +343,8 @@ func (r *run) lives() error {
 			k.stand(l)
 			after = k.id
 		}
+		read += len(list)
+		r.Told(int(r.sum.Entries)+read, 0)
 		if len(list) < journal.MostEntries {
 			return nil
 		}
