@@ -845,3 +845,30 @@ func TestDecidedWhileSent(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// A person's decision that could not be written into the folder is written when
+// that comes to work by hand.
+func TestDecisionOnlyInJournal(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.api.Script(token("case"), sandbox.Step{Fault: sandbox.LoseAnswer})
+	b.send("case")
+	b.want("case unknown hold/case")
+	before, id := b.raw(spool.Hold, "case"), b.result(spool.Hold, "case").ID
+	must(t, b.decide("case", sidecar.Confirmed, false))
+	b.end()
+	done := filepath.Join(b.spool.Path(spool.Done), "case")
+	must(t, os.Remove(filepath.Join(done, sidecar.Name)))
+	must(t, os.WriteFile(filepath.Join(done, sidecar.Name), before, 0o640))
+	must(t, os.Rename(done, filepath.Join(b.spool.Path(spool.Work), "case."+id)))
+	b.start()
+	b.want("case accepted done/case")
+	b.end()
+	if r := b.result(spool.Done, "case"); r.Outcome != sidecar.Accepted {
+		t.Errorf("it is %s: %v", r.Outcome, codes(r))
+	}
+	j, err := journal.OpenReader(t.Context(), b.where)
+	must(t, err)
+	defer j.Close()
+	b.entered(j, spool.Done, "case")
+}

@@ -163,9 +163,10 @@ func (v *visit) wrap(why error) (e end, over bool) {
 }
 
 // moveAgain is move of a folder that a start finds, or that is tried again. It
-// has its final result, unless somebody put an older copy of it in its place.
+// has its final result, unless somebody put an older copy of it in its place,
+// or a crash kept a decision from being written there.
 func (v *visit) moveAgain(ctx context.Context) end {
-	if r, err := sidecar.Read(v.dir); err != nil || r.ID != v.life.ID || !r.Outcome.Final() {
+	if r, err := sidecar.Read(v.dir); err != nil || r.ID != v.life.ID || r.Outcome != v.life.Result.Outcome {
 		if err := record.Write(v.dir, v.life); err != nil && !drop.Own(err) {
 			return v.diskFault(err)
 		}

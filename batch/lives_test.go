@@ -1018,6 +1018,11 @@ func (w *world) stopped() {
 // forgive is bench.forgive, for what was cut off as well: the service may have
 // taken its answer for read.
 func (w *world) forgive() {
+	// What it had is answered before people do anything: else the service would
+	// take what nobody waits for any more, after a person was told that it had not.
+	for end := time.Now().Add(2 * time.Second); w.api.Report().InFlight > 0 && time.Now().Before(end); {
+		time.Sleep(100 * time.Microsecond)
+	}
 	for _, p := range w.people {
 		if p.split { // what was forced for one folder may meet the token of another
 			w.wanted(p)
