@@ -96,6 +96,8 @@ func (n *notes) take(e events.Event) {
 		n.add("vanished %s", e.Folder)
 	case events.Attempted:
 		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
+	case events.SessionAsked:
+		n.add("asked %s %d %s", e.Folder, e.Opening.N, e.Opening.State)
 	case events.GateShut:
 		n.add("shut %s, %d tries: %s; %s", e.Owner, e.Tries, e.Reason, e.Mend)
 	case events.GateOpened:
@@ -156,6 +158,8 @@ func newBench(t testing.TB) *bench {
 		Concurrency: 3, Grace: 5 * time.Second, Limits: limits,
 		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
 		Daemon: sidecar.Daemon{Version: "test", Host: "test"},
+
+		SessionExpiry: time.Hour,
 	}}
 	j, err := journal.Create(b.where)
 	must(t, err)
@@ -170,6 +174,7 @@ func newBench(t testing.TB) *bench {
 		}
 		stop()
 		must(t, s.Close())
+		b.noTokens(false)
 		if v := b.api.Report().Violations; len(v) > 0 {
 			t.Errorf("violations: %v", v)
 		}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,7 +53,13 @@ func full() *sidecar.Result {
 			{N: 2, Started: at(30), Finished: at(31), State: sidecar.NotSent, Message: "connection refused", DurationMS: 1},
 			{N: 3, Started: at(40), State: sidecar.Sending},
 		},
-		Times:      sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
+		Times:   sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
+		Session: &sidecar.Session{ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7", ClientID: "client-7", Opened: at(1), Expires: at(900), By: sidecar.ByDaemon},
+		Sessions: []sidecar.Opening{
+			{Attempt: sidecar.Attempt{N: 1, Started: at(0), Finished: at(1), State: sidecar.Answered, HTTPStatus: 409, Identifier: "VALIDATION_ERROR", Message: "active", DurationMS: 1, RetryAfter: 1}},
+			{Attempt: sidecar.Attempt{N: 2, Started: at(32), Finished: at(33), State: sidecar.Answered, HTTPStatus: 201, DurationMS: 1}, After: 2, ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7"},
+		},
+		Unlisted: 4, Omitted: 2,
 		ExtraFiles: []string{"note.txt", "originals/", "originals/p1.tif"}, MoreFiles: 3,
 		Uploader: sidecar.Uploader{UID: 1001, GID: 100, User: "scanner", Group: "drop"},
 		Daemon:   sidecar.Daemon{Version: "1.0.0", Host: "gate"},
@@ -140,6 +147,16 @@ func TestSchemaNamesEveryField(t *testing.T) {
 		switch v := value.(type) {
 		case map[string]any:
 			properties, _ := schema["properties"].(map[string]any)
+			if ref, ok := schema["$ref"].(string); ok { // what it has in common with others
+				defs, _ := doc["$defs"].(map[string]any)
+				common, _ := defs[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
+				shared, _ := common["properties"].(map[string]any)
+				properties = maps.Clone(properties)
+				if properties == nil {
+					properties = map[string]any{}
+				}
+				maps.Copy(properties, shared)
+			}
 			for name, field := range v {
 				sub, ok := properties[name].(map[string]any)
 				if !ok {

@@ -83,7 +83,7 @@ func TestParseReasons(t *testing.T) {
 			`bad_value scanRef: meta.yaml: line 6: scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7`,
 		}},
 		{"empty mapping", "{}\n", []string{
-			"missing_key authToken: meta.yaml: authToken is missing",
+			"missing_key authToken: meta.yaml: authToken is missing; or give clientId in its place, and the daemon opens the session",
 			"missing_key country: meta.yaml: country is missing",
 			"missing_key documentType: meta.yaml: documentType is missing",
 		}},
