@@ -144,7 +144,7 @@ func memory(t testing.TB) string {
 	return dir
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t testing.TB, of ...sandbox.Options) *bench {
 	t.Helper()
 	useDisks()
 	paths := spool.Paths{}
@@ -154,7 +154,7 @@ func newBench(t testing.TB) *bench {
 	}
 	s, err := spool.Open(paths)
 	must(t, err)
-	b := &bench{t: t, spool: s, where: journal.Where{Dir: filepath.Join(root, "journal"), Mark: paths[spool.Work]}, api: sandbox.New(sandbox.Options{}), cfg: batch.Settings{
+	b := &bench{t: t, spool: s, where: journal.Where{Dir: filepath.Join(root, "journal"), Mark: paths[spool.Work]}, api: sandbox.New(append(of, sandbox.Options{})[0]), cfg: batch.Settings{
 		Concurrency: 3, Grace: 5 * time.Second, Limits: limits,
 		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
 		Daemon: sidecar.Daemon{Version: "test", Host: "test"},

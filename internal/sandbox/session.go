@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -27,7 +28,8 @@ type opening struct {
 	scripts map[string][]Step
 	always  *Step
 	decide  func(clientID string, n int) Step
-	credits *int // left; nil: without end
+	credits *int     // left; nil: without end
+	clients sync.Map // clientId by token
 }
 
 // ScriptSessions is Script of the sessions that are asked for a clientId.
@@ -70,6 +72,15 @@ func (s *Sandbox) Sessions(clientID string) map[string]Seen {
 		}
 	}
 	return found
+}
+
+// ClientOf returns whose session a token is of, also while the sandbox asks how
+// to treat a request; "" when it opened none with that.
+func (s *Sandbox) ClientOf(token string) string {
+	if c, ok := s.opening.clients.Load(token); ok {
+		return c.(string) //nolint:forcetypeassert // nothing else is stored
+	}
+	return ""
 }
 
 // Expire lets the sessions of a clientId expire that are not used.
@@ -171,6 +182,7 @@ func (s *Sandbox) openSession(req map[string]any, clientID string) (made map[str
 	t.ScanRef, t.status, t.ClientID, t.expires = ref, "ACTIVE", clientID, time.Now().Add(life)
 	t.Reference, _ = req["externalRef"].(string)
 	s.refs[ref] = token
+	s.opening.clients.Store(token, clientID)
 	s.report.Opened++
 	made = map[string]any{"tokenType": "IDENTIFICATION", "externalRef": nil} // what isn't set is echoed as well
 	maps.Copy(made, req)
