@@ -2,8 +2,6 @@ package batch_test
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -67,11 +65,6 @@ func (b *bench) noTokens(none bool) {
 		}
 		return err
 	}))
-}
-
-func sum(data []byte) string {
-	s := sha256.Sum256(data)
-	return hex.EncodeToString(s[:])
 }
 
 // processed is how often the person of the samples was.
