@@ -2,6 +2,8 @@ package batch_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,6 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"idenfy-batch/batch"
+	"idenfy-batch/internal/decision"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/sandbox"
@@ -250,6 +258,85 @@ func TestSessionOfHeld(t *testing.T) {
 		t.Errorf("%d sessions were asked for", n)
 	}
 	b.noTokens(true)
+}
+
+// A person who saw that the session is unused decides, and another one is opened.
+func TestSessionResubmitted(t *testing.T) {
+	b := newBench(t, sandbox.Options{ManySessions: true})
+	b.patience = time.Minute
+	b.start()
+	b.api.Decide(func(tok string, n int) sandbox.Step {
+		go b.api.SetStatus(tok, "ARCHIVED") // which tells nothing
+		return sandbox.Step{Fault: sandbox.Garbage}
+	})
+	b.cfg.Retry.GiveUpAfter = time.Nanosecond
+	b.batch.Set(b.cfg)
+	b.sendPerson("case", "client-7")
+	b.want("case unknown hold/case")
+	b.end()
+	for tok := range b.api.Sessions("client-7") {
+		b.api.SetStatus(tok, "ACTIVE")
+	}
+	b.api.Decide(nil)
+	j, err := journal.Open(b.where)
+	must(t, err)
+	client := idenfy.New(idenfy.Options{BaseURL: b.url, Key: "k", Secret: "s", Timeout: time.Minute})
+	defer client.Close()
+	desk := decision.Desk{Paths: b.spool.Paths(), Journal: j, InWork: b.spool.Paths().Has, Status: client.Status}
+	_, _, err = desk.Make(t.Context(), "hold/case", decision.Decision{Action: sidecar.Resubmit})
+	must(t, errors.Join(err, j.Close()))
+	b.start()
+	b.in <- b.arrival("case")
+	b.want("case accepted done/case")
+	if n := len(b.api.Sessions("client-7")); n != 2 || b.processed() != 1 {
+		t.Errorf("%d sessions, %d processed", n, b.processed())
+	}
+	b.noTokens(true)
+}
+
+// Submit opens one session, and goes on with it; a spool is told before.
+func TestSubmitOpensSession(t *testing.T) {
+	b := newBench(t)
+	dir, state := filepath.Join(t.TempDir(), "case"), t.TempDir()
+	must(t, sample.Write(dir, map[string][]byte{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte(sample.Person("client-7", "LT", "ID_CARD"))}))
+	root, err := os.OpenRoot(dir)
+	must(t, err)
+	defer root.Close()
+	client := idenfy.New(idenfy.Options{BaseURL: b.url, Key: "k", Secret: "s", Timeout: time.Minute})
+	defer client.Close()
+	j, err := journal.Open(b.where)
+	must(t, err)
+	defer j.Close()
+	b.cfg.API, b.cfg.Rate = client, rate.NewLimiter(rate.Inf, 1)
+	submit := func() (*sidecar.Result, error) {
+		one := batch.New(b.cfg, nil, j, func(events.Event) {})
+		must(t, one.KeepTokens(t.Context(), state))
+		one.Share(func(_ context.Context, l *journal.Life) error {
+			if l.ClientID != "client-7" || l.Content == "" {
+				t.Errorf("shared is %+v", l)
+			}
+			return nil
+		})
+		return one.Submit(t.Context(), root, "case")
+	}
+	b.api.Always(&sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"})
+	if res, err := submit(); err == nil {
+		t.Fatalf("%+v", res)
+	}
+	if kept, err := filepath.Glob(filepath.Join(state, ".token.*")); err != nil || len(kept) != 1 {
+		t.Errorf("%v", kept)
+	}
+	b.api.Always(nil)
+	res, err := submit()
+	if err != nil || res.Outcome != sidecar.Accepted || len(res.Attempts) != 2 || len(b.api.Sessions("")) != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if kept, err := filepath.Glob(filepath.Join(state, "*token*")); err != nil || len(kept) != 0 {
+		t.Errorf("%v", kept)
+	}
+	if _, err := submit(); err == nil {
+		t.Error("once more")
+	}
 }
 
 // A token in work that is gone, or another one, is not sent; what a crash left
