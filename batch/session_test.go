@@ -265,7 +265,7 @@ func TestSessionResubmitted(t *testing.T) {
 	b := newBench(t, sandbox.Options{ManySessions: true})
 	b.patience = time.Minute
 	b.start()
-	b.api.Decide(func(tok string, n int) sandbox.Step {
+	b.api.Decide(func(tok string, _ int) sandbox.Step {
 		go b.api.SetStatus(tok, "ARCHIVED") // which tells nothing
 		return sandbox.Step{Fault: sandbox.Garbage}
 	})
@@ -474,6 +474,25 @@ func TestSessionPhases(t *testing.T) {
 		}
 	})
 	t.Logf("%d broken phases of a request for a session: 0 lost, 0 twice, each session that was lost is on record", runs)
+}
+
+// A service that calls the token otherwise holds up the account, says what to set,
+// and goes on when that is done.
+func TestTokenField(t *testing.T) {
+	b := newBench(t, sandbox.Options{TokenField: "token"})
+	b.patience = time.Minute
+	b.start()
+	b.sendPerson("case", "client-7")
+	b.until("shut account, 1 tries: iDenfy misses the field token of a submission: HTTP 400, MISSING_VALUE; set api.token_field: token in the configuration")
+	client := idenfy.New(idenfy.Options{BaseURL: b.url, Key: "k", Secret: "s", Timeout: time.Minute, TokenField: "token"})
+	defer client.Close()
+	b.cfg.API = client
+	b.batch.Set(b.cfg)
+	b.want("case accepted done/case")
+	if n := len(b.api.Sessions("client-7")); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+	b.end()
 }
 
 // The journal's own words for a session: a scanRef, wherever it is asked by.
