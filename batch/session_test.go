@@ -368,6 +368,41 @@ func TestSessionTokenLost(t *testing.T) {
 	b.noTokens(true)
 }
 
+// Where an attempt may have been taken and the token is gone, the session tells,
+// or a person decides.
+func TestSessionTokenLostAfterwards(t *testing.T) {
+	for status, want := range map[string]string{"DELETED": "unknown hold", "ACTIVE": "unknown hold", "APPROVED": "accepted done", "EXPIRED": "accepted done"} {
+		t.Run(status, func(t *testing.T) {
+			b := newBench(t)
+			b.patience = time.Minute
+			b.api.Always(&sandbox.Step{Status: 503})
+			b.start()
+			b.sendPerson("case", "client-7")
+			b.until("attempt case 2")
+			b.end()
+			b.api.Always(nil)
+			files, err := filepath.Glob(filepath.Join(b.spool.Path(spool.Work), ".token.*"))
+			if must(t, err); len(files) != 1 {
+				t.Fatalf("%v", files)
+			}
+			must(t, os.Remove(files[0]))
+			for tok := range b.api.Sessions("") {
+				b.api.SetStatus(tok, status)
+			}
+			b.start()
+			b.want("case " + want + "/case")
+			sessions := 1
+			if status == "EXPIRED" {
+				sessions = 2
+			}
+			if n := len(b.api.Sessions("")); n != sessions {
+				t.Errorf("%d sessions", n)
+			}
+			b.noTokens(true)
+		})
+	}
+}
+
 // A token that was given before is not sent again.
 func TestSessionTokenTwice(t *testing.T) {
 	b := newBench(t)
