@@ -52,7 +52,9 @@ func (v *visit) again(ctx context.Context) end {
 	case why != "":
 	case v.rep.SHA256 != v.life.Result.Request.MetaSHA256 && v.life.Result.Request.MetaSHA256 != "":
 		why = meta.Name + " is not the one that it was"
-	case v.life.Token != "" && v.rep.Meta.TokenSHA256() != v.life.Token:
+	case v.rep.Meta != nil && v.life.ClientID != v.rep.Meta.ClientID:
+		why = meta.Name + " has another clientId"
+	case v.life.ClientID == "" && v.life.Token != "" && v.rep.Meta.TokenSHA256() != v.life.Token:
 		why = meta.Name + " has another authToken"
 	case len(v.rep.Invalid) > 0:
 		why = v.rep.Invalid[0].Message
@@ -116,12 +118,16 @@ func (v *visit) wrong(reasons []meta.Reason) {
 	}
 }
 
-// attempt makes one attempt. It is entered with v.rep fresh.
+// attempt makes one attempt, with a session that it opens first where that is to
+// be done. It is entered with v.rep fresh.
 func (v *visit) attempt(ctx context.Context) end {
 	if last := v.life.Result.LastAttempt(); last != nil && last.State == sidecar.NoAnswer && v.life.Fate == journal.Unsettled {
 		if e, over := v.settle(ctx); over {
 			return e
 		}
+	}
+	if e, over := v.session(ctx); over {
+		return e
 	}
 	if err := v.turn(ctx); err != nil {
 		return v.notNow()
@@ -137,26 +143,35 @@ func (v *visit) attempt(ctx context.Context) end {
 	if err != nil {
 		return v.failed(err)
 	}
-	if e, over := v.intend(ctx); over {
+	if e, over := v.intend(ctx, v.submits()); over {
 		return e
 	}
 	a := v.life.Result.LastAttempt()
-	if err := record.Show(v.dir, v.life); err != nil {
-		// Where that can't be written, nothing can be filed either.
-		a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the record could not be written, so nothing was sent"
-		if drop.Own(err) && !v.stays {
-			return v.shut(ctx, err)
-		}
-		if e := v.record(ctx); e.fault.owner != nobody || e.again == nil {
-			return e
-		}
-		return v.failed(err)
+	if e, over := v.show(ctx, a); over {
+		return e
 	}
 	answer, err := v.set.API.Process(ctx, req)
 	a.Finished = sidecar.Now()
 	a.DurationMS = time.Since(a.Started.Time).Milliseconds()
 	a.HTTPStatus = answer.Status
 	return v.judge(ctx, a, err)
+}
+
+// show lets people see what is about to be done. Where that can't be written,
+// nothing can be filed either: over tells that a is not to be made.
+func (v *visit) show(ctx context.Context, a *sidecar.Attempt) (e end, over bool) {
+	err := record.Show(v.dir, v.life)
+	if err == nil {
+		return end{}, false
+	}
+	a.State, a.Finished, a.Message = sidecar.NotSent, sidecar.Now(), "the record could not be written, so nothing was sent"
+	if drop.Own(err) && !v.stays {
+		return v.shut(ctx, err), true
+	}
+	if e := v.record(ctx); e.fault.owner != nobody || e.again == nil {
+		return e, true
+	}
+	return v.failed(err), true
 }
 
 // shut ends a folder in which the daemon can't write: what comes of it could
@@ -171,22 +186,37 @@ func (v *visit) shut(ctx context.Context, err error) end {
 	return v.decide(ctx, sidecar.Invalid)
 }
 
-// intend records the attempt, committed before the first byte leaves, if the
-// history of the folder and of its token allows it. A crash from here on finds
-// the attempt as sending. over tells that the folder is not to be sent now.
-func (v *visit) intend(ctx context.Context) (e end, over bool) {
+// intent is what is to be done next: an attempt, or the opening of a session.
+type intent struct {
+	opens bool
+	begin func() // adds it to the result
+	undo  func() // takes it away
+}
+
+func (v *visit) submits() intent {
 	res := v.life.Result
+	return intent{
+		begin: func() {
+			res.Attempts = append(res.Attempts, sidecar.Attempt{N: len(res.Attempts) + res.Omitted + 1, Started: sidecar.Now(), State: sidecar.Sending})
+		},
+		undo: func() { res.Attempts = res.Attempts[:len(res.Attempts)-1] },
+	}
+}
+
+// intend records an intent, committed before the first byte leaves, if the
+// history of the folder, and of its token, allows it. A crash from here on finds
+// it as sending. over tells that the folder is not to be sent now.
+func (v *visit) intend(ctx context.Context, do intent) (e end, over bool) {
 	v.waitsNoMore()
-	res.Attempts = append(res.Attempts, sidecar.Attempt{N: len(res.Attempts) + res.Omitted + 1, Started: sidecar.Now(), State: sidecar.Sending})
-	sending := res.Attempts[len(res.Attempts)-1]
-	q := journal.Question{Life: v.life}
+	q := journal.Question{Life: v.life, Opens: do.opens}
 	for {
+		do.begin()
 		a, e, over := v.ask(q)
 		if a.Verdict == journal.Send && !over {
 			v.life.State, v.life.Took, v.life.Forced = journal.Pending, true, a.Forced
 			return end{}, false
 		}
-		res.Attempts = res.Attempts[:len(res.Attempts)-1] // it was not made
+		do.undo()
 		if over {
 			return e, true
 		}
@@ -198,7 +228,6 @@ func (v *visit) intend(ctx context.Context) (e end, over bool) {
 			}
 			if again != asked {
 				q.Unused = again == unused
-				res.Attempts = append(res.Attempts, sending)
 				continue
 			}
 		}
@@ -233,7 +262,7 @@ func (v *visit) ask(q journal.Question) (a journal.Answer, e end, over bool) {
 
 // recognise finds out, once in a visit, what the folder is known by. Its images
 // are read only where it came with results: by them the journal tells whether
-// these are its own.
+// these are its own; and where no token tells that it is the same again.
 func (v *visit) recognise() (err error) {
 	if v.known {
 		return nil
@@ -246,7 +275,8 @@ func (v *visit) recognise() (err error) {
 		return err
 	}
 	v.life.Prior = slices.DeleteFunc(ids, func(id string) bool { return id == v.life.ID })
-	if len(v.life.Prior) > 0 {
+	v.sums = nil
+	if len(v.life.Prior) > 0 || v.life.ClientID != "" {
 		for _, img := range v.rep.Images {
 			sum, err := drop.Sum(v.dir, img.File)
 			if err != nil {
@@ -254,6 +284,9 @@ func (v *visit) recognise() (err error) {
 			}
 			v.sums = append(v.sums, sum)
 		}
+	}
+	if v.life.ClientID != "" && v.rep.Complete() {
+		v.life.Content = content(v.life.ClientID, v.rep.Images, v.sums)
 	}
 	v.known = true
 	return nil
@@ -264,7 +297,9 @@ func (v *visit) recognise() (err error) {
 const waitsForToken = "token_in_use"
 
 func (v *visit) waitsNoMore() {
-	v.life.Result.Reasons = slices.DeleteFunc(v.life.Result.Reasons, func(r sidecar.Reason) bool { return r.Code == waitsForToken })
+	v.life.Result.Reasons = slices.DeleteFunc(v.life.Result.Reasons, func(r sidecar.Reason) bool {
+		return r.Code == waitsForToken || r.Code == sessionActive
+	})
 }
 
 // behindRetry is how long a folder waits for another one before it asks again.
@@ -285,7 +320,7 @@ func (v *visit) waitBehind(ctx context.Context, a journal.Answer) end {
 			return end{again: v.come(time.Now())}
 		}
 	}
-	v.because(waitsForToken, "another folder with this authToken, %s, is being submitted; this one waits until that is decided", a.Other.Folder)
+	v.because(waitsForToken, "another folder with this %s, %s, is being submitted; this one waits until that is decided", v.mark(), a.Other.Folder)
 	e := v.record(ctx)
 	if e.again != nil {
 		e.again.behind, e.again.due = a.Other.ID, time.Now().Add(behindRetry)
@@ -309,7 +344,7 @@ func (v *visit) otherGone(ctx context.Context, o journal.Other) error {
 // is still the same and every hash is as demanded and as sent before.
 func (v *visit) request() (*idenfy.Request, []*os.File, error) {
 	m := v.rep.Meta
-	req := &idenfy.Request{Token: m.AuthToken, Country: m.Country, DocumentType: m.DocumentType, SkipAnalysis: m.SkipAnalysis}
+	req := &idenfy.Request{Token: v.token, Country: m.Country, DocumentType: m.DocumentType, SkipAnalysis: m.SkipAnalysis}
 	var files []*os.File
 	for _, img := range v.rep.Images {
 		file, err := drop.OpenFile(v.dir, img.File)
@@ -335,7 +370,7 @@ func (v *visit) request() (*idenfy.Request, []*os.File, error) {
 		}
 		return nil
 	}
-	size, err := idenfy.BodySize(req)
+	size, err := v.set.API.BodySize(req)
 	v.life.Result.Request.Endpoint, v.life.Result.Request.Bytes = v.set.API.Endpoint(), size
 	return req, files, err
 }

@@ -40,6 +40,8 @@ type Settings struct {
 	Daemon      sidecar.Daemon // goes into each result
 	API         *idenfy.Client
 	Rate        *rate.Limiter // asked once for each request
+
+	SessionExpiry time.Duration // of the sessions that are opened
 }
 
 // Batch submits folders. Create it with New.
@@ -50,6 +52,7 @@ type Batch struct {
 	journal  *journal.Journal
 	spare    chan string // lives that are claimed beforehand
 	shared   Shared      // of Submit; nil: nothing is shared
+	tokens   spool.Tokens
 	emit     events.Sink
 
 	soft context.Context // of Run; nothing begins after its end
@@ -66,6 +69,9 @@ type Batch struct {
 func New(set Settings, s *spool.Spool, j *journal.Journal, emit events.Sink) *Batch {
 	b := &Batch{changed: make(chan struct{}, 1), spare: make(chan string, spares), stuck: map[stuckKey]events.FolderStuck{}, spool: s, journal: j, emit: emit}
 	b.settings.Store(&set)
+	if s != nil {
+		b.tokens.Dir = s.Path(spool.Work)
+	}
 	return b
 }
 
@@ -254,6 +260,11 @@ func (b *Batch) recover(ctx context.Context) error {
 		if err := b.journal.Unclaim(never...); err != nil {
 			return err
 		}
+	}
+	if err := b.tokens.Sweep(func(id string) bool {
+		return slices.ContainsFunc(b.queue.waiting, func(t task) bool { return t.id == id })
+	}); err != nil {
+		return fmt.Errorf("work: %w", err)
 	}
 	b.emit(events.Recovered{Folders: len(names)})
 	return nil

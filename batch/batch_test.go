@@ -97,6 +97,8 @@ func (n *notes) take(e events.Event) {
 		n.add("vanished %s", e.Folder)
 	case events.Attempted:
 		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
+	case events.SessionAsked:
+		n.add("asked %s %d %s", e.Folder, e.Opening.N, e.Opening.State)
 	case events.GateShut:
 		n.add("shut %s, %d tries: %s; %s", e.Owner, e.Tries, e.Reason, e.Mend)
 		n.asked.Store(int64(e.Asked))
@@ -144,7 +146,7 @@ func memory(t testing.TB) string {
 	return dir
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t testing.TB, of ...sandbox.Options) *bench {
 	t.Helper()
 	useDisks()
 	paths := spool.Paths{}
@@ -154,10 +156,12 @@ func newBench(t testing.TB) *bench {
 	}
 	s, err := spool.Open(paths)
 	must(t, err)
-	b := &bench{t: t, spool: s, where: journal.Where{Dir: filepath.Join(root, "journal"), Mark: paths[spool.Work]}, api: sandbox.New(sandbox.Options{}), cfg: batch.Settings{
+	b := &bench{t: t, spool: s, where: journal.Where{Dir: filepath.Join(root, "journal"), Mark: paths[spool.Work]}, api: sandbox.New(append(of, sandbox.Options{})[0]), cfg: batch.Settings{
 		Concurrency: 3, Grace: 5 * time.Second, Limits: limits,
 		Retry:  batch.Retry{First: 10 * time.Millisecond, Max: 50 * time.Millisecond, GiveUpAfter: time.Hour},
 		Daemon: sidecar.Daemon{Version: "test", Host: "test"},
+
+		SessionExpiry: time.Hour,
 	}}
 	newJournal(t, b.where)
 	url, stop, err := b.api.Start()
@@ -169,6 +173,7 @@ func newBench(t testing.TB) *bench {
 		}
 		stop()
 		must(t, s.Close())
+		b.noTokens(false)
 		if v := b.api.Report().Violations; len(v) > 0 {
 			t.Errorf("violations: %v", v)
 		}

@@ -136,6 +136,11 @@ func (v *visit) finish(ctx context.Context) end {
 	if err := v.b.journal.End(v.life); err != nil { // the very result that was written: nothing of it may change between
 		return v.diskFault(err)
 	}
+	if v.stays && v.life.ClientID != "" {
+		if err := v.b.tokens.Drop(v.life.ID); err != nil {
+			return v.diskFault(err)
+		}
+	}
 	if v.stays {
 		return end{}
 	}
@@ -178,6 +183,9 @@ func (v *visit) moveAgain(ctx context.Context) end {
 // was made, the folder is where it belongs, and that is noted all the same.
 func (v *visit) move(context.Context) end {
 	to := spool.Place(v.life.Place)
+	if err := v.b.tokens.Drop(v.life.ID); err != nil { // a crash from here on leaves none behind
+		return v.diskFault(err)
+	}
 	name, err := v.b.spool.Finish(v.task.work, to, v.name)
 	if name != "" {
 		v.b.journal.Filed(v.life.ID, string(to), name)

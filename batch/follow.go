@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/journal"
@@ -39,12 +40,20 @@ func (v *visit) refuseToken(ctx context.Context, err *idenfy.Error) end {
 	if failed != nil {
 		return v.unrecorded(failed)
 	}
-	if v.life.Fate != journal.Unsettled && len(h.Open) == 0 {
+	certain := v.life.Fate != journal.Unsettled && len(h.Open) == 0
+	if certain && v.life.ClientID == "" {
 		v.life.Fate = journal.Refused
 		return v.reject(ctx, err)
 	}
 	if e, over := v.settle(ctx); over {
 		return e
+	}
+	if v.replaces() {
+		return answered(v.retryOwn(ctx, err))
+	}
+	if certain {
+		v.life.Fate = journal.Refused
+		return v.reject(ctx, err)
 	}
 	v.because("may_have_been_accepted", "an attempt got no clear answer, and now the token is refused: either that attempt was taken, or the token expired; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve. With scanRef in meta.yaml the daemon finds out by itself")
 	v.life.Fate = journal.Unsettled
@@ -68,6 +77,10 @@ func (v *visit) retryOwn(ctx context.Context, err *idenfy.Error) end {
 		return v.record(ctx)
 	}
 	res := v.life.Result
+	if o := res.LastOpening(); o != nil && res.LastTry() == &o.Attempt {
+		v.because("gave_up", "no session could be opened within %s, with %d requests; the last one: %v", v.set.Retry.GiveUpAfter, o.N, err)
+		return v.decide(ctx, sidecar.GaveUp)
+	}
 	v.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(res.Attempts)+res.Omitted, v.set.Retry.GiveUpAfter, err)
 	silent := res.Omitted > 0 || slices.ContainsFunc(res.Attempts, func(a sidecar.Attempt) bool { return a.State == sidecar.NoAnswer })
 	if silent && v.life.Fate == journal.Unsettled {
@@ -101,6 +114,10 @@ func (v *visit) settle(ctx context.Context) (e end, over bool) {
 		v.life.Fate = journal.Taken
 		return answered(v.decide(ctx, sidecar.Accepted)), true
 	case idenfy.TokenExpired:
+		if s := v.life.Result.Session; v.life.ClientID != "" && s != nil { // by now for certain, and another can be opened
+			v.life.Fate, s.Expires = journal.Refused, sidecar.Time{Time: earliest(s.Expires.Time, time.Now())}
+			return end{}, false
+		}
 		v.because("token_expired", "no clear answer came, and the session's status is %s: the documents were not taken and the token expired; drop the folder again with a new token", word)
 		v.life.Fate = journal.Refused
 		return answered(v.decide(ctx, sidecar.Rejected)), true
@@ -153,7 +170,7 @@ func (v *visit) settleOthers(ctx context.Context, a journal.Answer) (found, end,
 	news := asked
 	for _, o := range a.Open {
 		ref := o.ScanRef
-		if ref == "" && o.Token == v.life.Token {
+		if ref == "" && o.Token != "" && o.Token == v.life.Token {
 			ref = v.life.ScanRef
 		}
 		if ref == "" {
@@ -171,7 +188,7 @@ func (v *visit) settleOthers(ctx context.Context, a journal.Answer) (found, end,
 				return asked, v.diskFault(err), true
 			}
 			news = settled
-		case state != idenfy.NotTaken || o.Token != v.life.Token:
+		case state != idenfy.NotTaken || v.life.Token == "" || o.Token != v.life.Token:
 			all = false
 		}
 	}
@@ -189,12 +206,18 @@ func (v *visit) sentBefore(ctx context.Context, a journal.Answer) end {
 	switch {
 	case a.Verdict == journal.Before && a.Own:
 		return v.decide(ctx, v.acceptedBefore(a))
+	case a.Verdict == journal.Before && v.life.ClientID != "":
+		v.because("content_used", "another folder with this clientId and these images, %s, was accepted (submission %s); nothing of this one was sent. If a second submission is meant: idenfy-batch requeue --force", other, o.ID)
+		return v.decide(ctx, sidecar.Invalid)
 	case a.Verdict == journal.Before:
 		v.because("token_used", "another folder that had this authToken, %s, was accepted (submission %s); nothing of this one was sent. If it is of another person, or a second submission is meant: idenfy-batch requeue --force, with a token of its own", other, o.ID)
 		return v.decide(ctx, sidecar.Invalid)
 	case a.Own:
 		v.because("may_have_been_accepted", "an earlier submission of it (%s) may have been accepted; nothing was sent now. Look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve", o.ID)
 		return v.decide(ctx, sidecar.Unknown)
+	case v.life.ClientID != "":
+		v.because("content_undecided", "another folder with this clientId and these images, %s, may have been accepted (submission %s); nothing of this one was sent. Decide that one with idenfy-batch resolve; then this one can be requeued", other, o.ID)
+		return v.decide(ctx, sidecar.Invalid)
 	default:
 		v.because("token_undecided", "another folder with this authToken, %s, may have been accepted (submission %s); nothing of this one was sent. Decide that one with idenfy-batch resolve; then this one can be requeued", other, o.ID)
 		return v.decide(ctx, sidecar.Invalid)
@@ -204,7 +227,11 @@ func (v *visit) sentBefore(ctx context.Context, a journal.Answer) end {
 // acceptedBefore says of a folder that came again after it was accepted what
 // it is: the accepted one, as long as its token is the same.
 func (v *visit) acceptedBefore(a journal.Answer) sidecar.Outcome {
-	if a.Other.Token == v.life.Token {
+	if c := v.life.ClientID; c != "" && c == a.Other.Client {
+		v.because(sidecar.SentBefore, "it was accepted before, as submission %s, with this clientId; nothing was sent now. If a second submission is meant: idenfy-batch requeue --force", a.Other.ID)
+		return sidecar.Accepted
+	}
+	if a.Other.Token == v.life.Token && v.life.Token != "" {
 		v.because(sidecar.SentBefore, "it was accepted before, as submission %s, with this authToken, which works once; nothing was sent now. If a second submission is meant, put a new token into meta.yaml, then idenfy-batch requeue --force", a.Other.ID)
 		return sidecar.Accepted
 	}

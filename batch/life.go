@@ -23,6 +23,7 @@ const (
 	arrived                 // claimed just now
 	claimed                 // claimed, and the daemon ended then: nothing was sent
 	sending                 // the daemon ended while an attempt was under way
+	opening                 // or while a session was asked for
 	refused                 // the token was refused after it may have been taken, and that could not be settled
 	waiting                 // the next attempt is due
 	decided                 // its outcome is known, and to be written
@@ -39,6 +40,7 @@ var entries = map[state]func(*visit, context.Context) end{
 	arrived:    (*visit).examine,
 	claimed:    (*visit).release,
 	sending:    (*visit).unanswered,
+	opening:    (*visit).unopened,
 	refused:    (*visit).settleRefused,
 	waiting:    (*visit).again,
 	decided:    (*visit).finish,
@@ -70,12 +72,15 @@ func (v *visit) state() state {
 	case l.Result.Outcome.Final():
 		return decided
 	}
-	switch last := l.Result.LastAttempt(); {
+	if o := l.Result.LastOpening(); o != nil && o.State == sidecar.Sending {
+		return opening
+	}
+	switch last := l.Result.LastTry(); {
 	case last == nil:
 		return waiting
 	case last.State == sidecar.Sending:
 		return sending
-	case last.State == sidecar.Answered && last.Identifier == idenfy.TokenNotValid:
+	case last.State == sidecar.Answered && last.Identifier == idenfy.TokenNotValid && !v.replaces():
 		return refused
 	default:
 		return waiting
@@ -99,6 +104,7 @@ const (
 	notSent                     // not one byte left
 	changed                     // what was being sent was no longer what had been looked at
 	unreadable                  // a file could not be read to its end
+	busyPerson                  // no session for now: the person has an active one
 )
 
 // meaning is what an ending means for the folder and for the account.
@@ -125,6 +131,7 @@ var meanings = map[ending]meaning{
 	notSent:       {sidecar.NotSent, journal.Unsent, (*visit).retry, silence, account, false},
 	changed:       {sidecar.NoAnswer, journal.Unsent, (*visit).changedWhileSent, silence, folder, false},
 	unreadable:    {sidecar.NoAnswer, journal.Unsent, (*visit).readAgain, silence, folder, false},
+	busyPerson:    {sidecar.Answered, journal.Unsent, (*visit).retry, reply, nobody, false},
 }
 
 // endingOf classifies the error of an attempt.
@@ -136,7 +143,7 @@ func endingOf(err *idenfy.Error) ending {
 		}
 		return rejected
 	case idenfy.ServiceFault:
-		if idenfy.Doubtful(err.Status, err.Identifier, err.RetryAfter > 0) {
+		if err.WantsField == "" && !err.NoCredits() && idenfy.Doubtful(err.Status, err.Identifier, err.RetryAfter > 0) {
 			return doubtfulFault
 		}
 		return serviceFault
@@ -144,6 +151,8 @@ func endingOf(err *idenfy.Error) ending {
 		return serverError
 	case idenfy.NotSent:
 		return notSent
+	case idenfy.Busy:
+		return busyPerson
 	case idenfy.Unfinished:
 		return unfinished
 	case idenfy.Withheld:

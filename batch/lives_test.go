@@ -2,6 +2,7 @@ package batch_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"image"
 	"image/jpeg"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -268,7 +270,8 @@ type person struct {
 	no      int
 	face    []byte
 	sum     string
-	tokens  []string
+	tokens  []string  // that were given to its folders
+	client  string    // the clientId; empty: it has none
 	first   time.Time // when processed
 	permits int       // decisions by which the person may be sent once more
 	taken   bool      // somebody decided that the person was accepted
@@ -279,8 +282,9 @@ type person struct {
 type folder struct {
 	no      int
 	person  *person
-	token   string
+	token   string // by which its requests are scripted: with a session the clientId
 	ref     string
+	session bool // the daemon opens it
 	country string
 	bad     bool
 	expired bool // the watcher won't wait any longer
@@ -323,7 +327,7 @@ func perform(t testing.TB, ops []op) (*world, error) {
 }
 
 func (w *world) prepare() {
-	w.bench = newBench(w.s)
+	w.bench = newBench(w.s, sandbox.Options{ManySessions: true}) // a session that is lost keeps nobody waiting
 	w.root = filepath.Dir(w.spool.Path(spool.Inbox)) + "/"
 	w.paths = spool.Paths{}
 	for _, p := range spool.Places() {
@@ -334,6 +338,7 @@ func (w *world) prepare() {
 	w.cfg.DiskRetry = 2 * time.Millisecond
 	w.cfg.Retry.First, w.cfg.Retry.Max, w.cfg.Retry.GiveUpAfter = time.Millisecond, 3*time.Millisecond, time.Nanosecond
 	w.api.Decide(w.treat)
+	w.api.DecideSession(w.treatSession)
 	w.ended = func(err error) { w.broke.Store(err != nil) }
 	w.client = idenfy.New(idenfy.Options{BaseURL: w.url, Key: "k", Secret: "s", Timeout: time.Minute})
 	w.s.Cleanup(w.client.Close)
@@ -363,7 +368,7 @@ func (w *world) note() {
 	w.told()
 	sums := w.api.Persons()
 	for _, p := range w.people {
-		for _, tok := range p.tokens {
+		for _, tok := range w.tokensOf(p) {
 			if used := w.api.Token(tok).Used; sums[p.sum] > 0 && !used.IsZero() && (p.first.IsZero() || used.Before(p.first)) {
 				p.first = used
 			}
@@ -379,8 +384,9 @@ func (w *world) treat(tok string, _ int) sandbox.Step {
 		return sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"}
 	}
 	var s sandbox.Step
-	if list := w.steps[tok]; len(list) > 0 {
-		s, w.steps[tok] = list[0], list[1:]
+	key := cmp.Or(w.api.ClientOf(tok), tok)
+	if list := w.steps[key]; len(list) > 0 {
+		s, w.steps[key] = list[0], list[1:]
 	}
 	if s.Status == 400 && w.may[tok] { // of a used token it says only that
 		s = sandbox.Step{}
@@ -392,6 +398,36 @@ func (w *world) treat(tok string, _ int) sandbox.Step {
 		s.Latency = time.Duration(rand.IntN(10)) * time.Millisecond
 	}
 	return s
+}
+
+// treatSession is how the service treats a request for a session.
+func (w *world) treatSession(string, int) sandbox.Step {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down {
+		return sandbox.Step{Status: 401, Identifier: "UNAUTHORIZED", Message: "no"}
+	}
+	return sandbox.Step{}
+}
+
+// tokensOf returns all tokens that were ever given for a person.
+func (w *world) tokensOf(p *person) []string {
+	if p.client == "" {
+		return p.tokens
+	}
+	return slices.Concat(p.tokens, slices.Collect(maps.Keys(w.api.Sessions(p.client))))
+}
+
+// content is what the daemon knows a folder by that has no token.
+func (f *folder) content() string {
+	text := f.person.client
+	for _, img := range []struct {
+		step string
+		data []byte
+	}{{"FRONT", f.front}, {"BACK", f.back}, {"FACE", f.person.face}} {
+		text += "\n" + img.step + " " + sum(img.data)
+	}
+	return sum([]byte(text))
 }
 
 func (w *world) pick() *folder { return w.folders[w.r.IntN(len(w.folders))] }
@@ -453,7 +489,12 @@ func (w *world) token(p *person) string {
 }
 
 func (w *world) give(f *folder) {
-	f.token, f.ref = w.token(f.person), ""
+	f.ref, f.session = "", f.person.client != "" && w.chance(80)
+	if f.session {
+		f.token = f.person.client
+		return
+	}
+	f.token = w.token(f.person)
 	if w.chance(50) {
 		f.ref = fmt.Sprintf("00000000-0000-4000-8000-%06d%06d", f.person.no, len(f.person.tokens))
 		w.api.Issue(f.token, f.ref)
@@ -469,7 +510,11 @@ func (w *world) writeMeta(f *folder) at {
 	if f.bad {
 		more = append(more, "colour: red")
 	}
-	return w.edit(f, "meta.yaml", []byte(sample.Meta(f.token, f.country, "ID_CARD", more...)))
+	text := sample.Meta
+	if f.session {
+		text = sample.Person
+	}
+	return w.edit(f, "meta.yaml", []byte(text(f.token, f.country, "ID_CARD", more...)))
 }
 
 // edit writes a file of a folder, or with nil removes it, wherever the folder
@@ -516,8 +561,10 @@ func (w *world) drop() {
 	}
 	p := &person{no: len(w.people) + 1}
 	p.face = tinyImage(uint64(1000 + p.no))
-	sum := sha256.Sum256(p.face)
-	p.sum = hex.EncodeToString(sum[:])
+	p.sum = sum(p.face)
+	if w.chance(40) {
+		p.client = fmt.Sprintf("client-%d", p.no)
+	}
 	w.people = append(w.people, p)
 	f := w.newFolder(p)
 	f.country, f.front, f.back = "LT", tinyImage(1), tinyImage(2)
@@ -530,13 +577,24 @@ func (w *world) drop() {
 		"FRONT.jpg": f.front, "BACK.jpg": f.back, "FACE.jpg": p.face, marker: fmt.Append(nil, f.no),
 	}))
 	w.writeMeta(f)
-	w.say("dropped: %v, scanRef %v, bad key %v", f, f.ref != "", f.bad)
+	w.say("dropped: %v, clientId %v, scanRef %v, bad key %v", f, f.session, f.ref != "", f.bad)
 }
 
 // script says how the service treats the next requests of a folder.
 func (w *world) script() {
 	f := w.pick()
 	bad := sandbox.Step{Status: 400, Identifier: "BAD_VALUE", Message: "no"}
+	if f.session && w.chance(40) {
+		list := [][]sandbox.Step{
+			{{Fault: sandbox.LoseAnswer}},
+			{{Fault: sandbox.Garbage}, {Status: 409, Identifier: "VALIDATION_ERROR", Message: "active"}},
+			{{Status: 503}, {Status: 503}, {Status: 503}, {Status: 503}},
+			{bad},
+		}[w.r.IntN(4)]
+		w.api.ScriptSessions(f.token, list...)
+		w.say("the service will answer %v, for a session: %+v", f, list)
+		return
+	}
 	list := [][]sandbox.Step{
 		{{Fault: sandbox.LoseAnswer}},
 		{{Fault: sandbox.HalfAnswer}},
@@ -565,7 +623,12 @@ func (w *world) script() {
 // expire lets the session of an unused token expire.
 func (w *world) expire() {
 	f := w.pick()
-	if f.ref == "" || w.running() && !w.atRest() {
+	if f.ref == "" && !f.session || w.running() && !w.atRest() {
+		return
+	}
+	if f.session {
+		w.api.Expire(f.token)
+		w.say("the sessions of %v expire", f)
 		return
 	}
 	if w.api.Token(f.token).Processed == 0 {
@@ -590,6 +653,7 @@ func (w *world) editImage() {
 	f.front = tinyImage(uint64(10 + w.r.IntN(1000)))
 	a := w.edit(f, "FRONT.jpg", f.front)
 	w.say("%v gets another FRONT, in %s/%s", f, a.place, a.name)
+	w.connected(f.person)
 }
 
 func (w *world) editCountry() {
@@ -692,7 +756,7 @@ func (w *world) tamper() {
 // person, without doubt, that it was.
 func (w *world) tells(p *person) bool {
 	n := 0
-	for _, tok := range p.tokens {
+	for _, tok := range w.tokensOf(p) {
 		if seen := w.api.Token(tok); seen.Processed > 0 {
 			if n++; seen.ScanRef == "" {
 				return false
@@ -932,7 +996,7 @@ func (w *world) decided(f *folder, a at, dec decision.Decision, err error, to st
 // wanted allows what a person wants: tokens that were used may be sent again,
 // in vain.
 func (w *world) wanted(p *person) {
-	for _, tok := range p.tokens {
+	for _, tok := range w.tokensOf(p) {
 		for range 100 * w.api.Token(tok).Processed {
 			w.api.Forgive(tok)
 		}
@@ -1033,7 +1097,7 @@ func (w *world) forgive() {
 			return
 		}
 		for _, p := range w.people {
-			for _, tok := range p.tokens {
+			for _, tok := range w.tokensOf(p) {
 				if hash(tok) == hashed { // it may only just be reading the request
 					w.api.Forgive(tok)
 				}
@@ -1257,6 +1321,7 @@ func (w *world) check() {
 	defer func() { must(w.s, j.Close()) }()
 	lives, err := j.InWork(w.s.Context())
 	must(w.s, err)
+	w.noTokens(true)
 	if len(lives) > 0 {
 		w.s.Errorf("the journal has lives in work: %v", lives)
 	}
@@ -1347,7 +1412,7 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 		ok = r.Outcome == sidecar.Unknown
 	default:
 		ok = r.Outcome == sidecar.Invalid && slices.ContainsFunc(codes(r), func(c string) bool {
-			return c == sidecar.SentBefore || c == "token_used" || c == "token_undecided"
+			return c == sidecar.SentBefore || strings.HasSuffix(c, "_used") || strings.HasSuffix(c, "_undecided")
 		})
 		if (r.Outcome == sidecar.Invalid || r.Outcome == sidecar.Incomplete) && len(r.Attempts) == 0 {
 			ok = ok || slices.ContainsFunc(w.folders, func(c *folder) bool { // a copy, and another one stands for the person, or did until somebody moved it
@@ -1365,14 +1430,14 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 func (w *world) connected(p *person) {
 	db := w.database()
 	defer db.Close()
-	rows, err := db.QueryContext(context.Background(), "SELECT id, kase, coalesce(dir, ''), coalesce(token, '') FROM life")
+	rows, err := db.QueryContext(context.Background(), "SELECT id, kase, coalesce(dir, ''), coalesce(token, ''), coalesce(content, '') FROM life")
 	must(w.s, err)
 	defer rows.Close()
-	cases := map[string][]string{} // by id, directory and token
+	cases := map[string][]string{} // by id, directory, token and content
 	for rows.Next() {
-		var id, kase, dir, token string
-		must(w.s, rows.Scan(&id, &kase, &dir, &token))
-		for _, key := range []string{id, dir, token} {
+		var id, kase, dir, token, content string
+		must(w.s, rows.Scan(&id, &kase, &dir, &token, &content))
+		for _, key := range []string{id, dir, token, content} {
 			if key != "" {
 				cases[key] = append(cases[key], kase)
 			}
@@ -1389,7 +1454,7 @@ func (w *world) connected(p *person) {
 		}
 		return found
 	}
-	for _, tok := range p.tokens {
+	for _, tok := range w.tokensOf(p) {
 		known(hash(tok))
 	}
 	where := w.where()
@@ -1404,8 +1469,12 @@ func (w *world) connected(p *person) {
 		must(w.s, err)
 		identity, err := drop.Identity(dir)
 		must(w.s, errors.Join(err, dir.Close()))
-		tokens[f.token] = true
-		each = append(each, known(append(keys, identity, hash(f.token))...))
+		own := hash(f.token)
+		if f.session {
+			own = f.content()
+		}
+		tokens[own] = true
+		each = append(each, known(append(keys, identity, own)...))
 	}
 	together := len(all) > 0 || len(tokens) <= 1
 	for _, k := range each {
@@ -1417,7 +1486,9 @@ func (w *world) connected(p *person) {
 	}
 }
 
-func hash(tok string) string {
-	sum := sha256.Sum256([]byte(tok))
-	return hex.EncodeToString(sum[:])
+func hash(tok string) string { return sum([]byte(tok)) }
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
 }

@@ -128,6 +128,9 @@ type life struct {
 	was   string         // how that ended
 	end   string         // "outcome place" without a fault
 	risky bool           // a crash while it is sent may end in hold: nobody can ask
+
+	person bool           // it has a clientId in the place of a token
+	opens  []sandbox.Step // how its requests for a session are treated
 }
 
 const ref = "328c6766-934e-11ed-bb9b-025ad99a18e7"
@@ -145,13 +148,19 @@ var lives = []life{
 	{name: "again after unknown, with scanRef", meta: []string{"scanRef: " + ref}, prior: []sandbox.Step{{Fault: sandbox.LoseAnswer}}, was: "case accepted done/case", end: "accepted done"},
 	{name: "again after rejected", prior: []sandbox.Step{{Status: 400, Identifier: "BAD_VALUE", Message: "no"}}, was: "case rejected failed/case", end: "accepted done", risky: true},
 	{name: "again after gave_up", prior: slices.Repeat([]sandbox.Step{{Status: 503}}, 4), was: "case gave_up failed/case", end: "accepted done", risky: true},
+	{name: "of a person", person: true, end: "accepted done"},
+	{name: "of a person, the second session", person: true, opens: []sandbox.Step{{Fault: sandbox.LoseAnswer}, {Status: 503}}, end: "accepted done"},
+	{name: "of a person, no session", person: true, opens: slices.Repeat([]sandbox.Step{{Status: 400, Identifier: "VALIDATION_ERROR", Message: "no"}}, 3), end: "rejected failed"},
+	{name: "of a person, the answer is lost", person: true, steps: []sandbox.Step{{Fault: sandbox.LoseAnswer}}, end: "accepted done"},
+	{name: "of a person, again after accepted", person: true, prior: []sandbox.Step{{}}, was: "case accepted done/case", end: "accepted done"},
+	{name: "of a person, again after rejected", person: true, prior: []sandbox.Step{{Status: 400, Identifier: "BAD_VALUE", Message: "no"}}, was: "case rejected failed/case", end: "accepted done"},
 	{name: "again after invalid", meta: []string{"colour: red"}, prior: []sandbox.Step{{}}, was: "case invalid failed/case", end: "invalid failed"},
 }
 
 // run lets one folder live with one fault, and returns what failed.
 func (l life) run(t *testing.T, p *plan) (failed string) {
 	t.Helper()
-	b := newBench(t)
+	b := newBench(t, sandbox.Options{ManySessions: true})
 	b.patience = time.Minute // nothing stalls here but a busy machine
 	b.cfg.DiskRetry = 2 * time.Millisecond
 	b.cfg.Retry.First, b.cfg.Retry.Max = 2*time.Millisecond, 5*time.Millisecond
@@ -161,11 +170,17 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	if len(l.meta) > 0 && strings.HasPrefix(l.meta[0], "scanRef") {
 		b.api.Issue(token(name), ref)
 	}
-	b.put(name, l.meta...)
+	if l.person {
+		b.putPerson(name, name)
+	} else {
+		b.put(name, l.meta...)
+	}
 	if l.prior != nil {
 		b.earlier(name, l)
 	}
-	b.api.Script(token(name), l.steps...)
+	opened := b.api.Report().Opened
+	b.script(l, l.steps)
+	b.api.ScriptSessions(name, l.opens...)
 	disks.Store(root, p)
 	defer disks.Delete(root)
 	b.start()
@@ -193,13 +208,17 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	if end != l.end && (!p.crash || !l.risky || end != "unknown hold") {
 		t.Errorf("%s: ended %s, want %s; reasons %v, attempts %v, reports %v", what, end, l.end, codes(r), states(r), b.ev.list)
 	}
-	if n := b.api.Token(token(name)).Processed; n > 1 || (r.Outcome == sidecar.Accepted) && n != 1 {
+	if n := b.processed(); n > 1 || (r.Outcome == sidecar.Accepted) && n != 1 {
 		t.Errorf("%s: %s, and %d times processed", what, r.Outcome, n)
 	}
 	for _, file := range []string{"FRONT.jpg", "BACK.jpg", "FACE.jpg", "meta.yaml"} {
-		if _, kept := p.kept.Load(file); !kept && b.api.Token(token(name)).Requests > b.before {
+		if _, kept := p.kept.Load(file); !kept && b.api.Report().Requests > b.before {
 			t.Errorf("%s: %s was sent, and is not on the disk", what, file)
 		}
+	}
+	b.noTokens(true)
+	if n := b.api.Report().Opened - opened; n > 2+len(l.opens) {
+		t.Errorf("%s: %d sessions", what, n)
 	}
 	if n := b.ev.count("ended"); !p.crash && n != 1 {
 		t.Errorf("%s: %d ends were told", what, n)
@@ -207,11 +226,27 @@ func (l life) run(t *testing.T, p *plan) (failed string) {
 	return failed
 }
 
+// script sets how the next requests of the only folder are treated.
+func (b *bench) script(l life, steps []sandbox.Step) {
+	if !l.person { // else the token is still to be given
+		b.api.Script(token("case"), steps...)
+		return
+	}
+	b.api.Decide(func(string, int) sandbox.Step {
+		if len(steps) == 0 {
+			return sandbox.Step{}
+		}
+		s := steps[0]
+		steps = steps[1:]
+		return s
+	})
+}
+
 // earlier lets a folder live before the faults begin, and moves it back to the
 // inbox.
 func (b *bench) earlier(name string, l life) {
 	b.t.Helper()
-	b.api.Script(token(name), l.prior...)
+	b.script(l, l.prior)
 	giveUp := b.cfg.Retry.GiveUpAfter
 	b.cfg.Retry.GiveUpAfter = time.Nanosecond
 	b.start()
@@ -221,7 +256,7 @@ func (b *bench) earlier(name string, l life) {
 	b.cfg.Retry.GiveUpAfter = giveUp
 	place, _, _ := strings.Cut(strings.Fields(l.was)[2], "/")
 	must(b.t, os.Rename(filepath.Join(b.spool.Path(spool.Place(place)), name), filepath.Join(b.spool.Path(spool.Inbox), name)))
-	b.before = b.api.Token(token(name)).Requests
+	b.before = b.api.Report().Requests
 }
 
 // offer hands the folder on whenever it lies in the inbox, as the watcher does,
@@ -286,8 +321,13 @@ func (b *bench) whole() (place spool.Place) {
 // attempt was under way at the crash.
 func (b *bench) forgive() {
 	b.t.Helper()
-	b.attempted(func(_, folder string, s sidecar.State) {
+	b.attempted(func(hashed, folder string, s sidecar.State) {
 		if s == sidecar.Sending {
+			for tok := range b.api.Sessions("") {
+				if hash(tok) == hashed {
+					b.api.Forgive(tok)
+				}
+			}
 			b.api.Forgive(token(folder))
 		}
 	})

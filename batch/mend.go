@@ -65,7 +65,9 @@ func byAnswer(err *idenfy.Error, host string) (reason, mend string) {
 		return "iDenfy refuses the key: " + how, "see that API key and secret belong together and to this environment, then idenfy-batch reload"
 	case err.Status == http.StatusProxyAuthRequired:
 		return "the proxy wants other credentials: " + how, "correct HTTPS_PROXY, and restart"
-	case strings.Contains(strings.ToLower(err.Message), "token limit"):
+	case err.WantsField != "":
+		return "iDenfy misses the field " + err.WantsField + " of a submission: " + how, "set api.token_field: " + err.WantsField + " in the configuration, then idenfy-batch reload"
+	case err.NoCredits():
 		return "the account has no credits left: " + how, "buy credits in the iDenfy dashboard"
 	case err.Identifier == "PERMISSIONS_ERROR", err.Identifier == "PARTNER_CONTRACT_ERROR":
 		return "iDenfy doesn't let this account do that: " + how, "have iDenfy enable Direct Processing, and what the folders ask for, in the account's contract"

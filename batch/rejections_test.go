@@ -129,3 +129,22 @@ func TestRejectedUnderOneName(t *testing.T) {
 	}
 	b.until("shut account, 1 tries: 3 folders were rejected for the same reason, VALIDATION_ERROR")
 }
+
+// So are those that are refused a session, all with the same words; also over a
+// restart.
+func TestAllRefusedSessions(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Concurrency, b.cfg.Rejections = 1, 3
+	b.cfg.Retry.First, b.cfg.Retry.Max = time.Hour, time.Hour
+	b.api.AlwaysSession(&sandbox.Step{Status: 400, Identifier: "VALIDATION_ERROR", Message: "clientId: unknown field"})
+	b.start()
+	for n := range 3 {
+		if n == 2 {
+			b.end() // it is counted on
+			b.start()
+		}
+		b.sendPerson(fmt.Sprintf("case%02d", n), fmt.Sprintf("client-%d", n))
+		b.want(fmt.Sprintf("case%02d rejected failed/case%02d", n, n))
+	}
+	b.until("shut account, 1 tries: 3 folders were rejected for the same reason, VALIDATION_ERROR")
+}

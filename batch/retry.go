@@ -3,6 +3,7 @@ package batch
 import (
 	"hash/fnv"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"idenfy-batch/internal/idenfy"
@@ -34,10 +35,11 @@ func (r Retry) ceiling(n int) time.Duration {
 // pause that follows them is for all. Where that is doubtful they do.
 func (r Retry) delay(res *sidecar.Result) time.Duration {
 	n := 0
-	for i := len(res.Attempts) - 1; i >= 0 && (charged(&res.Attempts[i]) || doubtful(&res.Attempts[i])); i-- {
+	list := tries(res)
+	for i := len(list) - 1; i >= 0 && (charged(list[i]) || doubtful(list[i]) || busy(list[i])); i-- {
 		n++
 	}
-	last := res.LastAttempt()
+	last := res.LastTry()
 	var wait time.Duration
 	if n > 0 {
 		h := fnv.New64a()
@@ -54,12 +56,33 @@ func (r Retry) delay(res *sidecar.Result) time.Duration {
 // due is the time of the next attempt. A clock that was set back can't make
 // it later than the delay from now.
 func (r Retry) due(res *sidecar.Result, now time.Time) time.Time {
-	last := res.LastAttempt()
+	last := res.LastTry()
 	if last == nil {
 		return now
 	}
 	delay := r.delay(res)
 	return now.Add(min(max(last.Finished.Add(delay).Sub(now), 0), delay))
+}
+
+// tries are what failed, or not, since it began to do what it tried last: to open
+// a session, or to submit.
+func tries(res *sidecar.Result) (list []*sidecar.Attempt) {
+	if o := res.LastOpening(); o != nil && res.LastTry() == &o.Attempt {
+		for i := range res.Sessions {
+			list = append(list, &res.Sessions[i].Attempt)
+		}
+		return list
+	}
+	for i := range res.Attempts {
+		list = append(list, &res.Attempts[i])
+	}
+	return list
+}
+
+// busy reports whether no session was opened since the person has an active one.
+// That ends by itself, so it speaks against nobody.
+func busy(a *sidecar.Attempt) bool {
+	return a.State == sidecar.Answered && a.HTTPStatus == http.StatusConflict
 }
 
 // charged reports whether a failed attempt speaks against the folder rather
@@ -88,15 +111,15 @@ func doubtful(a *sidecar.Attempt) bool {
 // nor a daemon that was off, nor a clock that was set forward uses up the time
 // until it is given up.
 func (r Retry) charge(l *journal.Life, own bool) {
-	res := l.Result
-	last := res.LastAttempt()
+	list := tries(l.Result)
+	last := l.Result.LastTry()
 	if last == nil || !charged(last) && !own {
 		return
 	}
 	l.Charged++
 	l.Spent += min(time.Duration(last.DurationMS)*time.Millisecond, 2*r.Max)
-	for i := len(res.Attempts) - 2; i >= 0; i-- {
-		if a := &res.Attempts[i]; charged(a) || doubtful(a) {
+	for i := len(list) - 2; i >= 0; i-- {
+		if a := list[i]; charged(a) || doubtful(a) {
 			l.Spent += min(max(last.Started.Sub(a.Finished.Time), 0), 2*r.Max)
 			return
 		}

@@ -45,7 +45,7 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	if err != nil {
 		return nil, err
 	}
-	announced, err := b.announce(ctx, dir, life)
+	announced, err := b.announce(ctx, dir, name, life)
 	if err != nil {
 		return nil, err // its life stays, and the next time goes on with it
 	}
@@ -88,8 +88,21 @@ type Shared func(ctx context.Context, l *journal.Life) error
 // Share has Submit share what it sends. Call it before Submit.
 func (b *Batch) Share(s Shared) { b.shared = s }
 
-// announce shares what is about to be sent. What has no token isn't sent.
-func (b *Batch) announce(ctx context.Context, dir *os.Root, life *journal.Life) (announced bool, err error) {
+// KeepTokens has Submit keep the tokens of the sessions that it opens in a
+// directory of its own: one that is gone on with needs its token again. Those
+// that are left there of others are removed. Call it before Submit.
+func (b *Batch) KeepTokens(ctx context.Context, dir string) error {
+	b.tokens.Dir = dir
+	lives, err := b.journal.InWork(ctx)
+	if err != nil {
+		return err
+	}
+	return b.tokens.Sweep(func(id string) bool { _, open := lives[id]; return open })
+}
+
+// announce shares what is about to be sent. What has neither token nor clientId
+// isn't sent.
+func (b *Batch) announce(ctx context.Context, dir *os.Root, name string, life *journal.Life) (announced bool, err error) {
 	if b.shared == nil {
 		return false, nil
 	}
@@ -97,8 +110,8 @@ func (b *Batch) announce(ctx context.Context, dir *os.Root, life *journal.Life) 
 	if _, system := errors.AsType[syscall.Errno](err); system && !errors.Is(err, fs.ErrNotExist) {
 		return false, err // it may be readable a moment later
 	}
-	if m.TokenSHA256() == "" {
-		return false, nil
+	if err != nil {
+		return false, nil //nolint:nilerr // the look at it tells
 	}
 	c, r := *life, *life.Result
 	c.Result = &r
@@ -108,12 +121,41 @@ func (b *Batch) announce(ctx context.Context, dir *os.Root, life *journal.Life) 
 	if c.Prior, err = sidecar.IDs(dir); err != nil {
 		return false, err
 	}
-	c.Token, r.Request.TokenSHA256, r.Request.TokenHint = m.TokenSHA256(), m.TokenSHA256(), sidecar.TokenHint(m.AuthToken)
-	if c.ScanRef = m.ScanRef; m.ScanRef != "" {
-		r.Session = &sidecar.Session{ScanRef: m.ScanRef, By: "producer"}
+	if c.ClientID = m.ClientID; m.ClientID != "" {
+		if c.Content, err = b.contentOf(dir, name, m.ClientID); err != nil {
+			return false, err
+		}
+	} else {
+		c.Token, r.Request.TokenSHA256, r.Request.TokenHint = m.TokenSHA256(), m.TokenSHA256(), sidecar.TokenHint(m.AuthToken)
+	}
+	if m.ScanRef != "" {
+		c.ScanRef, r.Session = m.ScanRef, &sidecar.Session{ScanRef: m.ScanRef, By: sidecar.ByProducer}
 	}
 	r.Attempts = append(slices.Clone(r.Attempts), sidecar.Attempt{N: len(r.Attempts) + r.Omitted + 1, Started: sidecar.Now(), State: sidecar.Sending})
 	return true, b.shared(ctx, &c)
+}
+
+// contentOf is the content of a folder with a clientId, or "" if it is not to be
+// sent as it is.
+func (b *Batch) contentOf(dir *os.Root, name, clientID string) (string, error) {
+	lim := b.settings.Load().Limits
+	l, err := meta.List(dir, lim)
+	if err != nil {
+		return "", err
+	}
+	rep := meta.Inspect(dir, name, l, lim, false)
+	if !rep.Complete() {
+		return "", nil
+	}
+	var sums []string
+	for _, img := range rep.Images {
+		sum, err := drop.Sum(dir, img.File)
+		if err != nil {
+			return "", err
+		}
+		sums = append(sums, sum)
+	}
+	return content(clientID, rep.Images, sums), nil
 }
 
 // resume returns the life of the folder to go on with. One that a crash cut off

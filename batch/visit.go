@@ -44,6 +44,8 @@ type visit struct {
 	planted []string      // files with names of records
 	left    spool.Left    // what the seal could not make so
 
+	token string // that is to be sent, once it is known
+
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
 
@@ -208,6 +210,9 @@ func (v *visit) gone() end {
 	if err := v.b.spool.Intact(); err != nil {
 		return v.diskFault(err)
 	}
+	if err := v.b.tokens.Drop(v.task.id); err != nil {
+		return v.diskFault(err)
+	}
 	if v.life.State == journal.Claimed {
 		if err := v.b.journal.Unclaim(v.task.id); err != nil {
 			return v.diskFault(err)
@@ -304,7 +309,7 @@ func (v *visit) stuck(to spool.Place, err error) end {
 func (v *visit) come(due time.Time) *task {
 	t := &task{id: v.task.id, work: v.task.work, due: due, unsaved: v.task.unsaved, asks: true}
 	if v.life != nil && v.life.Result != nil {
-		last := v.life.Result.LastAttempt()
+		last := v.life.Result.LastTry()
 		t.doubted, t.failed = last != nil && doubtful(last), last != nil && charged(last)
 	}
 	return t
@@ -623,8 +628,9 @@ func (v *visit) describe(res *sidecar.Result) {
 	if m == nil || len(v.rep.Invalid) > 0 {
 		return
 	}
+	v.life.ClientID = m.ClientID
 	if v.life.ScanRef = m.ScanRef; m.ScanRef != "" {
-		res.Session = &sidecar.Session{ScanRef: m.ScanRef, By: "producer"}
+		res.Session = &sidecar.Session{ScanRef: m.ScanRef, By: sidecar.ByProducer}
 	}
 	res.Request.Country, res.Request.DocumentType = m.Country, m.DocumentType
 	res.Request.SkipAnalysis = m.SkipAnalysis != nil && *m.SkipAnalysis
@@ -715,7 +721,7 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 		}}
 		v.notSealed(v.life.Result)
 		if m, err := meta.Read(v.dir); err == nil {
-			v.life.Token = m.TokenSHA256()
+			v.life.Token, v.life.ClientID = m.TokenSHA256(), m.ClientID
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
 		}
 		if l, err := meta.List(v.dir, v.set.Limits); err == nil {

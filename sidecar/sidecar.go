@@ -146,8 +146,29 @@ type Earlier struct {
 
 // Session is iDenfy's session of the submission.
 type Session struct {
-	ScanRef string `json:"scan_ref"` // iDenfy's reference
-	By      string `json:"by"`       // who opened it: producer
+	ScanRef  string `json:"scan_ref"`            // iDenfy's reference
+	ClientID string `json:"client_id,omitempty"` // of the person, where the daemon opened it
+	Opened   Time   `json:"opened,omitzero"`     // likewise
+	Expires  Time   `json:"expires,omitzero"`    // likewise: if it is not used
+	By       Opener `json:"by"`
+}
+
+// Opener is who opened a session.
+type Opener string
+
+// The openers.
+const (
+	ByProducer Opener = "producer" // whoever put a token into meta.yaml
+	ByDaemon   Opener = "daemon"
+)
+
+// Opening is one try at opening a session. After one that ended as no_answer, or
+// with a server error, there may be a session that nobody has the token of: it
+// expires unused.
+type Opening struct {
+	Attempt
+	After   int    `json:"after,omitempty"`    // the attempt at the submission that came before; 0: none
+	ScanRef string `json:"scan_ref,omitempty"` // of the session that was opened
 }
 
 // Daemon says which program wrote the result.
@@ -205,6 +226,8 @@ type Result struct {
 	MoreUnsealed int       `json:"unsealed_more,omitempty"`    // how many there are beyond those of unsealed
 	Earlier      []Earlier `json:"earlier_results,omitzero"`   // nil: nobody has looked for them
 	Session      *Session  `json:"session,omitempty"`          // nil: its reference isn't known
+	Sessions     []Opening `json:"sessions,omitempty"`         // tries at opening one, the oldest first
+	Unlisted     int       `json:"sessions_omitted,omitempty"` // of these, between the first and the last ones, that are not listed
 	Uploader     Uploader  `json:"uploader"`
 	Daemon       Daemon    `json:"daemon"`
 
@@ -241,6 +264,24 @@ func (r *Result) LastAttempt() *Attempt {
 		return nil
 	}
 	return &r.Attempts[len(r.Attempts)-1]
+}
+
+// LastOpening returns the newest try at opening a session, or nil.
+func (r *Result) LastOpening() *Opening {
+	if len(r.Sessions) == 0 {
+		return nil
+	}
+	return &r.Sessions[len(r.Sessions)-1]
+}
+
+// LastTry returns what was tried last: to open a session, or to submit. It is
+// nil before the first.
+func (r *Result) LastTry() *Attempt {
+	a, o := r.LastAttempt(), r.LastOpening()
+	if o != nil && (a == nil || o.After == a.N) {
+		return &o.Attempt
+	}
+	return a
 }
 
 // TokenHint returns what of a token may be shown: enough to find it in the

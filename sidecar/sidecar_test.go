@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,7 +53,13 @@ func full() *sidecar.Result {
 			{N: 2, Started: at(30), Finished: at(31), State: sidecar.NotSent, Message: "connection refused", DurationMS: 1},
 			{N: 3, Started: at(40), State: sidecar.Sending},
 		},
-		Times:      sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
+		Times:   sidecar.Times{FirstSeen: at(0), Complete: at(0), Claimed: at(1), Finished: at(50)},
+		Session: &sidecar.Session{ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7", ClientID: "client-7", Opened: at(1), Expires: at(900), By: sidecar.ByDaemon},
+		Sessions: []sidecar.Opening{
+			{Attempt: sidecar.Attempt{N: 1, Started: at(0), Finished: at(1), State: sidecar.Answered, HTTPStatus: 409, Identifier: "VALIDATION_ERROR", Message: "active", DurationMS: 1, RetryAfter: 1}},
+			{Attempt: sidecar.Attempt{N: 2, Started: at(32), Finished: at(33), State: sidecar.Answered, HTTPStatus: 201, DurationMS: 1}, After: 2, ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7"},
+		},
+		Unlisted: 4, Omitted: 2,
 		ExtraFiles: []string{"note.txt", "originals/", "originals/p1.tif"}, MoreFiles: 3,
 		Unsealed: []string{"originals/p1.tif"}, MoreUnsealed: 2,
 		Earlier:  []sidecar.Earlier{{File: "result.1.json", SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}},
@@ -142,6 +149,16 @@ func TestSchemaNamesEveryField(t *testing.T) {
 		switch v := value.(type) {
 		case map[string]any:
 			properties, _ := schema["properties"].(map[string]any)
+			if ref, ok := schema["$ref"].(string); ok { // what it has in common with others
+				defs, _ := doc["$defs"].(map[string]any)
+				common, _ := defs[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any)
+				shared, _ := common["properties"].(map[string]any)
+				properties = maps.Clone(properties)
+				if properties == nil {
+					properties = map[string]any{}
+				}
+				maps.Copy(properties, shared)
+			}
 			for name, field := range v {
 				sub, ok := properties[name].(map[string]any)
 				if !ok {

@@ -23,6 +23,7 @@ type readme struct {
 	install  []string // commands of an installation without a package, run by TestLabReadme
 	tree     []string // the files of a folder
 	meta     string   // its meta.yaml
+	person   string   // that of one for whom a session is opened
 	commands []string // all others
 }
 
@@ -43,6 +44,8 @@ func readReadme(t *testing.T) (r readme) {
 			r.demo = body
 		case language == "sh":
 			r.install = append(r.install, body)
+		case language == "yaml" && strings.HasPrefix(body, "clientId:") && r.person == "":
+			r.person = body
 		case language == "yaml" && r.meta == "":
 			r.meta = body
 		default:
@@ -142,7 +145,7 @@ func (l *lab) heldCase() {
 // What README.md gives to copy works, as it stands there.
 func TestReadme(t *testing.T) {
 	r := readReadme(t)
-	if len(r.install) == 0 || r.meta == "" || r.demo == "" || len(r.tree) == 0 {
+	if len(r.install) == 0 || r.meta == "" || r.person == "" || r.demo == "" || len(r.tree) == 0 {
 		t.Fatalf("not all is found: %+v", r)
 	}
 	place := t.TempDir()
@@ -189,6 +192,7 @@ func TestReadme(t *testing.T) {
 	}
 
 	t.Run("meta.yaml", func(t *testing.T) { wholeMeta(t, r.meta) })
+	t.Run("meta.yaml with clientId", func(t *testing.T) { wholePerson(t, r.person) })
 }
 
 // shell runs a line in a shell, in which idenfy-batch is the program with the
@@ -268,6 +272,27 @@ func wholeMeta(t *testing.T, meta string) {
 		t.Errorf("%+v", r)
 	}
 	must(t, l.stop())
+}
+
+// wholePerson submits a folder with all that may be said of a person.
+func wholePerson(t *testing.T, meta string) {
+	t.Helper()
+	optional := regexp.MustCompile(`(?m)^#(\w+:)`)
+	if n := len(optional.FindAllString(meta, -1)); n != 8 {
+		t.Errorf("%d lines of optional keys", n)
+	}
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}")
+	f := files("case-8")
+	f["meta.yaml"] = optional.ReplaceAll([]byte(meta), []byte("$1"))
+	l.inboxReady()
+	l.put("case-8", f)
+	l.start()
+	l.until("it has ended", func() bool { return l.place("case-8") == spool.Done })
+	if r := l.result(spool.Done, "case-8"); r.Outcome != sidecar.Accepted || r.Session == nil || r.Session.By != sidecar.ByDaemon {
+		t.Errorf("%+v", r)
+	}
+	must(t, l.stop())
+	l.noTokens()
 }
 
 // From a clone to the first result without a package, in a Debian that systemd

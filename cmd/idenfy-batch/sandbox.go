@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os/signal"
@@ -19,14 +20,17 @@ func newSandbox() *cobra.Command {
 		Short: "Run a stand-in for iDenfy's API on loopback",
 		Long: `Sandbox serves the process, status and token calls as iDenfy documents them, for
 integration tests: nothing leaves the machine. It enforces credentials, single
-use of tokens, required images and the 20 MB limit, and keeps count.
+use of tokens, one active session a clientId, their expiry, required images and
+the 20 MB limit, and keeps count.
 
   GET  /sandbox/report   the count, and what a client must never do
   POST /sandbox/script   {"token": "…", "steps": [{"status": 429,
                          "identifier": "TOO_MANY_REQUESTS", "retry_after": "3"},
                          {"fault": "lose_answer"}]}
                          treats the next requests with that token so; without
-                         "token" the first step is for all, without "steps" it ends
+                         "token" the first step is for all, without "steps" it ends;
+                         {"session": true, "client_id": "…", "steps": […]} does
+                         so with the sessions that are asked for
 
 Faults: reset_before_body, reset_in_body, lose_answer, half_answer, stall,
 stall_in_body, stall_answer, garbage, drip.
@@ -42,10 +46,15 @@ was processed and answered.`,
 	c.Flags().StringVar(&o.Secret, "secret", "", "API secret to demand (default: any is taken)")
 	c.Flags().BoolVar(&o.Strict, "strict", false, "know only tokens that its own token call issued")
 	c.Flags().BoolVar(&o.ImageLimit, "image-limit", false, "enforce the 6 MB an image of newer documentation")
+	c.Flags().StringVar(&o.TokenField, "token-field", "authToken", "`name` of a submission's field for the token: authToken, or token")
+	c.Flags().BoolVar(&o.ManySessions, "many-sessions", false, "open another session of a clientId while one is active, in place of 409")
 	cert := c.Flags().String("tls-cert", "", "certificate `file` (PEM), to speak https")
 	key := c.Flags().String("tls-key", "", "its key `file` (PEM)")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if o.TokenField != "authToken" && o.TokenField != "token" {
+			return &exitError{code: exitUsage, err: errors.New("--token-field has to be authToken or token")}
+		}
 		l, err := net.Listen("tcp", *listen)
 		if err != nil {
 			return failed(err)

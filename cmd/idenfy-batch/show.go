@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -26,12 +27,12 @@ import (
 
 func newShow() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "show NAME|ID|SCANREF",
+		Use:   "show NAME|ID|SCANREF|CLIENTID",
 		Short: "Tell the story of a folder: what happened to it, when and why",
 		Long: `Show tells what the journal knows of a folder, in all its lives: when it came,
 what was sent, what was answered, how it ended and why, what people decided, and
 where it lies now. Name it by the name that it was dropped with or has now
-(case-7, failed/case-7.2), by an id, or by its scanRef. Several folders that had
+(case-7, failed/case-7.2), by an id, a scanRef, or a clientId. Several folders that had
 one name are all shown, the newest last. Folders that had the same authToken, and
 copies, are told together.
 
@@ -215,12 +216,7 @@ func (t *teller) life(l *journal.Told) {
 	if l.Forced {
 		t.note("sent though it might be a second submission: a person forced it")
 	}
-	for i := range r.Attempts {
-		if n := r.Attempts[i].N; i > 0 && n > r.Attempts[i-1].N+1 {
-			t.note(fmt.Sprintf("… %d attempts in between are not kept", n-r.Attempts[i-1].N-1))
-		}
-		t.attempt(&r.Attempts[i])
-	}
+	t.tries(r)
 	if l.State == journal.Claimed || l.State == journal.Pending {
 		for _, reason := range r.Reasons {
 			t.note("waits: " + meta.Show(reason.Message))
@@ -275,6 +271,9 @@ func request(l *journal.Told) (lines []string) {
 	}
 	if s := l.Result.Session; s != nil && s.ScanRef != "" {
 		known = append(known, "scanRef "+meta.Show(s.ScanRef))
+		if s.ClientID != "" {
+			known = append(known, "clientId "+meta.Show(s.ClientID))
+		}
 	}
 	if len(known) > 0 {
 		lines = append(lines, strings.Join(known, ", "))
@@ -282,8 +281,30 @@ func request(l *journal.Told) (lines []string) {
 	return lines
 }
 
-func (t *teller) attempt(a *sidecar.Attempt) {
-	what := fmt.Sprintf("attempt %d: ", a.N)
+// tries tells what was asked of the service, in its order.
+func (t *teller) tries(r *sidecar.Result) {
+	next := 0
+	asked := func(before int) {
+		for ; next < len(r.Sessions) && r.Sessions[next].After < before; next++ {
+			o := &r.Sessions[next]
+			if next > 0 && o.N > r.Sessions[next-1].N+1 {
+				t.note(fmt.Sprintf("… %d requests for a session in between are not kept", o.N-r.Sessions[next-1].N-1))
+			}
+			t.try(fmt.Sprintf("session, request %d: ", o.N), &o.Attempt)
+		}
+	}
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		asked(a.N)
+		if i > 0 && a.N > r.Attempts[i-1].N+1 {
+			t.note(fmt.Sprintf("… %d attempts in between are not kept", a.N-r.Attempts[i-1].N-1))
+		}
+		t.try(fmt.Sprintf("attempt %d: ", a.N), a)
+	}
+	asked(math.MaxInt)
+}
+
+func (t *teller) try(what string, a *sidecar.Attempt) {
 	switch a.State {
 	case sidecar.Sending:
 		what += "under way, or cut off"

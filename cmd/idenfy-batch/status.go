@@ -250,16 +250,19 @@ func readOpen(paths spool.Paths, p spool.Place) []openStatus {
 }
 
 func lastAttempt(res *sidecar.Result) string {
-	a := res.LastAttempt()
+	a, what := res.LastTry(), "attempt"
+	if o := res.LastOpening(); o != nil && a == &o.Attempt {
+		what = "session, request"
+	}
 	switch {
 	case a == nil:
 		return ""
 	case a.State == sidecar.Sending:
-		return fmt.Sprintf("attempt %d, since %s, is under way", a.N, a.Started.Local().Format(time.DateTime))
+		return fmt.Sprintf("%s %d, since %s, is under way", what, a.N, a.Started.Local().Format(time.DateTime))
 	case a.State == sidecar.Answered:
-		return strings.TrimSpace(fmt.Sprintf("attempt %d, at %s, was answered with %d %s", a.N, a.Started.Local().Format(time.DateTime), a.HTTPStatus, a.Identifier))
+		return strings.TrimSpace(fmt.Sprintf("%s %d, at %s, was answered with %d %s", what, a.N, a.Started.Local().Format(time.DateTime), a.HTTPStatus, a.Identifier))
 	default:
-		return fmt.Sprintf("attempt %d, at %s: %s", a.N, a.Started.Local().Format(time.DateTime), a.Message)
+		return fmt.Sprintf("%s %d, at %s: %s", what, a.N, a.Started.Local().Format(time.DateTime), a.Message)
 	}
 }
 

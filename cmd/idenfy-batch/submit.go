@@ -40,7 +40,7 @@ What was sent is remembered in $XDG_STATE_HOME/idenfy-batch, else in
 the daemon's user, it is entered in the journal of the configured spool as well,
 and asked for there before: so the daemon and submit know what the other one
 sent. What another user submits the daemon knows by its authToken only, which
-iDenfy takes once.`,
+iDenfy takes once; of a folder with a clientId it doesn't know.`,
 		Example: "  idenfy-batch submit ./case-7",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -72,6 +72,11 @@ iDenfy takes once.`,
 			fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %v\n", err)
 		}
 		b.Share(share)
+		if dir, err := stateDir(); err != nil {
+			return failed(err)
+		} else if err := b.KeepTokens(ctx, dir); err != nil {
+			return failed(err)
+		}
 		good := true
 		for _, dir := range dirs {
 			good = submit(ctx, c.OutOrStdout(), b, &cfg, dir, share != nil) && good
@@ -152,7 +157,7 @@ func sharing(cfg *config.Config) (batch.Shared, error) {
 		return nil, fmt.Errorf("note: this user may not tell the spool in %s what is sent (%w); if the folder is dropped there later, it is known by its authToken only", cfg.Root, err)
 	}
 	return func(ctx context.Context, l *journal.Life) error {
-		s := control.Submission{Result: l.Result, Fate: string(l.Fate), Dir: l.Dir, Prior: l.Prior}
+		s := control.Submission{Result: l.Result, Fate: string(l.Fate), Dir: l.Dir, Prior: l.Prior, ClientID: l.ClientID, Content: l.Content}
 		err := withDaemon(ctx, cfg,
 			func(running *control.Client) error { return running.Submission(ctx, s) },
 			func() error { return daemon.Outside(cfg, s) })
@@ -192,7 +197,7 @@ func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool
 		}
 		other, err := meta.Read(dir)
 		_ = dir.Close() // it was read only
-		if err == nil && other.AuthToken == m.AuthToken {
+		if err == nil && m.AuthToken != "" && other.AuthToken == m.AuthToken {
 			return "inbox/" + name, nil
 		}
 	}

@@ -141,9 +141,9 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 	if err != nil {
 		return f, err
 	}
-	hint, token, ref := "", "", ""
+	hint, token, ref, client := "", "", "", ""
 	if m, err := meta.Read(dir); err == nil {
-		hint, token, ref = sidecar.TokenHint(m.AuthToken), m.TokenSHA256(), m.ScanRef
+		hint, token, ref, client = sidecar.TokenHint(m.AuthToken), m.TokenSHA256(), m.ScanRef, m.ClientID
 	} else if passing(err) {
 		return f, err
 	}
@@ -161,7 +161,13 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 		}
 		l := life(res)
 		l.Token = res.Request.TokenSHA256
-		if l.Token == "" && (res.Request.TokenHint == hint || file == sidecar.Name && damaged(res)) {
+		if res.Session != nil {
+			l.ClientID = res.Session.ClientID
+		}
+		if client != "" && file == sidecar.Name && l.Token == "" {
+			l.ClientID = client
+		}
+		if l.Token == "" && token != "" && (res.Request.TokenHint == hint || file == sidecar.Name && damaged(res)) {
 			l.Token, l.ScanRef = token, ref
 		}
 		if damaged(res) && file == sidecar.Name && p == spool.Done {
@@ -189,7 +195,7 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 	}
 	// Claimed, and nothing was sent: a daemon without a journal wrote its
 	// result before that. For one with a journal see doubt.
-	f.Lives = append(f.Lives, &journal.Life{ID: id, State: journal.Claimed, Fate: journal.Unsent, Token: token, ScanRef: ref, Dir: itself, Place: string(spool.Work), Result: &sidecar.Result{
+	f.Lives = append(f.Lives, &journal.Life{ID: id, State: journal.Claimed, Fate: journal.Unsent, Token: token, ScanRef: ref, ClientID: client, Dir: itself, Place: string(spool.Work), Result: &sidecar.Result{
 		ID: id, Folder: meta.Show(own), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}})
 	return f, nil

@@ -456,6 +456,30 @@ func TestWithoutMeta(t *testing.T) {
 	}
 }
 
+// A session that the daemon had opened is known again, with what it took to open
+// it, and whose it was.
+func TestSession(t *testing.T) {
+	const token = "TOKEN-0123456789"
+	o := newOld(t)
+	r := result(sidecar.Accepted, token, attempt(sidecar.Answered, 200))
+	r.Request.TokenSHA256 = sum(token)
+	r.Session = &sidecar.Session{ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7", ClientID: "client-7", Opened: sidecar.Now(), Expires: sidecar.Now(), By: sidecar.ByDaemon}
+	r.Sessions = []sidecar.Opening{
+		{Attempt: sidecar.Attempt{N: 1, Started: sidecar.Now(), State: sidecar.NoAnswer}},
+		{Attempt: sidecar.Attempt{N: 2, Started: sidecar.Now(), State: sidecar.Answered, HTTPStatus: 201}, ScanRef: r.Session.ScanRef},
+	}
+	dir := o.put(spool.Done, "case", token, r)
+	must(t, os.WriteFile(filepath.Join(dir, "meta.yaml"), []byte("clientId: client-7\ncountry: LT\ndocumentType: PASSPORT\n"), 0o600))
+	o.adopt()
+	l := o.life(r.ID)
+	if l.Token != sum(token) || l.ScanRef != r.Session.ScanRef || l.ClientID != "client-7" || l.Fate != journal.Taken {
+		t.Errorf("%+v", l)
+	}
+	if got := l.Result.Sessions; len(got) != 2 || got[1].ScanRef != r.Session.ScanRef || got[0].State != sidecar.NoAnswer || l.Result.Session.By != sidecar.ByDaemon {
+		t.Errorf("%+v", got)
+	}
+}
+
 // Everything that a result tells stands in it again when the journal writes it.
 func TestNothingIsLost(t *testing.T) {
 	o := newOld(t)

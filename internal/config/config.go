@@ -81,6 +81,13 @@ type API struct {
 	// Timeout ends an exchange in which nothing moves for that long, however
 	// long it takes in total.
 	Timeout Duration `yaml:"timeout"`
+	// SessionExpiry is how long a session lives that the daemon opens for a
+	// folder with a clientId, 1m to 720h. A session whose answer was lost keeps
+	// others of the same clientId waiting for that long.
+	SessionExpiry Duration `yaml:"session_expiry"`
+	// TokenField is the name that a submission has for the token: authToken, or
+	// token, as the newest page of iDenfy's documentation calls it.
+	TokenField string `yaml:"token_field"`
 }
 
 // Rate bounds requests to the API. iDenfy's default quota is 10,000 an hour.
@@ -158,7 +165,7 @@ type Metrics struct {
 func Default() Config {
 	return Config{
 		Root:        "/var/spool/idenfy-batch",
-		API:         API{BaseURL: "https://ivs.idenfy.com", Timeout: Duration(time.Minute)},
+		API:         API{BaseURL: "https://ivs.idenfy.com", Timeout: Duration(time.Minute), SessionExpiry: Duration(24 * time.Hour), TokenField: "authToken"},
 		Concurrency: 4,
 		Rate:        Rate{PerHour: 9000, Burst: 1000},
 
@@ -283,6 +290,10 @@ func (c *Config) check(bad func(key, format string, args ...any)) {
 		}
 	}
 	atLeast("api.timeout", c.API.Timeout, Duration(time.Second))
+	atLeast("api.session_expiry", c.API.SessionExpiry, Duration(time.Minute))
+	if c.API.SessionExpiry > Duration(720*time.Hour) {
+		bad("api.session_expiry", "has to be at most 720h, which is all that iDenfy takes")
+	}
 	atLeast("completeness.settle", c.Completeness.Settle, Duration(100*time.Millisecond))
 	atLeast("completeness.rescan", c.Completeness.Rescan, Duration(100*time.Millisecond))
 	atLeast("retry.first", c.Retry.First, Duration(10*time.Millisecond))
@@ -302,6 +313,7 @@ func (c *Config) check(bad func(key, format string, args ...any)) {
 		}
 		bad(key, "has to be one of %s", strings.Join(allowed, ", "))
 	}
+	oneOf("api.token_field", c.API.TokenField, "authToken", "token")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	if l := c.Metrics.Listen; l != "" {

@@ -47,6 +47,9 @@ type Submission struct {
 	Fate   string          `json:"fate"`  // what is known of what was sent
 	Dir    string          `json:"dir"`   // names the directory, see drop.Identity
 	Prior  []string        `json:"prior"` // ids in the results that came with the folder
+
+	ClientID string `json:"client_id,omitempty"` // see journal.Life
+	Content  string `json:"content,omitempty"`   // likewise
 }
 
 // answer is that to a reload, and to what is refused.

@@ -38,7 +38,7 @@ func enterOutside(j *journal.Journal, s control.Submission) error {
 	if s.Result == nil || s.Result.ID == "" {
 		return &control.RefusedError{Why: "there is no result"}
 	}
-	l := &journal.Life{ID: s.Result.ID, Fate: journal.Fate(s.Fate), Token: s.Result.Request.TokenSHA256, Dir: s.Dir, Prior: s.Prior, Result: s.Result}
+	l := &journal.Life{ID: s.Result.ID, Fate: journal.Fate(s.Fate), Token: s.Result.Request.TokenSHA256, Dir: s.Dir, Prior: s.Prior, Result: s.Result, ClientID: s.ClientID, Content: s.Content}
 	if s.Result.Session != nil {
 		l.ScanRef = s.Result.Session.ScanRef
 	}
@@ -49,11 +49,11 @@ func enterOutside(j *journal.Journal, s control.Submission) error {
 	other, resolve := meta.Show(a.Other.Where()), cmp.Or(a.Other.Name, a.Other.ID)
 	switch a.Verdict {
 	case journal.Before:
-		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken, was accepted already (%s, submission %s); it is not sent again", other, a.Other.ID)}
+		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken or clientId with these images, was accepted already (%s, submission %s); it is not sent again", other, a.Other.ID)}
 	case journal.Maybe:
-		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken, may have been accepted already (%s, submission %s); look the session up in the iDenfy dashboard, and say how that one ended: idenfy-batch resolve %s --accepted or --rejected", other, a.Other.ID, meta.Show(resolve))}
+		return &control.RefusedError{Why: fmt.Sprintf("by the journal of the spool it, or its authToken or clientId with these images, may have been accepted already (%s, submission %s); look the session up in the iDenfy dashboard, and say how that one ended: idenfy-batch resolve %s --accepted or --rejected", other, a.Other.ID, meta.Show(resolve))}
 	case journal.Wait:
-		return &control.RefusedError{Why: fmt.Sprintf("the daemon is submitting it, or another folder with its authToken (%s); it is not sent beside it", other)}
+		return &control.RefusedError{Why: fmt.Sprintf("the daemon is submitting it, or another folder with its authToken, or its clientId and images (%s); it is not sent beside it", other)}
 	default:
 		return nil
 	}

@@ -42,7 +42,7 @@ func NewClient(cfg *config.Config, version string) (*idenfy.Client, error) {
 	return idenfy.New(idenfy.Options{
 		BaseURL: cfg.API.BaseURL, Key: key, Secret: secret,
 		Timeout: time.Duration(cfg.API.Timeout), RootCAs: pool,
-		UserAgent: "idenfy-batch/" + version, Conns: cfg.Concurrency,
+		UserAgent: "idenfy-batch/" + version, Conns: cfg.Concurrency, TokenField: cfg.API.TokenField,
 	}), nil
 }
 
@@ -65,6 +65,8 @@ func BatchSettings(cfg *config.Config, version string, client *idenfy.Client, li
 		Daemon: sidecar.Daemon{Version: version, Host: host},
 		API:    client,
 		Rate:   limiter,
+
+		SessionExpiry: time.Duration(cfg.API.SessionExpiry),
 	}
 }
 

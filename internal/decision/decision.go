@@ -345,7 +345,7 @@ func (c *matter) allowed(ctx context.Context) error {
 		return nil // the person's word is all there is
 	case err != nil:
 		return refuse("the session was not asked for (%v), and it may say otherwise. Try again, or, if you saw it in the iDenfy dashboard, repeat this with --force, which is recorded", err)
-	case c.dec.Action == sidecar.Resubmit && taken == idenfy.TokenExpired:
+	case c.dec.Action == sidecar.Resubmit && taken == idenfy.TokenExpired && c.life.ClientID == "":
 		return refuse("the session's status is %s: its token would be refused. Resolve it as --rejected, and drop the folder again with a new token", word)
 	case c.dec.Action != sidecar.Confirmed && taken == idenfy.WasTaken:
 		return refuse("the session's status is %s, so the documents were taken: resolve it as --accepted. %s", word, force)
@@ -369,6 +369,8 @@ func (c *matter) mayRequeue() error {
 		return nil
 	case l.Outcome() == sidecar.GaveUp && l.Token != "" && c.meta.TokenSHA256() == l.Token && len(c.history.Open) == 0:
 		return nil // the same token works once, whatever became of the tries before
+	case l.Outcome() == sidecar.GaveUp && l.ClientID != "" && len(c.history.Open) == 0:
+		return nil // before another session is opened the daemon asks what became of the one before
 	case l.Fate == journal.Unsettled:
 		return refuse("its %s says %s, and it may have been accepted. %s", sidecar.Name, l.Outcome(), force)
 	case len(c.history.Open) > 0:

@@ -113,6 +113,22 @@ func fill(f *os.File, at string, data []byte, perm fs.FileMode, sync bool) error
 	return err
 }
 
+// Remove removes the file name in dir, if there is one, and makes that durable.
+// After an error it may be gone, and come back with a power cut.
+func Remove(dir *os.Root, name string) error {
+	if _, err := dir.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := step(OpRemove, dir.Name()+"/"+name, func() error { return dir.Remove(name) }); err != nil {
+		return err
+	}
+	d, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncDir(d), d.Close())
+}
+
 // Keep makes durable what somebody else wrote to f: an upload's data are in
 // memory only until its writer, or the kernel some half a minute later, brings
 // them to the disk. It suffices that f is open for reading.

@@ -7,14 +7,14 @@ type Op string
 
 // The steps.
 const (
-	OpRemove  Op = "unlinkat"           // WriteFile: of what a crash left
+	OpRemove  Op = "unlinkat"           // Remove; WriteFile: of what a crash left
 	OpCreate  Op = "openat"             // WriteFile: the new file
 	OpWrite   Op = "write"              // WriteFile: its data
 	OpChmod   Op = "fchmod"             // WriteFile: its mode
 	OpSync    Op = "fsync"              // WriteFile, Keep, KeepAll: of a file
 	OpBegin   Op = "sync_file_range"    // KeepAll: begun, before fsync
 	OpRename  Op = "renameat"           // WriteFile: over the old file
-	OpSyncDir Op = "fsync of directory" // WriteFile, Rename, Mkdir
+	OpSyncDir Op = "fsync of directory" // WriteFile, Rename, Mkdir, Remove
 	OpMove    Op = "renameat2"          // Rename
 	OpCommit  Op = "commit"             // Commit
 )

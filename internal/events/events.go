@@ -66,6 +66,11 @@ type (
 		Folder, ID string
 		Attempt    sidecar.Attempt
 	}
+	// SessionAsked tells how a request for a session ended.
+	SessionAsked struct {
+		Folder, ID string
+		Opening    sidecar.Opening
+	}
 	// Ended tells that a folder lies in its final place under Name. Result is
 	// for reading only, and only until the sink returns.
 	Ended struct {
@@ -189,6 +194,7 @@ func (ClaimFailed) event()      {}
 func (Released) event()         {}
 func (Vanished) event()         {}
 func (Attempted) event()        {}
+func (SessionAsked) event()     {}
 func (Ended) event()            {}
 func (GateShut) event()         {}
 func (GateOpened) event()       {}

@@ -8,6 +8,7 @@ package idenfy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -41,6 +42,10 @@ type Options struct {
 	UserAgent string
 	Conns     int // idle connections kept for reuse
 
+	// TokenField is the name of a submission's field for the token; empty:
+	// authToken. The newest page of the documentation calls it token.
+	TokenField string
+
 	// Dial makes a connection; nil: net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -55,6 +60,7 @@ type Client struct {
 // speaks it; HTTPS_PROXY and NO_PROXY are honoured; redirects are not
 // followed, since they would carry a person's data to another place.
 func New(o Options) *Client {
+	o.TokenField = cmp.Or(o.TokenField, authToken)
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: o.Timeout, KeepAlive: 30 * time.Second}).DialContext
 	}
@@ -96,6 +102,7 @@ func (c *Client) Endpoint() string { return c.o.BaseURL + processPath }
 const (
 	processPath = "/api/v2/process"
 	statusPath  = "/api/v2/status"
+	sessionPath = "/api/v2/token"
 )
 
 // countingConn counts what was handed to the kernel. It is what proves that

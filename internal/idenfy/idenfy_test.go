@@ -96,7 +96,7 @@ func TestBodyIsExact(t *testing.T) {
 		r.SkipAnalysis = &no
 		var sums []string
 		r.Confirm = func(s []string) error { sums = append(sums, s...); return nil }
-		size, err := idenfy.BodySize(r)
+		size, err := c.BodySize(r)
 		if err != nil {
 			t.Fatal(err)
 		}

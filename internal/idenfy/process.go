@@ -13,14 +13,19 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
-// tokenField is the name of the body's field for the token. The newest page
-// of the documentation calls it "token", the others "authToken".
-const tokenField = "authToken"
+// The names that the documentation has for a submission's field for the token:
+// the newest page calls it "token", the others "authToken".
+const (
+	authToken = "authToken"
+	justToken = "token"
+)
 
 // The identifiers that decide something here (iDenfy, "Error messages"). The
 // list may grow.
@@ -38,6 +43,28 @@ var serviceFaults = []string{
 // sure are those of them that say something of the account alone: any request
 // would meet them.
 var sure = []string{"UNAUTHORIZED", "TOO_MANY_REQUESTS", "METHOD_NOT_ALLOWED"}
+
+// wantsField returns the name that the service has for the token's field, when
+// it says that it misses that, and got the other one.
+func wantsField(sent string, a answer) string {
+	other := justToken
+	if sent == justToken {
+		other = authToken
+	}
+	missing := a.Identifier == "MISSING_VALUE" || missingForm.MatchString(a.Message)
+	if a.Identifier == TokenNotValid || !missing || !regexp.MustCompile(`\b`+other+`\b`).MatchString(a.Message) {
+		return ""
+	}
+	return other
+}
+
+var missingForm = regexp.MustCompile(`(?i)\b(missing|required|not provided)\b`)
+
+// NoCredits reports whether an error says that the account has used up what it
+// has paid for: any folder would meet that.
+func (e *Error) NoCredits() bool {
+	return e.Class == ServiceFault && strings.Contains(strings.ToLower(e.Message), "token limit")
+}
 
 // Doubtful reports whether an answer of the class ServiceFault may be met by
 // one request only, though it says nothing of that: a contract without that
@@ -101,10 +128,13 @@ const (
 	// Unfinished: the exchange broke before the request's last byte was handed
 	// on, so nothing can have been processed.
 	Unfinished
+	// Busy: no session was opened, since the person has one that is active. That
+	// ends with it.
+	Busy
 )
 
 func (c Class) String() string {
-	return [...]string{"", "rejected", "service fault", "server error", "not sent", "no answer", "withheld", "unfinished"}[c]
+	return [...]string{"", "rejected", "service fault", "server error", "not sent", "no answer", "withheld", "unfinished", "busy"}[c]
 }
 
 // Error is every error of a call.
@@ -114,6 +144,7 @@ type Error struct {
 	Identifier string        // the API's, as it came; may be empty or unknown
 	Message    string        // the API's, shortened and made safe to show; or what went wrong
 	RetryAfter time.Duration // as the service asked; 0 when it didn't
+	WantsField string        // name of the token's field, where the service misses another one than it got
 	Err        error         // the cause, where there is one
 }
 
@@ -139,7 +170,7 @@ type Answer struct {
 // 200 with an empty body. Every other end is an *Error. The body is read from
 // the images as it is sent; memory does not grow with their size.
 func (c *Client) Process(ctx context.Context, r *Request) (Answer, error) {
-	body, err := newBody(r)
+	body, err := newBody(c.o.TokenField, r)
 	if err != nil {
 		return Answer{}, &Error{Class: Withheld, Message: err.Error(), Err: err}
 	}
@@ -156,6 +187,11 @@ func (c *Client) Process(ctx context.Context, r *Request) (Answer, error) {
 		return Answer{}, broke
 	}
 	err = classify(&x)
+	if e, ok := errors.AsType[*Error](err); ok && x.status == http.StatusBadRequest {
+		if e.WantsField = wantsField(c.o.TokenField, answer{Message: e.Message, Identifier: e.Identifier}); e.WantsField != "" {
+			e.Class = ServiceFault
+		}
+	}
 	if err == nil && !whole {
 		err = &Error{Class: NoAnswer, Status: x.status, Message: "the service answered before the request was whole"}
 	}
@@ -224,9 +260,9 @@ func classify(x *exchange) error {
 	return e
 }
 
-// BodySize returns the size of r's body in bytes.
-func BodySize(r *Request) (int64, error) {
-	b, err := newBody(r)
+// BodySize returns the size of the body that Process makes of r, in bytes.
+func (c *Client) BodySize(r *Request) (int64, error) {
+	b, err := newBody(c.o.TokenField, r)
 	if err != nil {
 		return 0, err
 	}
@@ -259,7 +295,7 @@ type part struct {
 // that Base64 pads at the end only.
 const rawChunk = 24 << 10
 
-func newBody(r *Request) (*body, error) {
+func newBody(tokenField string, r *Request) (*body, error) {
 	head := map[string]any{"country": r.Country, "documentType": r.DocumentType, tokenField: r.Token}
 	if r.SkipAnalysis != nil {
 		head["skipAnalysis"] = *r.SkipAnalysis

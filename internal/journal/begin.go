@@ -36,6 +36,7 @@ type Other struct {
 	Took    bool
 	Token   string
 	ScanRef string
+	Client  string // the clientId, if the session was, or is to be, opened by the daemon
 	Claimed sidecar.Time
 	Ended   sidecar.Time // zero: not by the daemon
 }
@@ -71,8 +72,11 @@ type Answer struct {
 
 // Question asks whether a life may send.
 type Question struct {
-	Life *Life    // with the token, and the attempt that it wants to make as its last
-	Sums []string // SHA-256 of its images, as far as they are known
+	Life *Life // with the token, and the attempt that it wants to make as its last
+	// Opens tells that it wants to open a session, and has that as its last
+	// Opening: nothing can be taken by that, but who may not send may not open.
+	Opens bool
+	Sums  []string // SHA-256 of its images, as far as they are known
 	// Unused tells that the session of the life's token was just found unused,
 	// so that the same token may be sent again.
 	Unused bool
@@ -86,7 +90,8 @@ type Question struct {
 // a person had decided. With any other verdict the attempt is not recorded.
 //
 // What is asked is the history of the folder: of all lives that it is known
-// by, by the ids of its results, by the directory itself, and by its token.
+// by, by the ids of its results, by the directory itself, and by its token or,
+// where the daemon opens the session, by its content.
 func (j *Journal) Begin(q Question) (Answer, error) {
 	var a Answer
 	err := j.write(func(t *tx) error {
@@ -94,7 +99,7 @@ func (j *Journal) Begin(q Question) (Answer, error) {
 		l := q.Life
 		if l.Took && !q.Only { // it was asked at its first attempt
 			a.Verdict, a.Forced = Send, l.Forced
-			t.put(sending(l, l.Forced))
+			t.put(sending(l, l.Forced, q.Opens))
 			return t.err
 		}
 		kase, named, own := t.join(l, q.Sums)
@@ -108,7 +113,7 @@ func (j *Journal) Begin(q Question) (Answer, error) {
 		a = t.judge(kase, others, q)
 		a.Own = own
 		if a.Verdict == Send && !q.Only {
-			t.put(sending(l, a.Forced))
+			t.put(sending(l, a.Forced, q.Opens))
 			t.exec("UPDATE decision SET used = ? WHERE kase = ? AND used IS NULL", l.ID, kase)
 		} else {
 			t.put(waiting(l))
@@ -161,6 +166,7 @@ func (j *Journal) Outside(l *Life) (Answer, error) {
 			t.exec("UPDATE decision SET used = ? WHERE kase = ? AND used IS NULL", l.ID, kase)
 		case !known:
 			t.exec("DELETE FROM attempt WHERE life = ?", l.ID)
+			t.exec("DELETE FROM session WHERE life = ?", l.ID)
 			t.exec("DELETE FROM life WHERE id = ?", l.ID)
 		}
 		return t.err
@@ -178,17 +184,23 @@ func (t *tx) outsideEnd(l *Life) {
 }
 
 // sending is l as it is with the verdict Send.
-func sending(l *Life, forced bool) *Life {
+func sending(l *Life, forced, opens bool) *Life {
 	c := *l
-	c.State, c.Fate, c.Took, c.Forced = Pending, Unsettled, true, forced
+	c.State, c.Took, c.Forced = Pending, true, forced
+	if !opens {
+		c.Fate = Unsettled
+	}
 	return &c
 }
 
-// waiting is l as it is with any other: without the attempt.
+// waiting is l as it is with any other: without the attempt, or the opening.
 func waiting(l *Life) *Life {
 	c, r := *l, *l.Result
 	if last := r.LastAttempt(); last != nil && last.State == sidecar.Sending {
 		r.Attempts = r.Attempts[:len(r.Attempts)-1]
+	}
+	if last := r.LastOpening(); last != nil && last.State == sidecar.Sending {
+		r.Sessions = r.Sessions[:len(r.Sessions)-1]
 	}
 	c.State, c.Result = Pending, &r
 	return &c
@@ -201,7 +213,7 @@ func (t *tx) newCase() int64 {
 }
 
 // join makes l a life of the cases that its folder is known by, which become
-// one: by the directory itself, and by its token.
+// one: by the directory itself, by its token, and by its content.
 //
 // The ids in its results are whatever an uploader puts there. They join only
 // lives that the journal's own facts agree with, see agrees. The cases of the
@@ -220,6 +232,9 @@ func (t *tx) join(l *Life, sums []string) (kase int64, named []int64, own bool) 
 	}
 	if l.Token != "" {
 		cases = append(cases, t.cases("token = ?", l.Token)...)
+	}
+	if l.Content != "" { // the token of each session is another one
+		cases = append(cases, t.cases("content = ?", l.Content)...)
 	}
 	prior := slices.Clone(l.Prior)
 	for _, k := range cases { // what the folder came with before, and may have lost since
@@ -278,7 +293,7 @@ func (t *tx) agrees(id string, l *Life, sums []string) bool {
 		t.err = err
 		return false
 	}
-	if sum := was.Request.MetaSHA256; sum != "" && sum == l.Result.Request.MetaSHA256 {
+	if sum := was.Request.MetaSHA256; sum != "" && sum == l.Result.Request.MetaSHA256 && l.ClientID == "" { // with a clientId it can be guessed
 		return true
 	}
 	return slices.ContainsFunc(was.Request.Images, func(img sidecar.Image) bool {
@@ -306,15 +321,15 @@ func newest(a, b Other) int {
 }
 
 func scanOther(rows *sql.Rows) (o Other, err error) {
-	var token, ref sql.NullString
+	var token, ref, client sql.NullString
 	var claimed, ended int64
-	err = rows.Scan(&o.ID, &o.Folder, &o.Place, &o.Name, &o.State, &o.Outcome, &o.Fate, &o.Took, &token, &ref, &claimed, &ended)
-	o.Token, o.ScanRef, o.Claimed, o.Ended = token.String, ref.String, fromMillis(claimed), fromMillis(ended)
+	err = rows.Scan(&o.ID, &o.Folder, &o.Place, &o.Name, &o.State, &o.Outcome, &o.Fate, &o.Took, &token, &ref, &client, &claimed, &ended)
+	o.Token, o.ScanRef, o.Client, o.Claimed, o.Ended = token.String, ref.String, client.String, fromMillis(claimed), fromMillis(ended)
 	return o, err
 }
 
 // permit is what a person decided about a case and what was not made use of.
-type permit struct{ any, sameToken bool }
+type permit struct{ any, sameToken, resubmit bool }
 
 // What was decided before the newest doubt doesn't cover that.
 func (t *tx) permit(kase int64, doubts ...[]Other) (p permit) {
@@ -329,7 +344,7 @@ func (t *tx) permit(kase int64, doubts ...[]Other) (p permit) {
 		var action sidecar.Action
 		err := rows.Scan(&forced, &action)
 		if action == sidecar.Requeued || action == sidecar.Resubmit {
-			p.any, p.sameToken = p.any || forced, true
+			p.any, p.sameToken, p.resubmit = p.any || forced, true, p.resubmit || action == sidecar.Resubmit
 		}
 		return err
 	})
@@ -340,8 +355,9 @@ func (t *tx) permit(kase int64, doubts ...[]Other) (p permit) {
 // counts until it is known that it was not taken.
 func (t *tx) judge(kase int64, others []Other, q Question) Answer {
 	a := Answer{Verdict: Send}
-	token := q.Life.Token
-	sameOnly := true // the open ones, and of these only such as may be tried on
+	token, client := q.Life.Token, q.Life.ClientID
+	sameOnly := token != ""    // the open ones, and of these only such as may be tried on
+	sameClient := client != "" // likewise
 	var taken []Other
 	for _, o := range others {
 		switch {
@@ -352,6 +368,7 @@ func (t *tx) judge(kase int64, others []Other, q Question) Answer {
 		case o.Fate == Unsettled && o.State != Pending:
 			a.Open = append(a.Open, o)
 			sameOnly = sameOnly && o.Token == token
+			sameClient = sameClient && o.Client == client
 		}
 	}
 	if a.Verdict == Wait {
@@ -360,7 +377,7 @@ func (t *tx) judge(kase int64, others []Other, q Question) Answer {
 	p := t.permit(kase, taken, a.Open)
 	switch {
 	case len(taken) > 0:
-		used := slices.ContainsFunc(taken, func(o Other) bool { return o.Token == token })
+		used := slices.ContainsFunc(taken, func(o Other) bool { return token != "" && o.Token == token })
 		if p.any && !used {
 			a.Forced = true
 			return a
@@ -372,6 +389,7 @@ func (t *tx) judge(kase int64, others []Other, q Question) Answer {
 		case p.any:
 			a.Forced = true
 		case sameOnly && (p.sameToken || q.Unused), retried:
+		case sameClient && p.resubmit: // a person says that it was not taken, and it takes another session
 		default:
 			a.Verdict, a.Other = Maybe, a.Open[0]
 		}
@@ -440,7 +458,7 @@ func (r *Reader) WithToken(ctx context.Context, token string) ([]Other, error) {
 }
 
 const (
-	selectOthers = "SELECT id, folder, place, name, state, outcome, fate, took, token, scan_ref, claimed, ended FROM life WHERE "
+	selectOthers = "SELECT id, folder, place, name, state, outcome, fate, took, token, scan_ref, json_extract(record, '$.client'), claimed, ended FROM life WHERE "
 	selectPrior  = "SELECT DISTINCT came.value FROM life, json_each(life.record, '$.prior') AS came WHERE "
 	newestFirst  = " ORDER BY claimed DESC, id"
 )

@@ -57,9 +57,10 @@ type Refusal struct {
 // Refused returns the newest rejections by the API since it last accepted a
 // folder, the newest first, and no more than most.
 func (j *Journal) Refused(ctx context.Context, most int) (list []Refusal, err error) {
-	rows, err := j.reads.QueryContext(ctx, `SELECT l.id, l.outcome, a.state, a.http_status, a.identifier, a.message
-		FROM life l JOIN attempt a ON a.life = l.id AND a.n = l.attempts
-		WHERE l.outcome IN ('accepted', 'rejected') AND l.took = 1 ORDER BY l.ended DESC LIMIT ?`, most)
+	rows, err := j.reads.QueryContext(ctx, `SELECT l.id, l.outcome, coalesce(s.state, a.state), coalesce(s.http_status, a.http_status), coalesce(s.identifier, a.identifier), coalesce(s.message, a.message)
+		FROM life l LEFT JOIN attempt a ON a.life = l.id AND a.n = l.attempts
+		LEFT JOIN session s ON s.life = l.id AND s.after = l.attempts AND s.http_status >= 400 AND s.n = (SELECT max(n) FROM session WHERE life = l.id)
+		WHERE l.outcome IN ('accepted', 'rejected') AND l.took = 1 AND (s.life IS NOT NULL OR a.life IS NOT NULL) ORDER BY l.ended DESC LIMIT ?`, most)
 	if err != nil {
 		return nil, err
 	}

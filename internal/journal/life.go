@@ -52,6 +52,11 @@ type Life struct {
 	Charged int      // failures of its own
 	Spent   time.Duration
 	Result  *sidecar.Result
+
+	// Of one for which the daemon opens the session; Token and ScanRef are those
+	// of the newest one that was opened.
+	ClientID string // names the person
+	Content  string // SHA-256 of it and of the images, hex, by which the same again is known; empty while it isn't known
 }
 
 // Outcome is what result.json says of it.
@@ -85,13 +90,16 @@ func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid:
 // stored is what of a life has no column of its own.
 type stored struct {
 	*sidecar.Result
-	Prior []string `json:"prior,omitempty"`
+	Prior    []string `json:"prior,omitempty"`
+	ClientID string   `json:"client,omitempty"`
+	Content  string   `json:"content,omitempty"`
 }
 
 func record(l *Life) (string, error) {
 	c := *l.Result
-	c.Attempts, c.Decisions = nil, nil
-	data, err := json.Marshal(stored{&c, l.Prior})
+	c.Attempts, c.Sessions, c.Decisions = nil, nil, nil
+	c.Unlisted = 0
+	data, err := json.Marshal(stored{&c, l.Prior, l.ClientID, l.Content})
 	return string(data), err
 }
 
@@ -112,6 +120,9 @@ func (t *tx) insert(l *Life, kase int64) {
 			t.attempt(l.ID, &r.Attempts[i])
 		}
 	}
+	for i := range r.Sessions {
+		t.opening(l.ID, &r.Sessions[i])
+	}
 }
 
 // put brings the row of a life, and that of its last attempt, up to date.
@@ -129,6 +140,12 @@ func (t *tx) put(l *Life) {
 		t.attempt(l.ID, last)
 		if n > keepFirst+keepLast {
 			t.exec("DELETE FROM attempt WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, n-keepLast)
+		}
+	}
+	if o := r.LastOpening(); o != nil {
+		t.opening(l.ID, o)
+		if o.N > keepFirst+keepLast {
+			t.exec("DELETE FROM session WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, o.N-keepLast)
 		}
 	}
 	changed := t.exec(`UPDATE life SET state = ?, outcome = ?, fate = ?, took = ?, forced = ?, place = ?, name = ?,
@@ -151,6 +168,16 @@ func (t *tx) attempt(life string, a *sidecar.Attempt) {
 		ON CONFLICT (life, n) DO UPDATE SET finished = excluded.finished, state = excluded.state, http_status = excluded.http_status,
 			identifier = excluded.identifier, message = excluded.message, duration_ms = excluded.duration_ms, retry_after = excluded.retry_after`,
 		life, a.N, millis(a.Started.Time), millis(a.Finished.Time), a.State, a.HTTPStatus, a.Identifier, a.Message, a.DurationMS, a.RetryAfter)
+}
+
+// opening brings the row of a try at opening a session up to date.
+func (t *tx) opening(life string, o *sidecar.Opening) {
+	t.exec(`INSERT INTO session (life, n, after, started, finished, state, http_status, identifier, message, duration_ms, retry_after, scan_ref)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (life, n) DO UPDATE SET finished = excluded.finished, state = excluded.state, http_status = excluded.http_status,
+			identifier = excluded.identifier, message = excluded.message, duration_ms = excluded.duration_ms, retry_after = excluded.retry_after,
+			scan_ref = excluded.scan_ref`,
+		life, o.N, o.After, millis(o.Started.Time), millis(o.Finished.Time), o.State, o.HTTPStatus, o.Identifier, o.Message, o.DurationMS, o.RetryAfter, nullable(o.ScanRef))
 }
 
 // Claim notes that a folder is about to be taken into work for the life id.
@@ -309,6 +336,14 @@ func loadUndecided(ctx context.Context, conn *sql.Conn, id string) (l *Life, kas
 		return nil, 0, err
 	}
 	r.Omitted = attempts - len(r.Attempts)
+	if l.ClientID, l.Content = rest.ClientID, rest.Content; l.ClientID != "" {
+		if r.Sessions, err = openingsOf(ctx, conn, id); err != nil {
+			return nil, 0, err
+		}
+		if o := r.LastOpening(); o != nil {
+			r.Unlisted = o.N - len(r.Sessions)
+		}
+	}
 	return l, kase, nil
 }
 
@@ -328,6 +363,40 @@ func attemptsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.
 		list = append(list, a)
 	}
 	return list, rows.Err()
+}
+
+func openingsOf(ctx context.Context, conn *sql.Conn, id string) (list []sidecar.Opening, err error) {
+	rows, err := conn.QueryContext(ctx, "SELECT n, after, started, finished, state, http_status, identifier, message, duration_ms, retry_after, scan_ref FROM session WHERE life = ? ORDER BY n", id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var o sidecar.Opening
+		var started, finished int64
+		var ref sql.NullString
+		if err := rows.Scan(&o.N, &o.After, &started, &finished, &o.State, &o.HTTPStatus, &o.Identifier, &o.Message, &o.DurationMS, &o.RetryAfter, &ref); err != nil {
+			return nil, err
+		}
+		o.Started, o.Finished, o.ScanRef = fromMillis(started), fromMillis(finished), ref.String
+		list = append(list, o)
+	}
+	return list, rows.Err()
+}
+
+// Opened records the answer to a request for a session, with the session that l
+// has from now on. A token that the journal knows of another life is not new,
+// and nothing is recorded: what was sent with it is not to be sent again.
+func (j *Journal) Opened(l *Life) (isNew bool, err error) {
+	err = j.write(func(t *tx) error {
+		var known int
+		isNew = !t.row("SELECT 1 FROM life WHERE token = ? LIMIT 1", []any{l.Token}, &known)
+		if isNew {
+			t.put(l)
+		}
+		return t.err
+	})
+	return isNew, err
 }
 
 // Unfinished returns the newest life of a directory, by its identity, that has
@@ -372,9 +441,10 @@ func (j *Journal) InWork(ctx context.Context) (lives map[string]State, err error
 	return lives, rows.Err()
 }
 
-// SentSince counts the attempts that began after a time and of which something
-// may have left, for the account's quota.
+// SentSince counts the attempts, and the requests for a session, that began after
+// a time and of which something may have left, for the account's quota.
 func (j *Journal) SentSince(ctx context.Context, since time.Time) (n int, err error) {
-	err = j.reads.QueryRowContext(ctx, "SELECT count(*) FROM attempt WHERE started > ? AND state <> 'not_sent'", since.UnixMilli()).Scan(&n)
+	err = j.reads.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM attempt WHERE started > ?1 AND state <> 'not_sent') +
+		(SELECT count(*) FROM session WHERE started > ?1 AND state <> 'not_sent')`, since.UnixMilli()).Scan(&n)
 	return n, err
 }

@@ -207,8 +207,8 @@ type Told struct {
 // mostLives bounds how many lives a story lists: the newest.
 const mostLives = 50
 
-// Show returns the stories of the folders that have an id, a scanRef, or a
-// name: that they were dropped with, or have where they lie, or place/name.
+// Show returns the stories of the folders that have an id, a scanRef, a clientId,
+// or a name: that they were dropped with, or have where they lie, or place/name.
 func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 	if err := s.check(); err != nil {
 		return all, err
@@ -227,7 +227,7 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 			err = errors.Join(err, end)
 		}
 	}()
-	cases, total, err := search(ctx, conn, s)
+	cases, total, err := search(ctx, conn, s, r.v)
 	if err != nil {
 		return all, err
 	}
@@ -247,15 +247,21 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 
 // search returns the newest cases, the oldest of these first, and how many there
 // are in all.
-func search(ctx context.Context, conn *sql.Conn, s Search) (cases []int64, total int, err error) {
+func search(ctx context.Context, conn *sql.Conn, s Search, version int) (cases []int64, total int, err error) {
 	name, place := s.Key, ""
 	if before, after, ok := strings.Cut(s.Key, "/"); ok && before != "" {
 		place, name = before, strings.TrimRight(after, "/")
+	}
+	sessions := ""
+	if version >= 5 { // what isn't brought up to date yet has none
+		sessions = `UNION SELECT kase FROM life WHERE client_id = ?1
+		UNION SELECT kase FROM life WHERE id IN (SELECT life FROM session WHERE scan_ref = lower(?1))`
 	}
 	rows, err := conn.QueryContext(ctx, `WITH hit (kase) AS (
 		SELECT kase FROM life WHERE id = upper(?1)
 		UNION SELECT kase FROM life WHERE scan_ref = ?1
 		UNION SELECT kase FROM life WHERE scan_ref = lower(?1)
+		`+sessions+`
 		UNION SELECT kase FROM life WHERE folder = ?2 AND folder <> '' AND (?3 = '' OR place = ?3)
 		UNION SELECT kase FROM life WHERE name = ?2 AND name <> folder AND name <> '' AND (?3 = '' OR place = ?3))
 		SELECT kase, count(*) OVER () FROM hit ORDER BY (SELECT max(claimed) FROM life WHERE life.kase = hit.kase) DESC, kase DESC LIMIT ?4`,

@@ -57,12 +57,24 @@ func (s *Steps) get(step string) string {
 // Meta is the content of meta.yaml. The keys are the API's own names.
 type Meta struct {
 	AuthToken    string `yaml:"authToken"`    // 10 to 40 ASCII characters; a secret
+	ClientID     string `yaml:"clientId"`     // in its place: 1 to 100 ASCII characters, names the person
 	Country      string `yaml:"country"`      // ISO 3166-1 alpha-2; upper case after Parse
 	DocumentType string `yaml:"documentType"` // one of DocumentTypes
 	SkipAnalysis *bool  `yaml:"skipAnalysis"` // nil: not sent
 	ScanRef      string `yaml:"scanRef"`      // optional; settles an unanswered attempt
 	Images       *Steps `yaml:"images"`       // nil: found by file name
 	SHA256       *Steps `yaml:"sha256"`       // lower-case hex after Parse
+
+	// Of the person, beside clientId only: what iDenfy is to compare the
+	// document with. Each may be left out.
+	FirstName      string `yaml:"firstName"`
+	LastName       string `yaml:"lastName"`
+	DateOfBirth    string `yaml:"dateOfBirth"` // YYYY-MM-DD
+	Nationality    string `yaml:"nationality"` // ISO 3166-1 alpha-2; upper case after Parse
+	PersonalNumber string `yaml:"personalNumber"`
+	DocumentNumber string `yaml:"documentNumber"`
+	Sex            string `yaml:"sex"` // M or F
+	Address        string `yaml:"address"`
 }
 
 // TokenSHA256 returns the SHA-256 of the token, in lower-case hex, or "" when
@@ -129,11 +141,7 @@ func Parse(data []byte) (*Meta, []Reason) {
 			do()
 		}
 	}
-	check("authToken", m.AuthToken, func() {
-		if !tokenForm.MatchString(m.AuthToken) {
-			c.add("bad_value", "authToken", "authToken has to be 10 to 40 ASCII characters without spaces, and this has %d", len([]rune(m.AuthToken)))
-		}
-	})
+	c.session(&m, faulty)
 	check("country", m.Country, func() {
 		m.Country = strings.ToUpper(m.Country)
 		if !isCountry(m.Country) {
@@ -145,9 +153,6 @@ func Parse(data []byte) (*Meta, []Reason) {
 			c.add("bad_value", "documentType", "documentType has to be ID_CARD, PASSPORT, DRIVER_LICENSE or RESIDENCE_PERMIT, in capitals")
 		}
 	})
-	if m.ScanRef != "" && !scanRefForm.MatchString(m.ScanRef) {
-		c.add("bad_value", "scanRef", "scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7")
-	}
 	c.images(&m)
 	c.hashes(&m)
 	slices.SortStableFunc(c.reasons, func(a, b Reason) int { return cmp.Compare(a.line, b.line) })
@@ -227,15 +232,16 @@ func (c *checker) hashes(m *Meta) {
 	}
 }
 
-// Read returns the meta.yaml in dir. Only its token is sure to be valid.
+// Read returns the meta.yaml in dir. Only its authToken, or its clientId, is
+// sure to be valid.
 func Read(dir *os.Root) (*Meta, error) {
 	data, err := drop.ReadFile(dir, Name, maxSize)
 	if err != nil {
 		return nil, err
 	}
 	m, _ := Parse(data)
-	if !tokenForm.MatchString(m.AuthToken) {
-		return nil, errors.New(Name + " has no valid authToken")
+	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !tokenForm.MatchString(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
+		return nil, errors.New(Name + " has no valid authToken or clientId")
 	}
 	return m, nil
 }

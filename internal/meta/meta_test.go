@@ -48,6 +48,7 @@ func TestParseForms(t *testing.T) {
 		"a token of digits":      "authToken: 0012345678901\ncountry: LT\ndocumentType: ID_CARD\n",
 		"Norway is no boolean":   "authToken: 3FA5TFPA2ZE3\ncountry: NO\ndocumentType: ID_CARD\n",
 		"document marks":         "---\n" + good + "...\n",
+		"a person":               "clientId: customer 4711\ncountry: LT\ndocumentType: PASSPORT\nfirstName: Žygimantas-O'Neil\nlastName: de la Cruz\ndateOfBirth: 1990-02-03\nnationality: lt\npersonalNumber: 39002030000\nsex: F\naddress: Vilnius, Gedimino pr. 1\n",
 		"null optional":          good + "scanRef:\nimages: ~\n",
 		"skipAnalysis in words":  good + "skipAnalysis: False\n",
 		"UTF-16":                 utf16(good),
@@ -83,9 +84,28 @@ func TestParseReasons(t *testing.T) {
 			`bad_value scanRef: meta.yaml: line 6: scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7`,
 		}},
 		{"empty mapping", "{}\n", []string{
-			"missing_key authToken: meta.yaml: authToken is missing",
+			"missing_key authToken: meta.yaml: authToken is missing; or give clientId in its place, and the daemon opens the session",
 			"missing_key country: meta.yaml: country is missing",
 			"missing_key documentType: meta.yaml: documentType is missing",
+		}},
+		{"two ways", good + "clientId: a\n", []string{
+			"bad_value clientId: meta.yaml: line 4: authToken and clientId are for two ways; leave authToken out to have the daemon open the session, or clientId if you have opened it",
+		}},
+		{"a person with a token", good + "firstName: Jonas\nsex: M\n", []string{
+			"bad_value firstName: meta.yaml: line 4: firstName is for a session that the daemon opens, and stands beside clientId only; leave it out",
+			"bad_value sex: meta.yaml: line 5: sex is for a session that the daemon opens, and stands beside clientId only; leave it out",
+		}},
+		{"a person", "clientId: ' a'\ncountry: LT\ndocumentType: PASSPORT\nscanRef: 328c6766-934e-11ed-bb9b-025ad99a18e7\nfirstName: J0nas\nlastName: <b>\ndateOfBirth: 3.2.1990\nnationality: UK\nsex: m\npersonalNumber: " + strings.Repeat("1", 51) + "\ndocumentNumber: \"1\\n2\"\naddress: " + strings.Repeat("a", 256) + "\n", []string{
+			"bad_value clientId: meta.yaml: line 1: clientId has to be 1 to 100 ASCII characters, without a space at its ends, and this has 2",
+			"bad_value scanRef: meta.yaml: line 4: scanRef comes with a token, and with clientId the daemon asks for that; leave scanRef out",
+			`bad_value firstName: meta.yaml: line 5: firstName may have no digits, and none of ~!@#$%^*()_+={}[]|:;",<>/?`,
+			`bad_value lastName: meta.yaml: line 6: lastName may have no digits, and none of ~!@#$%^*()_+={}[]|:;",<>/?`,
+			"bad_value dateOfBirth: meta.yaml: line 7: dateOfBirth has to be a day of the past, as YYYY-MM-DD",
+			"bad_value nationality: meta.yaml: line 8: nationality is not a code of ISO 3166-1 alpha-2, such as LT; the United Kingdom is GB",
+			"bad_value sex: meta.yaml: line 9: sex has to be M or F",
+			"bad_value personalNumber: meta.yaml: line 10: personalNumber has to be one line of at most 50 characters",
+			"bad_value documentNumber: meta.yaml: line 11: documentNumber has to be one line of at most 50 characters",
+			"bad_value address: meta.yaml: line 12: address has to be one line of at most 255 characters",
 		}},
 		{"a list", "- a\n- b\n", []string{"not_a_mapping : meta.yaml: line 1: the document has to be keys with values (key: value), not a list"}},
 		{"a text", "hello\n", []string{"not_a_mapping : meta.yaml: line 1: the document has to be keys with values (key: value), not a single value"}},
@@ -227,6 +247,9 @@ func FuzzParse(f *testing.F) {
 			if len(m.AuthToken) >= 10 && strings.Contains(r.Message, m.AuthToken) && !strings.Contains("authToken country documentType", m.AuthToken) && r.Code != "unknown_key" {
 				t.Errorf("the token stands in %q", r.Message)
 			}
+		}
+		if m.ClientID != "" && len(reasons) == 0 {
+			m.AuthToken = "0123456789" // not both
 		}
 		if len(reasons) == 0 && (len(m.AuthToken) < 10 || len(m.AuthToken) > 40 || len(m.Country) != 2 || m.DocumentType == "") {
 			t.Errorf("accepted: %+v", m)

@@ -131,6 +131,13 @@ func Meta(token, country, documentType string, more ...string) string {
 		strings.Join(append(more, ""), "\n")
 }
 
+// Person returns a meta.yaml of a person, for whom the daemon opens the session,
+// and further lines.
+func Person(clientID, country, documentType string, more ...string) string {
+	return fmt.Sprintf("clientId: %s\ncountry: %s\ndocumentType: %s\n", clientID, country, documentType) +
+		strings.Join(append(more, ""), "\n")
+}
+
 // Write makes the folder dir with the files given by name, the meta.yaml last.
 func Write(dir string, files map[string][]byte) error {
 	if err := os.MkdirAll(dir, 0o770); err != nil {

@@ -8,6 +8,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -39,6 +40,11 @@ type Options struct {
 	Key, Secret string // Basic credentials; both empty: any are taken
 	Strict      bool   // only tokens that it issued itself are known
 	ImageLimit  bool   // enforce the 6 MB per image of newer documentation
+	TokenField  string // name of a submission's field for the token: authToken, or token; empty: authToken
+
+	// ManySessions opens another session of a clientId while one is active. The
+	// documentation says both that it does, and that the answer is 409.
+	ManySessions bool
 }
 
 // Fault is what goes wrong with the connection.
@@ -79,11 +85,22 @@ type Seen struct {
 	Began     time.Time         `json:"began"`     // when the head of the first request was there
 	Used      time.Time         `json:"used"`      // when it was processed
 	ScanRef   string            `json:"scan_ref"`
+	ClientID  string            `json:"client_id,omitempty"`    // of a session that was opened here
+	Reference string            `json:"external_ref,omitempty"` // its externalRef
 
 	inFlight int
 	answered bool   // the answer of processing was written out
 	forgiven int    // answers that may still be needed, see Forgive
 	status   string // of the session
+	expires  time.Time
+}
+
+// now returns the status of the session at this moment.
+func (t *Seen) now() string {
+	if t.status == "ACTIVE" && !t.expires.IsZero() && !time.Now().Before(t.expires) {
+		return "EXPIRED"
+	}
+	return t.status
 }
 
 // Report is the count.
@@ -93,6 +110,8 @@ type Report struct {
 	Rejected   int            `json:"rejected"`   // faithful errors
 	Repeats    int            `json:"repeats"`    // requests with a token that was processed before
 	Status     int            `json:"status"`     // requests to the status call
+	Asked      int            `json:"asked"`      // requests to the token call, whole or not
+	Opened     int            `json:"opened"`     // sessions that it opened
 	InFlight   int            `json:"in_flight"`  // now
 	MostAtOnce int            `json:"most"`       // highest number in flight
 	Violations []string       `json:"violations"` // what a client must never do; tokens shortened
@@ -114,6 +133,8 @@ type Sandbox struct {
 	scripts map[string][]Step
 	always  *Step
 	decide  func(token string, n int) Step
+
+	opening opening // of sessions
 }
 
 // New returns a sandbox without a listener.
@@ -121,11 +142,12 @@ func New(o Options) *Sandbox {
 	s := &Sandbox{
 		o: o, mux: http.NewServeMux(), closed: make(chan struct{}),
 		tokens: map[string]*Seen{}, persons: map[string]int{}, refs: map[string]string{}, scripts: map[string][]Step{},
-		report: Report{ByAnswer: map[string]int{}, Violations: []string{}},
+		opening: opening{asked: map[string]int{}, scripts: map[string][]Step{}},
+		report:  Report{ByAnswer: map[string]int{}, Violations: []string{}},
 	}
 	s.mux.HandleFunc("/api/v2/process", s.process)
 	s.mux.HandleFunc("/api/v2/status", s.status)
-	s.mux.HandleFunc("/api/v2/token", s.token)
+	s.mux.HandleFunc("/api/v2/token", s.session)
 	s.mux.HandleFunc("GET /sandbox/report", s.getReport)
 	s.mux.HandleFunc("POST /sandbox/script", s.postScript)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -337,6 +359,9 @@ func (s *Sandbox) process(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, "JSON_ERROR", "Request body is not valid JSON")
 		return
 	}
+	if s.o.TokenField == "token" {
+		req.Token = req.Newer
+	}
 	var step Step
 	step, t = s.begin(req.Token, began)
 	s.treat(w, r, step, &req, over)
@@ -344,6 +369,7 @@ func (s *Sandbox) process(w http.ResponseWriter, r *http.Request) {
 
 type request struct {
 	Token        string            `json:"authToken"`
+	Newer        string            `json:"token"` // its name on the newest page of the documentation
 	Country      *string           `json:"country"`
 	DocumentType *string           `json:"documentType"`
 	SkipAnalysis *bool             `json:"skipAnalysis"`
@@ -424,40 +450,7 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 		s.count(string(step.Fault))
 	}
 	over()
-	switch step.Fault {
-	case ResetBeforeBody, ResetInBody, StallInBody:
-		// Scripted for one token, which was known only behind its body: what
-		// the client sees is the same but for the moment.
-		if step.Fault == StallInBody {
-			s.stall(w, r)
-			return
-		}
-		reset(w)
-		return
-	case Stall:
-		s.stall(w, r)
-		return
-	case Garbage:
-		raw(w, "\x16\x03\x01\x02\x00 this is not HTTP\r\n\r\n")
-		return
-	case Drip:
-		s.drip(w, r)
-		return
-	}
-	if step.Status != 0 {
-		if step.RetryAfter != "" {
-			w.Header().Set("Retry-After", step.RetryAfter)
-		}
-		if step.Body != "" || step.Identifier == "" {
-			s.count(strconv.Itoa(step.Status) + " scripted body")
-			if step.ContentType != "" {
-				w.Header().Set("Content-Type", step.ContentType)
-			}
-			w.WriteHeader(step.Status)
-			_, _ = io.WriteString(w, step.Body) // the client is gone, which is its affair
-			return
-		}
-		s.write(w, step.Status, step.Identifier, step.Message)
+	if s.instead(w, r, step) {
 		return
 	}
 	if e != nil {
@@ -468,15 +461,7 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 		s.fail(w, http.StatusBadRequest, e.Identifier, e.Message)
 		return
 	}
-	switch step.Fault {
-	case LoseAnswer:
-		reset(w)
-		return
-	case StallAnswer:
-		s.stall(w, r)
-		return
-	case HalfAnswer:
-		raw(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{\"mess")
+	if s.afterwards(w, r, step) {
 		return
 	}
 	s.count("200")
@@ -485,6 +470,59 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 	s.seen(req.Token).answered = true
 	s.mu.Unlock()
 	w.WriteHeader(http.StatusOK) // with an empty body: success
+}
+
+// instead does what a step wants in place of treating a request.
+func (s *Sandbox) instead(w http.ResponseWriter, r *http.Request, step Step) bool {
+	switch step.Fault {
+	case ResetBeforeBody, ResetInBody:
+		// Scripted for one token, or person, who was known only behind the
+		// body: what the client sees is the same but for the moment.
+		reset(w)
+		return true
+	case Stall, StallInBody:
+		s.stall(w, r)
+		return true
+	case Garbage:
+		raw(w, "\x16\x03\x01\x02\x00 this is not HTTP\r\n\r\n")
+		return true
+	case Drip:
+		s.drip(w, r)
+		return true
+	}
+	if step.Status == 0 {
+		return false
+	}
+	if step.RetryAfter != "" {
+		w.Header().Set("Retry-After", step.RetryAfter)
+	}
+	if step.Body == "" && step.Identifier != "" {
+		s.write(w, step.Status, step.Identifier, step.Message)
+		return true
+	}
+	s.count(strconv.Itoa(step.Status) + " scripted body")
+	if step.ContentType != "" {
+		w.Header().Set("Content-Type", step.ContentType)
+	}
+	w.WriteHeader(step.Status)
+	_, _ = io.WriteString(w, step.Body) // the client is gone, which is its affair
+	return true
+}
+
+// afterwards does what a step wants in place of the answer to a request that
+// was treated.
+func (s *Sandbox) afterwards(w http.ResponseWriter, r *http.Request, step Step) bool {
+	switch step.Fault {
+	case LoseAnswer:
+		reset(w)
+	case StallAnswer:
+		s.stall(w, r)
+	case HalfAnswer:
+		raw(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{\"mess")
+	default:
+		return false
+	}
+	return true
 }
 
 var required = map[string][]string{
@@ -502,7 +540,7 @@ func (s *Sandbox) validate(req *request) (map[string]string, *errorBody) {
 	}
 	switch {
 	case req.Token == "":
-		return bad("MISSING_VALUE", "Missing value for 'authToken'")
+		return bad("MISSING_VALUE", "Missing value for '%s'", cmp.Or(s.o.TokenField, "authToken"))
 	case len(req.Token) < 10 || len(req.Token) > 40 || strings.ContainsFunc(req.Token, func(r rune) bool { return r > 126 || r < 33 }):
 		return bad("VALIDATION_ERROR", "'authToken' has to be 10 to 40 ASCII characters")
 	case req.Country == nil:
@@ -559,7 +597,7 @@ func (s *Sandbox) use(token string, sums map[string]string) *errorBody {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.seen(token)
-	if t.Processed > 0 || s.o.Strict && t.status == "" || t.status != "" && t.status != "ACTIVE" {
+	if t.Processed > 0 || s.o.Strict && t.status == "" || t.status != "" && t.now() != "ACTIVE" {
 		return &errorBody{Identifier: "TOKEN_NOT_VALID", Message: "Token is not valid"}
 	}
 	t.Processed++
@@ -587,7 +625,7 @@ func (s *Sandbox) status(w http.ResponseWriter, r *http.Request) {
 	token, ok := s.refs[req.ScanRef]
 	status := ""
 	if ok {
-		status = s.seen(token).status
+		status = s.seen(token).now()
 	}
 	s.mu.Unlock()
 	if !ok {
@@ -599,27 +637,6 @@ func (s *Sandbox) status(w http.ResponseWriter, r *http.Request) {
 		"status": status, "scanRef": req.ScanRef, "autoDocument": nil, "autoFace": nil,
 		"manualDocument": nil, "manualFace": nil, "fraudTags": []string{}, "mismatchTags": []string{},
 	})
-}
-
-// token issues a token, as POST /api/v2/token.
-func (s *Sandbox) token(w http.ResponseWriter, r *http.Request) {
-	if !s.authorized(w, r) {
-		return
-	}
-	var req struct {
-		ClientID string `json:"clientId"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&req); err != nil {
-		s.fail(w, http.StatusBadRequest, "JSON_ERROR", "Request body is not valid JSON")
-		return
-	}
-	if req.ClientID == "" || len(req.ClientID) > 100 {
-		s.fail(w, http.StatusBadRequest, "MISSING_VALUE", "Missing value for 'clientId'")
-		return
-	}
-	token, ref := rand.Text(), NewScanRef()
-	s.Issue(token, ref)
-	answer(w, http.StatusCreated, map[string]any{"authToken": token, "scanRef": ref, "clientId": req.ClientID})
 }
 
 // NewScanRef returns a fresh reference in the form of a UUID.
@@ -641,11 +658,15 @@ func (s *Sandbox) getReport(w http.ResponseWriter, _ *http.Request) {
 }
 
 // postScript takes {"token": "...", "steps": [...]}; without a token the
-// first step is for all requests, and without steps treatment is faithful.
+// first step is for all requests, and without steps treatment is faithful. With
+// {"session": true, "client_id": "..."} the same is of sessions that are asked
+// for.
 func (s *Sandbox) postScript(w http.ResponseWriter, r *http.Request) {
 	var req struct {
-		Token string `json:"token"`
-		Steps []Step `json:"steps"`
+		Token    string `json:"token"`
+		Session  bool   `json:"session"`
+		ClientID string `json:"client_id"`
+		Steps    []Step `json:"steps"`
 	}
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
 	dec.DisallowUnknownFields()
@@ -654,6 +675,12 @@ func (s *Sandbox) postScript(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case req.Session && req.ClientID != "":
+		s.ScriptSessions(req.ClientID, req.Steps...)
+	case req.Session && len(req.Steps) > 0:
+		s.AlwaysSession(&req.Steps[0])
+	case req.Session:
+		s.AlwaysSession(nil)
 	case req.Token != "":
 		s.Script(req.Token, req.Steps...)
 	case len(req.Steps) > 0:

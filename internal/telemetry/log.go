@@ -175,6 +175,8 @@ func ofBatch(log *logrus.Logger, e events.Event) {
 		folder(log, e.Folder, e.ID).Warn("somebody took it out of work")
 	case events.Attempted:
 		attempted(folder(log, e.Folder, e.ID), &e.Attempt)
+	case events.SessionAsked:
+		asked(folder(log, e.Folder, e.ID), &e.Opening)
 	case events.Ended:
 		ended(folder(log, e.Result.Folder, e.Result.ID), e)
 	case events.GateShut:
@@ -191,7 +193,15 @@ func ofBatch(log *logrus.Logger, e events.Event) {
 }
 
 func attempted(entry *logrus.Entry, a *sidecar.Attempt) {
-	entry = entry.WithFields(logrus.Fields{"attempt": a.N, "state": string(a.State), "duration_ms": a.DurationMS})
+	tried(entry.WithField("attempt", a.N), "attempt", a)
+}
+
+func asked(entry *logrus.Entry, o *sidecar.Opening) {
+	tried(entry.WithField("request", o.N), "session asked for", &o.Attempt)
+}
+
+func tried(entry *logrus.Entry, what string, a *sidecar.Attempt) {
+	entry = entry.WithFields(logrus.Fields{"state": string(a.State), "duration_ms": a.DurationMS})
 	if a.HTTPStatus != 0 {
 		entry = entry.WithField("http_status", a.HTTPStatus)
 	}
@@ -200,11 +210,11 @@ func attempted(entry *logrus.Entry, a *sidecar.Attempt) {
 	}
 	switch {
 	case a.State == sidecar.Answered && a.HTTPStatus < 300 && a.Identifier == "":
-		entry.Debug("attempt")
+		entry.Debug(what)
 	case a.State == sidecar.Answered:
-		entry.Info("attempt")
+		entry.Info(what)
 	default:
-		entry.Warn("attempt")
+		entry.Warn(what)
 	}
 }
 

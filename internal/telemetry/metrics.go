@@ -18,6 +18,7 @@ type Metrics struct {
 
 	outcomes  *prometheus.CounterVec
 	attempts  *prometheus.CounterVec
+	sessions  *prometheus.CounterVec
 	duration  prometheus.Histogram
 	folders   *prometheus.GaugeVec
 	stuck     *prometheus.GaugeVec
@@ -38,6 +39,7 @@ func NewMetrics(version string) *Metrics {
 		registry:  prometheus.NewRegistry(),
 		outcomes:  counters("folders_ended_total", "Folders that reached a final place, by outcome.", "outcome"),
 		attempts:  counters("attempts_total", "Attempts at a submission, by state.", "state"),
+		sessions:  counters("sessions_asked_total", "Requests for a session, of folders with a clientId, by state.", "state"),
 		duration:  histogram("submit_duration_seconds", "Time from the start of an attempt to its end.", prometheus.ExponentialBuckets(0.05, 2, 12)),
 		folders:   gauges("folders", "Folders now, by place; in done and failed those that were filed there, whatever somebody took away since.", "place"),
 		stuck:     gauges("folders_stuck", "Folders that can't go on by their own fault, by place: inbox or work.", "place"),
@@ -53,13 +55,14 @@ func NewMetrics(version string) *Metrics {
 	}
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.outcomes, m.attempts, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
+	m.registry.MustRegister(m.outcomes, m.attempts, m.sessions, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, o := range []sidecar.Outcome{sidecar.Accepted, sidecar.Rejected, sidecar.Invalid, sidecar.Incomplete, sidecar.GaveUp, sidecar.Unknown} {
 		m.outcomes.WithLabelValues(string(o))
 	}
 	for _, s := range []sidecar.State{sidecar.Answered, sidecar.NoAnswer, sidecar.NotSent} {
 		m.attempts.WithLabelValues(string(s)) // from 0 on, so that a rise is seen
+		m.sessions.WithLabelValues(string(s))
 	}
 	for _, o := range events.Owners() {
 		m.paused.WithLabelValues(string(o))
@@ -101,6 +104,8 @@ func (m *Metrics) Take(e events.Event) {
 	case events.Attempted:
 		m.attempts.WithLabelValues(string(e.Attempt.State)).Inc()
 		m.duration.Observe(float64(e.Attempt.DurationMS) / 1000)
+	case events.SessionAsked:
+		m.sessions.WithLabelValues(string(e.Opening.State)).Inc()
 	case events.Ended:
 		m.outcomes.WithLabelValues(string(e.Result.Outcome)).Inc()
 	case events.GateShut:
