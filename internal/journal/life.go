@@ -112,6 +112,9 @@ func (t *tx) insert(l *Life, kase int64) {
 			t.attempt(l.ID, &r.Attempts[i])
 		}
 	}
+	if l.Fate == Taken { // it is adopted
+		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), true)
+	}
 }
 
 // put brings the row of a life, and that of its last attempt, up to date.
@@ -136,6 +139,9 @@ func (t *tx) put(l *Life) {
 	var changed int
 	if t.row("SELECT changes() WHERE ? = 0", []any{0}, &changed); t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
+	}
+	if l.Fate == Taken || l.Fate == Unsettled && l.State == Ended {
+		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), l.Fate == Taken)
 	}
 }
 
@@ -199,6 +205,7 @@ func (j *Journal) Put(l *Life) error {
 func (j *Journal) Settle(id string, fate Fate) error {
 	return j.write(func(t *tx) error {
 		t.exec("UPDATE life SET fate = ? WHERE id = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id)
+		t.settled(id)
 		return t.err
 	})
 }
@@ -208,6 +215,7 @@ func (j *Journal) Settle(id string, fate Fate) error {
 func (j *Journal) Filed(id, place, name string) {
 	_ = j.send(&op{do: func(t *tx) error { // a closed journal is asked again at the next start
 		t.exec("UPDATE life SET state = 'filed', place = ?, name = ? WHERE id = ?", place, name, id)
+		t.meet(id)
 		return t.err
 	}})
 }
@@ -226,6 +234,7 @@ func (j *Journal) Gone(id string) error {
 		e := ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: id}
 		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
 		t.enter(e)
+		t.meet(id)
 		return t.err
 	})
 }

@@ -114,6 +114,8 @@ type Sandbox struct {
 	scripts map[string][]Step
 	always  *Step
 	decide  func(token string, n int) Step
+	hooks   Webhooks
+	sent    []Sent
 }
 
 // New returns a sandbox without a listener.
@@ -568,6 +570,7 @@ func (s *Sandbox) use(token string, sums map[string]string) *errorBody {
 	t.Sums = sums
 	s.persons[sums["FACE"]]++
 	s.report.Processed++
+	s.announce(token, t.ScanRef)
 	return nil
 }
 

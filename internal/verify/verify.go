@@ -210,6 +210,9 @@ func (r *run) entry(row journal.Row, misfit error) {
 		}
 		return
 	}
+	if e.Kind == ledger.Verdict { // it says nothing of the result
+		return
+	}
 	k := r.all[e.ID]
 	if k == nil {
 		k = &known{}
