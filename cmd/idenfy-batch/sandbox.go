@@ -31,6 +31,10 @@ use of tokens, required images and the 20 MB limit, and keeps count.
 Faults: reset_before_body, reset_in_body, lose_answer, half_answer, stall,
 stall_in_body, stall_answer, garbage, drip.
 
+With --webhook it sends a webhook for each session that was processed, signed
+with --webhook-key: automatic, APPROVED and final; again, ten times at most, where
+it is not answered 2xx.
+
 It ends with SIGINT or SIGTERM, and exits 1 if a token was sent again after it
 was processed and answered.`,
 		Example: "  idenfy-batch sandbox --listen 127.0.0.1:8080 --key key --secret secret",
@@ -42,6 +46,10 @@ was processed and answered.`,
 	c.Flags().StringVar(&o.Secret, "secret", "", "API secret to demand (default: any is taken)")
 	c.Flags().BoolVar(&o.Strict, "strict", false, "know only tokens that its own token call issued")
 	c.Flags().BoolVar(&o.ImageLimit, "image-limit", false, "enforce the 6 MB an image of newer documentation")
+	var hooks sandbox.Webhooks
+	c.Flags().StringVar(&hooks.URL, "webhook", "", "`URL` that webhooks are sent to")
+	c.Flags().StringVar(&hooks.Key, "webhook-key", "", "key that signs them")
+	c.MarkFlagsRequiredTogether("webhook", "webhook-key")
 	cert := c.Flags().String("tls-cert", "", "certificate `file` (PEM), to speak https")
 	key := c.Flags().String("tls-key", "", "its key `file` (PEM)")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
@@ -61,7 +69,9 @@ was processed and answered.`,
 		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr())
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		return serveSandbox(ctx, c, sandbox.New(o), l)
+		s := sandbox.New(o)
+		s.Webhook(hooks)
+		return serveSandbox(ctx, c, s, l)
 	}
 	return c
 }

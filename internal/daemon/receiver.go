@@ -83,6 +83,20 @@ func (d *daemon) receives(cfg *config.Config) (on bool, set verdict.Settings, ce
 	return err == nil, set, cert, err
 }
 
+// CheckReceiver says what is wrong with the keys and the certificate for
+// webhooks, where these are received.
+func CheckReceiver(cfg *config.Config) error {
+	if cfg.Verdict.Listen == "" {
+		return nil
+	}
+	_, err := cfg.WebhookKeys()
+	if cfg.Verdict.TLS.CertFile != "" {
+		_, certErr := cfg.Certificate()
+		err = errors.Join(err, certErr)
+	}
+	return err
+}
+
 func sameAddress(address string, l net.Listener) bool {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	return err == nil && a.String() == l.Addr().String()

@@ -19,7 +19,7 @@ func TestListPlan(t *testing.T) {
 	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
 	check(t, err)
 	defer j.Close()
-	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500)
+	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500, "")
 	check(t, err)
 	defer rows.Close()
 	looks := 0

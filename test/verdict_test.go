@@ -1,0 +1,262 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+var (
+	verdictFolders = flag.Int("verdict.folders", 40, "folders of TestVerdicts")
+	verdictEvents  = flag.Int("verdict.events", 300, "events of TestVerdicts")
+	verdictKills   = flag.Int("verdict.kills", 6, "kills of TestVerdicts")
+)
+
+const webhookKey = "the-key-of-the-webhook"
+
+// hook is a webhook that is sent, and what is to become of it.
+type hook struct {
+	ref    string
+	body   []byte
+	sign   string
+	good   bool // the signature
+	folder bool // there is one of that session
+}
+
+// hooks makes events for sessions in random order: several for one, duplicates,
+// bad signatures, altered bodies, and such of sessions that nobody knows.
+func hooks(n int, refs []string) []hook {
+	list := make([]hook, 0, n)
+	words := []string{"REVIEWING", "APPROVED", "DENIED", "SUSPECTED"}
+	for i := range n {
+		h := hook{ref: refs[i%len(refs)], good: true, folder: true}
+		word := words[rand.IntN(len(words))]
+		switch i % 20 {
+		case 3:
+			h.good = false
+		case 7:
+			h.ref, h.folder = sandbox.NewScanRef(), false
+		}
+		h.body = append(sandbox.HookBody(h.ref, word, word != "REVIEWING"), fmt.Sprintf("\n%*d", i%7, i)...) // none is like another, though it is JSON no more
+		h.body = bytes.Replace(h.body, []byte(`"beneficiaryId":null`), fmt.Appendf(nil, `"beneficiaryId":"b%d"`, i), 1)
+		h.body = h.body[:bytes.LastIndexByte(h.body, '}')+1]
+		h.sign = sandbox.Sign(h.body, webhookKey)
+		switch {
+		case !h.good && i%40 == 3:
+			h.sign = sandbox.Sign(h.body, "another key")
+		case !h.good: // altered on its way
+			h.body = bytes.Replace(h.body, []byte(`"final":`), []byte(`"final" :`), 1)
+		}
+		list = append(list, h)
+		if i%11 == 0 {
+			list = append(list, h) // twice
+		}
+	}
+	rand.Shuffle(len(list), func(a, b int) { list[a], list[b] = list[b], list[a] })
+	return list
+}
+
+// posted sends a hook until it is answered, as iDenfy does, and returns the
+// answer and how long that took.
+func posted(ctx context.Context, client *http.Client, url string, h *hook) (status int, took time.Duration) {
+	for ctx.Err() == nil {
+		begin := time.Now()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(h.body))
+		if err != nil {
+			return 0, 0
+		}
+		req.Header.Set("Idenfy-Signature", h.sign)
+		res, err := client.Do(req)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if res.StatusCode != http.StatusServiceUnavailable {
+				return res.StatusCode, time.Since(begin)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return 0, 0
+}
+
+// Events for many folders come in random order, with duplicates, bad signatures,
+// altered and unknown ones, while folders are submitted and the daemon is killed
+// again and again: each one that was answered 200 is in its verdict.json once,
+// and nothing that was not signed is anywhere.
+func TestVerdicts(t *testing.T) {
+	folders, events, kills := *verdictFolders, *verdictEvents, *verdictKills
+	address := freeAddress(t)
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}", "concurrency: 8", "verdict: {listen: '"+address+"'}")
+	l.patience = 10 * time.Minute
+	t.Setenv("IDENFY_WEBHOOK_KEY", "an-older-key\n"+webhookKey)
+	l.inboxReady()
+	name := func(n int) string { return fmt.Sprintf("case%04d", n) }
+	refs := make([]string, folders)
+	for n := range folders {
+		refs[n] = sandbox.NewScanRef()
+		l.api.Issue(token(name(n)), refs[n])
+	}
+	l.start()
+	putting := make(chan struct{})
+	go func() {
+		defer close(putting)
+		for n := range folders {
+			f := files(name(n))
+			f["meta.yaml"] = append(f["meta.yaml"], "scanRef: "+refs[n]+"\n"...)
+			f[".ready"] = nil
+			if err := sample.Write(l.path("inbox", name(n)), f); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+
+	list := hooks(events, refs)
+	url := "http://" + address + "/idenfy"
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	work := make(chan *hook)
+	var mu sync.Mutex
+	var took []time.Duration
+	statuses := map[int]int{}
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for h := range work {
+				status, d := posted(t.Context(), client, url, h)
+				if want := map[bool]int{true: http.StatusOK, false: http.StatusUnauthorized}[h.good]; status != want {
+					t.Errorf("answered %d in place of %d", status, want)
+				}
+				mu.Lock()
+				took = append(took, d)
+				statuses[status]++
+				mu.Unlock()
+			}
+		})
+	}
+	every := max(len(list)/(kills+1), 1)
+	for i := range list {
+		work <- &list[i]
+		if i%every == every-1 && i/every < kills {
+			time.Sleep(time.Duration(rand.Int64N(int64(50 * time.Millisecond))))
+			l.kill()
+			l.forgive()
+			l.start()
+		}
+	}
+	close(work)
+	group.Wait()
+	<-putting
+	l.until("all have ended", func() bool { return len(l.names(spool.Work))+len(l.names(spool.Inbox)) == 0 })
+	want := map[string]map[string]bool{}
+	for i := range list {
+		if h := &list[i]; h.good && h.folder {
+			if want[h.ref] == nil {
+				want[h.ref] = map[string]bool{}
+			}
+			want[h.ref][bodySum(h.body)] = true
+		}
+	}
+	for n := range folders {
+		l.until("the verdict of "+name(n), func() bool { return len(l.events(name(n))) == len(want[refs[n]]) })
+		seen := map[string]bool{}
+		for _, sum := range l.events(name(n)) {
+			if seen[sum] || !want[refs[n]][sum] {
+				t.Errorf("%s has an event twice, or one that is not its own", name(n))
+			}
+			seen[sum] = true
+		}
+	}
+	must(t, l.stop())
+	l.leakless(list)
+	if found := l.altered(); len(found) > 0 {
+		t.Errorf("ledger verify finds %v", found)
+	}
+	if v := l.api.Report().Violations; len(v) > 0 {
+		t.Errorf("violations: %v", v)
+	}
+	slices.Sort(took)
+	t.Logf("%d events for %d folders, %d kills: answers %v; 50%% within %s, 99%% within %s, the slowest %s", len(list), folders, kills, statuses,
+		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+}
+
+func bodySum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// events returns the SHA-256 of the events in the verdict.json of a folder.
+func (l *lab) events(name string) (sums []string) {
+	l.t.Helper()
+	for _, p := range []spool.Place{spool.Done, spool.Hold, spool.Failed} {
+		dir, err := os.OpenRoot(l.path(string(p), name))
+		if err != nil {
+			continue
+		}
+		v, _, err := sidecar.ReadVerdict(dir)
+		dir.Close()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		must(l.t, err)
+		for i := range v.Events {
+			sums = append(sums, v.Events[i].SHA256)
+		}
+		return sums
+	}
+	return nil
+}
+
+// leakless looks through the whole spool for what was not signed, and for the
+// person's data.
+func (l *lab) leakless(list []hook) {
+	l.t.Helper()
+	bad := [][]byte{[]byte("JANE-SAMPLE"), []byte("SAMPLE-0042")}
+	for i := range list {
+		if !list[i].good {
+			bad = append(bad, []byte(bodySum(list[i].body)))
+		}
+	}
+	must(l.t, filepath.WalkDir(l.root, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || strings.HasSuffix(path, ".jpg") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, b := range bad {
+			if bytes.Contains(data, b) {
+				l.t.Errorf("%s has %s", path, b)
+			}
+		}
+		return err
+	}))
+	if logged := l.logged(); strings.Contains(logged, "JANE-SAMPLE") || strings.Contains(logged, webhookKey) {
+		l.t.Error("the log has a person's data, or the key")
+	}
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	return l.Addr().String()
+}
