@@ -46,7 +46,8 @@ without a running daemon, as root, as the daemon's user, and as a member of its
 group. What still waits in the inbox is for idenfy-batch status.
 
 The place is where the daemon, or a command, put the folder; what was moved by
-hand is not noticed before it comes again. The times are when it was taken.
+hand is not noticed before it comes again. The times are when it was taken. Behind
+the name is what iDenfy decided, once it has said so (docs/verdicts.md).
 
 --json prints an object a line: id, folder (the name that it was dropped with),
 place (empty: somebody took it out of work), name (in its place), outcome,
@@ -208,14 +209,14 @@ type columns struct {
 	head  bool
 }
 
-// columnsForm has 53 characters before the name.
-const columnsForm = "%-19s  %-6s  %-10s  %-10s  %s\n"
+// columnsForm has 41 characters before the name.
+const columnsForm = "%-19s  %-6s  %-10s  %s\n"
 
 func newColumns(out io.Writer) *columns {
 	p := &columns{out: out}
 	if f, ok := out.(*os.File); ok && isTerminal(out) {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 70 {
-			p.width = width - 53
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 60 {
+			p.width = width - 41
 		}
 	}
 	return p
@@ -224,28 +225,32 @@ func newColumns(out io.Writer) *columns {
 func (p *columns) print(f *journal.Folder) error {
 	if !p.head {
 		p.head = true
-		fmt.Fprintf(p.out, columnsForm, "TAKEN", "PLACE", "OUTCOME", "VERDICT", "FOLDER")
+		fmt.Fprintf(p.out, columnsForm, "TAKEN", "PLACE", "OUTCOME", "FOLDER")
 	}
-	name := shownName(f)
-	if p.width > 0 && utf8.RuneCountInString(name) > p.width {
-		name = string([]rune(name)[:p.width-1]) + "…"
+	name, verdict := shownName(f), shownVerdict(f)
+	if room := p.width - utf8.RuneCountInString(verdict); p.width > 0 && room > 1 && utf8.RuneCountInString(name) > room {
+		name = string([]rune(name)[:room-1]) + "…"
 	}
 	place := f.Place
 	if place == "" {
 		place = "gone"
 	}
-	_, err := fmt.Fprintf(p.out, columnsForm, clock(f.Claimed.Time), place, f.Outcome, shownVerdict(f), name)
+	_, err := fmt.Fprintf(p.out, columnsForm, clock(f.Claimed.Time), place, f.Outcome, name+verdict)
 	return err
 }
 
 func (p *columns) end() error { return nil }
 
-// shownVerdict is iDenfy's word; one that is not final yet is in brackets.
+// shownVerdict is iDenfy's word, to stand behind the name, where there is one.
 func shownVerdict(f *journal.Folder) string {
-	if f.Verdict != "" && !f.Final {
-		return "(" + meta.Show(f.Verdict) + ")"
+	switch {
+	case f.Verdict == "":
+		return ""
+	case !f.Final:
+		return "  " + meta.Show(f.Verdict) + " (not final)"
+	default:
+		return "  " + meta.Show(f.Verdict)
 	}
-	return meta.Show(f.Verdict)
 }
 
 // shownName is the folder's name where it lies, else that it was dropped with.
@@ -262,14 +267,14 @@ type table struct{ *csv.Writer }
 func newCSV(out io.Writer) table {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
-	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "verdict", "verdict_final", "attempts", "claimed", "finished"}) // end says it
+	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final"}) // end says it
 	return table{w}
 }
 
 func (t table) print(f *journal.Folder) error {
 	row := []string{
 		f.ID, meta.Show(f.Folder), f.Place, meta.Show(f.Name), string(f.Outcome), strings.Join(f.Reasons, " "), f.Country, f.DocumentType,
-		f.TokenHint, f.ScanRef, meta.Show(f.Verdict), strconv.FormatBool(f.Final), strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished),
+		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final),
 	}
 	for i := range row {
 		row[i] = harmless(row[i])

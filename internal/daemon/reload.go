@@ -58,7 +58,7 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 	}
 	old.client.Close() // but for what is in flight
 	if next.cfg.CredentialsFixed() {
-		note = "the API key and secret are systemd's credentials, which stay as they were at the start; when they changed: systemctl restart"
+		note = "keys that are systemd's credentials stay as they were at the start; when they changed: systemctl restart"
 	}
 	d.emit(events.Reloaded{Note: note})
 	return note, nil
