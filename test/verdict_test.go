@@ -13,10 +13,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -259,4 +261,83 @@ func freeAddress(t testing.TB) string {
 	must(t, err)
 	must(t, l.Close())
 	return l.Addr().String()
+}
+
+// With a socket that is handed over, as systemd does, nobody is turned away
+// while the daemon is killed and restarted: who connects meanwhile waits.
+func TestSocketHandedOver(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer socket.Close()
+	tcp, ok := socket.(*net.TCPListener)
+	if !ok {
+		t.Fatal("no TCP")
+	}
+	file, err := tcp.File()
+	must(t, err)
+	defer file.Close()
+	l := newLab(t)
+	t.Setenv("IDENFY_WEBHOOK_KEY", webhookKey)
+	l.inboxReady()
+	ref := sandbox.NewScanRef()
+	l.api.Issue(token("case-7"), ref)
+	f := files("case-7")
+	f["meta.yaml"] = append(f["meta.yaml"], "scanRef: "+ref+"\n"...)
+	f[".ready"] = nil
+	start := func() {
+		t.Helper()
+		l.startAs(func(cmd *exec.Cmd) {
+			// LISTEN_PID is the process's own (sd_listen_fds(3)).
+			cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=verdict exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+			cmd.Path = "/bin/sh"
+			cmd.ExtraFiles = []*os.File{file}
+		})
+	}
+	start()
+	l.put("case-7", f)
+	done := make(chan struct{})
+	var refused, taken int
+	sums := map[string]bool{}
+	go func() {
+		defer close(done)
+		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		for n := range 60 {
+			h := hook{ref: ref, body: bytes.Replace(sandbox.HookBody(ref, "APPROVED", true), []byte(`"clientIp"`), fmt.Appendf(nil, `"n":%d,"clientIp"`, n), 1)}
+			h.sign = sandbox.Sign(h.body, webhookKey)
+			sums[bodySum(h.body)] = true
+			for try := 0; ; try++ { // as iDenfy does: a killed daemon takes along what it was answering
+				begin := time.Now()
+				req, err := http.NewRequest(http.MethodPost, "http://"+socket.Addr().String()+"/idenfy", bytes.NewReader(h.body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header.Set("Idenfy-Signature", h.sign)
+				res, err := client.Do(req)
+				if errors.Is(err, syscall.ECONNREFUSED) || time.Since(begin) > 9*time.Second || try > 5 {
+					refused++
+				}
+				if err == nil {
+					res.Body.Close()
+					if res.StatusCode == http.StatusOK {
+						taken++
+						break
+					}
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	for range 3 {
+		time.Sleep(300 * time.Millisecond)
+		l.kill()
+		time.Sleep(200 * time.Millisecond)
+		start()
+	}
+	<-done
+	if refused > 0 || taken != len(sums) {
+		t.Errorf("%d refused, %d of %d taken", refused, taken, len(sums))
+	}
+	l.until("its verdict", func() bool { return len(l.events("case-7")) == len(sums) })
+	must(t, l.stop())
 }

@@ -30,6 +30,7 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		}
 		t.decision(kase, l.ID, d, sql.NullString{})
 		t.put(l)
+		t.settled(l.ID)
 		t.decided(l, d)
 		for _, id := range with {
 			if fate != "" {

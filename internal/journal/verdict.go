@@ -123,11 +123,19 @@ func (t *tx) awaits(ref string, at int64, taken bool) {
 		" ON CONFLICT (scan_ref) DO UPDATE SET accepted = max(accepted, excluded.accepted), due = CASE asked WHEN 0 THEN excluded.due ELSE due END WHERE accepted = 0", ref, at, taken)
 }
 
-// settled is awaits of a life that was found to be taken after its end.
+// settled is for a life of which was found out after its end what became of what
+// was sent: its verdict is to come, or nobody asks for it any more.
 func (t *tx) settled(life string) {
 	var ref string
-	if t.row("SELECT scan_ref FROM life WHERE id = ? AND fate = 'taken' AND scan_ref IS NOT NULL", []any{life}, &ref) {
+	var fate Fate
+	if !t.row("SELECT scan_ref, fate FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{life}, &ref, &fate) {
+		return
+	}
+	switch fate {
+	case Taken:
 		t.awaits(ref, 0, true)
+	case Refused:
+		t.exec("UPDATE verdict SET due = 0 WHERE scan_ref = ? AND accepted = 0", ref)
 	}
 }
 
@@ -141,7 +149,7 @@ func (j *Journal) Proven(l *Life) error {
 	}
 	return j.write(func(t *tx) error {
 		var open bool
-		if t.row("SELECT state = 'filed' AND fate = 'unsettled' FROM life WHERE id = ?", []any{l.ID}, &open); !open {
+		if t.row("SELECT state = 'filed' AND fate IN ('unsettled', 'unsent') AND outcome IN ('unknown', 'gave_up') FROM life WHERE id = ?", []any{l.ID}, &open); !open {
 			return errors.Join(ErrChanged, t.err)
 		}
 		t.put(l)

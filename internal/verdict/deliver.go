@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,29 +164,40 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 	if err := c.tell(heard, main); err != nil {
 		return false, err
 	}
-	if proves(heard.Verdict) {
-		for i := range lives {
-			if o := &lives[i]; o.Fate == journal.Unsettled && o.Token == main.Token && o.Place != string(spool.Hold) && o.Place != string(spool.Failed) {
-				if err := c.journal.Settle(o.ID, journal.Taken); err != nil { // not one that is in work
-					return false, err
-				}
-			}
-		}
-	}
 	at, err := c.find(ctx, lives)
 	switch {
 	case err != nil:
 		return false, err
 	case at.onItsWay:
 		return false, nil
-	case at.name == "":
-		return true, c.journal.Written(ref, heard.Newest)
+	case at.name != "":
+		if main.Fate != journal.Taken { // it isn't known which of them was
+			heard.Verdict.ID = at.id
+		}
+		if written, err := c.write(ctx, at, heard); err != nil || !written {
+			return false, err
+		}
 	}
-	written, err := c.write(ctx, at, heard)
-	if err == nil && written {
-		err = c.journal.Written(ref, heard.Newest)
+	if proves(heard.Verdict) {
+		if err := c.settle(lives); err != nil {
+			return false, err
+		}
 	}
-	return written, err
+	return true, c.journal.Written(ref, heard.Newest)
+}
+
+// settle notes of lives that have ended that their session was taken. Who only
+// names it has another token.
+func (c *Clerk) settle(lives []journal.Other) error {
+	for i := range lives {
+		o := &lives[i]
+		if o.Fate == journal.Unsettled && o.Token == lives[0].Token && (o.State == journal.Filed || o.State == journal.Away) {
+			if err := c.journal.Settle(o.ID, journal.Taken); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // tell reports what is new, once.
@@ -287,24 +299,25 @@ func (c *Clerk) write(ctx context.Context, at where, heard *journal.Heard) (writ
 	return true, record.WriteVerdict(dir, heard.Verdict, heard.Bodies)
 }
 
+// settledByVerdict is the code of the reason that a held folder was accepted.
+const settledByVerdict = "settled_by_verdict"
+
 // accept ends a folder as accepted that had ended without anybody knowing
 // whether it was. A crash before its move is finished by the next look, since
 // nothing is noted as written before.
 func (c *Clerk) accept(ctx context.Context, at where, dir *os.Root, v *sidecar.Verdict) error {
 	l, err := c.journal.Load(ctx, at.id)
-	if err != nil || l == nil || l.ScanRef != v.ScanRef {
+	if err != nil || l == nil || l.ScanRef != v.ScanRef || l.State != journal.Filed {
 		return err
 	}
-	open := l.State == journal.Filed && l.Fate == journal.Unsettled && (l.Outcome() == sidecar.Unknown || l.Outcome() == sidecar.GaveUp)
-	cutOff := l.State == journal.Filed && l.Fate == journal.Taken && l.Outcome() == sidecar.Accepted && l.Place == string(spool.Done)
-	if !open && !cutOff {
-		return nil
-	}
-	if open {
-		l.Fate, l.Place, l.Name = journal.Taken, string(spool.Done), at.name
-		l.Result.Outcome = sidecar.Accepted
+	switch l.Outcome() {
+	case sidecar.Unknown, sidecar.GaveUp:
+		if l.Fate == journal.Unsettled { // else it is an earlier life that was taken
+			l.Fate = journal.Taken
+		}
+		l.Place, l.Name, l.Result.Outcome = string(spool.Done), at.name, sidecar.Accepted
 		l.Result.Reasons = append(l.Result.Reasons, sidecar.Reason{
-			Code: "settled_by_verdict", Source: sidecar.FromDaemon,
+			Code: settledByVerdict, Source: sidecar.FromDaemon,
 			Message: fmt.Sprintf("iDenfy said %s of its session, so the documents were taken, see %s", v.Overall, sidecar.VerdictName),
 		})
 		err := c.journal.Proven(l)
@@ -314,6 +327,12 @@ func (c *Clerk) accept(ctx context.Context, at where, dir *os.Root, v *sidecar.V
 		if err != nil {
 			return err
 		}
+	case sidecar.Accepted: // a crash came before the move; or somebody moved it since
+		if l.Place != string(spool.Done) || !slices.ContainsFunc(l.Result.Reasons, func(r sidecar.Reason) bool { return r.Code == settledByVerdict }) {
+			return nil
+		}
+	default:
+		return nil
 	}
 	if err := record.Write(dir, l); err != nil {
 		return err

@@ -387,6 +387,40 @@ func TestHoldEmpties(t *testing.T) {
 	}
 }
 
+// A folder that is held because of an earlier life, which may have been taken,
+// is accepted as well, and that life is settled; a person's rejection ends the
+// questions.
+func TestHoldOfAnEarlierLife(t *testing.T) {
+	o := newOffice(t)
+	first := o.life("case-7", ref)
+	o.end(first, sidecar.GaveUp, spool.Failed)
+	must(t, os.Rename(filepath.Join(o.paths[spool.Failed], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	again := o.life("case-7", ref)
+	work := filepath.Join(o.paths[spool.Work], "case-7."+again.ID)
+	must(t, os.Remove(work))
+	must(t, os.Rename(filepath.Join(o.paths[spool.Inbox], "case-7"), work))
+	again.Fate = journal.Unsent
+	o.end(again, sidecar.Unknown, spool.Hold)
+	other := o.life("case-8", "rejected-0123456789")
+	o.end(other, sidecar.Unknown, spool.Hold)
+	l, err := o.j.Load(t.Context(), other.ID)
+	must(t, err)
+	l.Fate, l.Result.Outcome = journal.Refused, sidecar.Rejected
+	must(t, o.j.Decide(l, journal.Unsettled, sidecar.Decision{At: sidecar.Now(), Action: sidecar.Denied, Result: l.ID}, journal.Refused, nil))
+	due, err := o.j.ToAsk(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour), 9)
+	if err != nil || len(due) != 1 || due[0].ScanRef != ref {
+		t.Errorf("%v, %v", due, err)
+	}
+	o.says(ref, "APPROVED", true)
+	o.look()
+	if !o.exists("done", "case-7", "verdict.json") || o.exists("hold", "case-7") {
+		t.Error("not moved")
+	}
+	if l, err := o.j.Load(t.Context(), first.ID); err != nil || l.Fate != journal.Taken {
+		t.Errorf("%v, %v", l, err)
+	}
+}
+
 // Every step of the disk fails once, not done and done all the same, with a
 // crash after it: the folder is in one place, with the verdict, in the end.
 func TestHoldEmptiesOverCrashes(t *testing.T) {
