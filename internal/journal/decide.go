@@ -83,7 +83,8 @@ func decisionsOf(ctx context.Context, conn *sql.Conn, kase int64) (list []sideca
 type Adopted struct {
 	Lives     []*Life
 	Decisions []sidecar.Decision
-	Dropped   bool // it lies where anybody may have written its records
+	Verdict   *sidecar.Verdict // of one of them; nil: none is known
+	Dropped   bool             // it lies where anybody may have written its records
 }
 
 // Adopt enters folders of before, or of after a backup. What is known already
@@ -110,6 +111,9 @@ func (t *tx) adopt(f Adopted) {
 			nameless.Dir, nameless.Prior = "", ids
 			kase, _, _ = t.join(&nameless, nil)
 		}
+	}
+	if f.Verdict != nil {
+		t.adoptVerdict(f.Verdict)
 	}
 	for _, d := range f.Decisions {
 		var n int64

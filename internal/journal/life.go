@@ -112,7 +112,7 @@ func (t *tx) insert(l *Life, kase int64) {
 			t.attempt(l.ID, &r.Attempts[i])
 		}
 	}
-	if l.Fate == Taken { // it is adopted
+	if l.Fate == Taken && !r.Times.Finished.IsZero() { // it is adopted
 		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), true)
 	}
 }

@@ -42,6 +42,21 @@ func (j *Journal) Hear(e Event) (known bool, err error) {
 	return known, err
 }
 
+// adoptVerdict enters what a verdict.json tells: it has been told, and lies
+// there.
+func (t *tx) adoptVerdict(v *sidecar.Verdict) {
+	for i := range v.Events {
+		e := &v.Events[i]
+		said, err := json.Marshal(e)
+		t.err = errors.Join(t.err, err)
+		t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, NULL, 0) ON CONFLICT (sum) DO NOTHING`,
+			e.SHA256, millis(e.Received.Time), v.ScanRef, e.Overall, e.Final, string(said))
+	}
+	if t.joinEvents(v.ScanRef) {
+		t.exec("UPDATE verdict SET told = newest, written = newest WHERE scan_ref = ?", v.ScanRef)
+	}
+}
+
 // firstTaken sorts the lives of one session: whose it is comes first. Others may
 // name it in their meta.yaml.
 const firstTaken = " ORDER BY fate = 'taken' DESC, fate = 'unsettled' DESC, claimed, id"

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"idenfy-batch/internal/adopt"
 	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
@@ -458,6 +459,42 @@ func TestHoldEmptiesOverCrashes(t *testing.T) {
 				return
 			}
 		}
+	}
+}
+
+// A journal that was made anew knows the verdicts that lie in the folders: it
+// doesn't tell them again, doesn't ask, and loses none when another comes.
+func TestAdopted(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	l.Result.Session, l.Result.Request.TokenSHA256 = &sidecar.Session{ScanRef: ref, By: "producer"}, l.Token
+	o.end(l, sidecar.Accepted, spool.Done)
+	o.says(ref, "APPROVED", true)
+	o.look()
+	was := o.verdict(spool.Done, "case-7")
+	must(t, o.j.Close())
+	_, err := journal.Replace(o.where, "")
+	must(t, err)
+	o.j, err = journal.Open(o.where)
+	must(t, err)
+	o.begin()
+	o.seen = nil
+	unread, err := adopt.Spool(t.Context(), o.paths, o.j, false, func(int, int) {})
+	if err != nil || unread != 0 {
+		t.Fatal(unread, err)
+	}
+	o.look()
+	if len(o.came()) != 0 {
+		t.Errorf("told again: %v", o.came())
+	}
+	if due, err := o.j.ToAsk(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour), 9); err != nil || len(due) != 0 {
+		t.Errorf("%v, %v", due, err)
+	}
+	o.says(ref, "DENIED", true)
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if len(v.Events) != 2 || v.Events[0].SHA256 != was.Events[0].SHA256 || !v.Contradicted || o.exists("done", "case-7", "verdict.1.json") {
+		t.Errorf("%+v", v)
 	}
 }
 
