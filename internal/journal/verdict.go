@@ -215,24 +215,27 @@ func (j *Journal) Heard(ctx context.Context, ref string) (*Heard, error) {
 func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error) {
 	var told, accepted int64
 	v := &sidecar.Verdict{ScanRef: ref}
-	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted FROM verdict WHERE scan_ref = ?", ref).Scan(&v.Contradicted, &told, &accepted)
-	if errors.Is(err, sql.ErrNoRows) {
+	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
+	var all int
+	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
+		Scan(&v.Contradicted, &told, &accepted, &h.Newest, &all)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	rows, err := conn.QueryContext(ctx, `SELECT n, said, body FROM event WHERE scan_ref = ? AND joined = 1 ORDER BY n`, ref)
+	rows, err := conn.QueryContext(ctx, selectHeard, ref, MostEvents)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	for rows.Next() {
 		var e sidecar.VerdictEvent
+		var n int64
 		var said string
 		var body []byte
-		err := rows.Scan(&h.Newest, &said, &body)
+		err := rows.Scan(&n, &said, &body)
 		if err == nil {
 			err = json.Unmarshal([]byte(said), &e)
 		}
@@ -242,26 +245,26 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 		if body != nil {
 			h.Bodies[e.Body] = body
 		}
-		if h.Newest > told && e.Overall != "" {
-			n := News{Event: e, Accepted: fromMillis(accepted)}
+		if n > told && e.Overall != "" {
+			news := News{Event: e, Accepted: fromMillis(accepted)}
 			if v.Final && e.Final && v.Overall != e.Overall {
-				n.Clash = v.Overall
+				news.Clash = v.Overall
 			}
-			h.News = append(h.News, n)
+			h.News = append(h.News, news)
 		}
 		if e.Overall != "" && (e.Final || !v.Final) {
 			v.Said = e.Said
 		}
 		v.Events = append(v.Events, e)
 	}
-	if v.Omitted = max(len(v.Events)-MostEvents, 0); v.Omitted > 0 {
-		v.Events = v.Events[v.Omitted:]
-	}
-	if h.Newest == 0 {
-		return nil, rows.Err()
-	}
+	v.Omitted = all - len(v.Events)
 	return h, rows.Err()
 }
+
+// selectHeard has the newest events of a session, and its newest final one,
+// which may be older, in their order.
+const selectHeard = `SELECT n, said, body FROM event WHERE n IN (SELECT n FROM event WHERE scan_ref = ?1 ORDER BY n DESC LIMIT ?2)
+	OR n = (SELECT max(n) FROM event WHERE scan_ref = ?1 AND final = 1) ORDER BY n`
 
 // Told notes that the events of a session were told, up to one of them.
 func (j *Journal) Told(ref string, newest int64) error {

@@ -712,6 +712,36 @@ func TestFlood(t *testing.T) {
 	t.Logf("beside %d slow readers and a flood: median %s, the slowest of 100 %s", slow, took[50], took[99])
 }
 
+// Of very many events the newest are listed, the others counted, and the newest
+// final one says what is decided.
+func TestManyEvents(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	var wait sync.WaitGroup
+	hear := func(n int, overall string, final bool) {
+		e := parse(fmt.Appendf(nil, `{"scanRef":%q,"n":%d,"final":%v,"status":{"overall":%q}}`, ref, n, final, overall), "", time.Now())
+		if _, err := o.j.Hear(e); err != nil {
+			t.Error(err)
+		}
+	}
+	hear(0, "SUSPECTED", true)
+	for n := range journal.MostEvents + 20 {
+		wait.Go(func() { hear(n+1, "REVIEWING", false) })
+	}
+	wait.Wait()
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if v.Overall != "SUSPECTED" || len(v.Events) != journal.MostEvents+1 || v.Omitted != 20 || v.Events[0].Overall != "SUSPECTED" {
+		t.Errorf("%s, %d events, %d omitted", v.Overall, len(v.Events), v.Omitted)
+	}
+	hear(10_000, "APPROVED", true)
+	o.look()
+	if v = o.verdict(spool.Done, "case-7"); v.Overall != "APPROVED" || v.Omitted != 22 || o.exists("done", "case-7", "verdict.1.json") {
+		t.Errorf("%s, %d events, %d omitted", v.Overall, len(v.Events), v.Omitted)
+	}
+}
+
 // FuzzBody: whatever is signed is answered 200 and is in the journal, and what
 // stands in verdict.json can be read by everybody.
 func FuzzBody(f *testing.F) {
