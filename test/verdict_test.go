@@ -15,7 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -340,4 +343,55 @@ func TestSocketHandedOver(t *testing.T) {
 	}
 	l.until("its verdict", func() bool { return len(l.events("case-7")) == len(sums) })
 	must(t, l.stop())
+}
+
+// Webhooks on a Debian that systemd has booted: the commands of verdicts.md word
+// by word, and restarts while folders are submitted and events come in: each
+// folder has its verdict.
+func TestLabVerdicts(t *testing.T) {
+	needsLab(t)
+	b := newBox(t)
+	certificate(t, b.share)
+	must(t, sample.Write(filepath.Join(b.share, "case"), map[string][]byte{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face}))
+	must(t, os.WriteFile(filepath.Join(b.share, "drop"), []byte(dropper), 0o755))
+	b.run(fmt.Sprintf("apt-get install -y /srv/dist/idenfy-batch_0.9.0_%s.deb", runtime.GOARCH))
+	b.startSandbox("/usr/bin/idenfy-batch", "--webhook", "http://127.0.0.1:9188/idenfy", "--webhook-key", webhookKey)
+	b.runWith("the-api-key\n", "(umask 077; cat >/etc/idenfy-batch/api-key)")
+	b.runWith("the-api-secret\n", "(umask 077; cat >/etc/idenfy-batch/api-secret)")
+	b.run("systemctl enable --now idenfy-batch")
+	for _, c := range regexp.MustCompile("(?ms)^   ```sh\n(.*?)^   ```$").FindAllStringSubmatch(string(page(t, "verdicts.md")), -1) {
+		b.runWith(webhookKey+"\n", c[1])
+	}
+	if out := b.run("systemd-analyze verify --man=no idenfy-batch-verdict.socket idenfy-batch.service"); out != "" {
+		t.Errorf("verify: %s", out)
+	}
+	const folders = 40
+	dropped := make(chan struct{})
+	go func() {
+		defer close(dropped)
+		b.exec("", fmt.Sprintf("/srv/share/drop case %d", folders))
+	}()
+	for range 5 {
+		time.Sleep(time.Second)
+		b.run("systemctl restart idenfy-batch")
+	}
+	<-dropped
+	b.settled()
+	b.until("all have their verdicts", func() bool {
+		return strings.TrimSpace(b.run("grep -l '\"overall\": \"APPROVED\"' /var/spool/idenfy-batch/done/*/verdict.json 2>/dev/null | wc -l || true")) == strconv.Itoa(folders)
+	})
+	if out := b.run("journalctl --no-pager -u idenfy-batch"); strings.Contains(out, "JANE-SAMPLE") || strings.Contains(out, webhookKey) {
+		t.Error("the journal has a person's data, or the key")
+	}
+	// An event starts a daemon that was stopped.
+	b.run("systemctl stop idenfy-batch")
+	b.run("curl -s -m 20 -o /dev/null -X POST -d x http://127.0.0.1:9188/idenfy; systemctl is-active idenfy-batch")
+	b.run("apt-get remove -y idenfy-batch; ! systemctl is-active idenfy-batch-verdict.socket")
+}
+
+func page(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../docs/" + name)
+	must(t, err)
+	return text
 }
