@@ -210,7 +210,7 @@ func (d *daemon) asker() *verdict.Asker {
 		After:  func() time.Duration { return time.Duration(d.now.Load().cfg.Verdict.CheckAfter) },
 		Turn:   d.limiter.Wait,
 		Paused: func() bool { return len(d.state.State().Gates) > 0 },
-		Look: func(ctx context.Context, scanRef string) (idenfy.Session, error) {
+		Look: func(ctx context.Context, scanRef string) (idenfy.Standing, error) {
 			return d.now.Load().client.Look(ctx, scanRef)
 		},
 	}

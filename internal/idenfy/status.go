@@ -34,8 +34,8 @@ func TakenBy(status string) Taken {
 	}
 }
 
-// Session is the state of a session.
-type Session struct {
+// Standing is the state of a session.
+type Standing struct {
 	Word string // the service's own
 	Body []byte // of its answer, a JSON object
 }
@@ -52,27 +52,27 @@ func (c *Client) Status(ctx context.Context, scanRef string) (Taken, string, err
 
 // Look asks for the state of one session. iDenfy forbids regular polling of it;
 // it is for single checks.
-func (c *Client) Look(ctx context.Context, scanRef string) (Session, error) {
+func (c *Client) Look(ctx context.Context, scanRef string) (Standing, error) {
 	req, err := json.Marshal(map[string]string{"scanRef": scanRef})
 	if err != nil {
-		return Session{}, err
+		return Standing{}, err
 	}
 	x, err := c.do(ctx, statusPath, bytes.NewReader(req), int64(len(req)))
 	if err != nil {
-		return Session{}, broken(&x, err)
+		return Standing{}, broken(&x, err)
 	}
 	var answer struct {
 		Status string `json:"status"`
 	}
 	if x.status == http.StatusOK && x.bodyErr == nil && json.Unmarshal(x.body, &answer) == nil && answer.Status != "" {
-		return Session{Word: clean(answer.Status, 40), Body: x.body}, nil
+		return Standing{Word: clean(answer.Status, 40), Body: x.body}, nil
 	}
 	if err := classify(&x); err != nil {
 		// Not found is the session here, not the service.
 		if e := (*Error)(nil); errors.As(err, &e) && x.status == http.StatusNotFound && e.Identifier != "" {
 			e.Class = Rejected
 		}
-		return Session{}, err
+		return Standing{}, err
 	}
-	return Session{}, &Error{Class: NoAnswer, Status: x.status, Message: "an answer without a status"}
+	return Standing{}, &Error{Class: NoAnswer, Status: x.status, Message: "an answer without a status"}
 }

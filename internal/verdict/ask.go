@@ -28,7 +28,7 @@ type Asker struct {
 	// Paused tells that nothing is to be asked now.
 	Paused func() bool
 	// Look asks.
-	Look func(ctx context.Context, scanRef string) (idenfy.Session, error)
+	Look func(ctx context.Context, scanRef string) (idenfy.Standing, error)
 }
 
 // Times of the asker. The requests are never closer than spread, whatever an

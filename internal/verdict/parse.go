@@ -67,7 +67,7 @@ var over = map[string]bool{
 
 // answered makes an event of the answer to a status request. The same answer
 // twice is one event.
-func answered(scanRef string, s idenfy.Session, now time.Time) journal.Event {
+func answered(scanRef string, s idenfy.Standing, now time.Time) journal.Event {
 	sum := sha256.Sum256(append([]byte("status "+scanRef+"\n"), s.Body...))
 	e := journal.Event{ScanRef: scanRef, Said: sidecar.VerdictEvent{
 		SHA256: hex.EncodeToString(sum[:]), Received: sidecar.Time{Time: now}, By: sidecar.ByStatus,

@@ -604,12 +604,12 @@ func TestAsk(t *testing.T) {
 	var fails error = fault
 	round := func(after time.Duration) {
 		t.Helper()
-		a := &Asker{Journal: o.j, Emit: o.see, Came: func() {}, Look: func(_ context.Context, scanRef string) (idenfy.Session, error) {
+		a := &Asker{Journal: o.j, Emit: o.see, Came: func() {}, Look: func(_ context.Context, scanRef string) (idenfy.Standing, error) {
 			if fails != nil {
-				return idenfy.Session{}, fails
+				return idenfy.Standing{}, fails
 			}
 			asked[scanRef]++
-			return idenfy.Session{Word: word, Body: fmt.Appendf(nil, `{"status":%q,"fraudTags":["X"]}`, word)}, nil
+			return idenfy.Standing{Word: word, Body: fmt.Appendf(nil, `{"status":%q,"fraudTags":["X"]}`, word)}, nil
 		}}
 		now := begin.Add(after)
 		for range 5 {
