@@ -66,9 +66,9 @@ was processed and answered.`,
 			l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
 		}
 		scheme := map[bool]string{true: "https", false: "http"}[*cert != ""]
-		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr())
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
+		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr()) // who reads it may end it at once
 		s := sandbox.New(o)
 		s.Webhook(hooks)
 		return serveSandbox(ctx, c, s, l)
