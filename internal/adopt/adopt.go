@@ -121,10 +121,13 @@ var sumForm = regexp.MustCompile("^[0-9a-f]{64}$")
 // it is of one of its lives.
 func verdict(dir *os.Root, f *journal.Adopted) (*sidecar.Verdict, error) {
 	v, _, err := sidecar.ReadVerdict(dir)
-	if passing(err) {
-		return nil, err
+	if err != nil {
+		if passing(err) {
+			return nil, err
+		}
+		return nil, nil //nolint:nilerr // then it is evidence, and nothing is taken over of it
 	}
-	if err != nil || !slices.ContainsFunc(f.Lives, func(l *journal.Life) bool { return l.ScanRef != "" && l.ScanRef == v.ScanRef }) {
+	if !slices.ContainsFunc(f.Lives, func(l *journal.Life) bool { return l.ScanRef != "" && l.ScanRef == v.ScanRef }) {
 		return nil, nil
 	}
 	v.Events = slices.DeleteFunc(v.Events, func(e sidecar.VerdictEvent) bool { return !sumForm.MatchString(e.SHA256) })
