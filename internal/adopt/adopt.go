@@ -125,7 +125,7 @@ func verdict(dir *os.Root, f *journal.Adopted) (*sidecar.Verdict, error) {
 		if passing(err) {
 			return nil, err
 		}
-		return nil, nil //nolint:nilerr // then it is evidence, and nothing is taken over of it
+		return nil, nil // it is evidence, and nothing is taken over of it
 	}
 	if !slices.ContainsFunc(f.Lives, func(l *journal.Life) bool { return l.ScanRef != "" && l.ScanRef == v.ScanRef }) {
 		return nil, nil
