@@ -1,9 +1,9 @@
-// Package sidecar owns result.json: its format, and how it is read and
-// durably written.
+// Package sidecar owns result.json and verdict.json: their formats, and how
+// they are read and durably written.
 //
-// result.json is what people and programs read: evidence, and never state. The
-// daemon's own memory is its journal. The schema is published as
-// result.schema.json beside this file.
+// They are what people and programs read: evidence, and never state. The
+// daemon's own memory is its journal. The schemas are published as
+// result.schema.json and verdict.schema.json beside this file.
 package sidecar
 
 import (
@@ -419,7 +419,7 @@ func Files(dir *os.Root) (names []string, err error) {
 	for len(names) < mostResults {
 		list, err := d.Readdirnames(256)
 		for _, name := range list {
-			if IsOwn(name) && !durable.IsTemp(name) {
+			if isResult(name) {
 				names = append(names, name)
 			}
 		}
@@ -499,23 +499,23 @@ func IDs(dir *os.Root) (ids []string, err error) {
 	return ids, nil
 }
 
-// Rotate keeps whatever lies under the name result.json as evidence, durably:
-// it becomes result.1.json, or the next number that is free. Nothing there is
-// no error.
-func Rotate(dir *os.Root) error {
+// Rotate keeps whatever lies under the name result.json, or verdict.json, as
+// evidence, durably: it becomes result.1.json, or the next number that is free.
+// Nothing there is no error.
+func Rotate(dir *os.Root, name string) error {
 	d, err := dir.Open(".")
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	for n := 1; ; n++ {
-		err := durable.Rename(d, Name, d, "result."+strconv.Itoa(n)+".json")
+		err := durable.Rename(d, name, d, strings.TrimSuffix(name, "json")+strconv.Itoa(n)+".json")
 		switch {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 			return nil
 		case errors.Is(err, fs.ErrExist):
 		default:
-			return fmt.Errorf("keeping the old %s: %w", Name, err)
+			return fmt.Errorf("keeping the old %s: %w", name, err)
 		}
 	}
 }
@@ -523,7 +523,11 @@ func Rotate(dir *os.Root) error {
 // IsOwn reports whether name is one that this package gives a file: they are
 // neither input nor extra files.
 func IsOwn(name string) bool {
-	if name == Name || durable.IsTemp(name) {
+	return isResult(name) || verdictName.MatchString(name) || durable.IsTemp(name)
+}
+
+func isResult(name string) bool {
+	if name == Name {
 		return true
 	}
 	n, ok := strings.CutPrefix(name, "result.")

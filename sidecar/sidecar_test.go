@@ -82,9 +82,9 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func schema(t *testing.T) *jsonschema.Schema {
+func schema(t *testing.T, file string) *jsonschema.Schema {
 	t.Helper()
-	s, err := jsonschema.NewCompiler().Compile("result.schema.json")
+	s, err := jsonschema.NewCompiler().Compile(file)
 	must(t, err)
 	return s
 }
@@ -97,7 +97,7 @@ func validate(t *testing.T, s *jsonschema.Schema, data []byte) error {
 }
 
 func TestSchema(t *testing.T) {
-	s := schema(t)
+	s := schema(t, "result.schema.json")
 	for name, change := range map[string]func(*sidecar.Result){
 		"full":    func(*sidecar.Result) {},
 		"pending": func(r *sidecar.Result) { r.Outcome = sidecar.Pending; r.Times.Finished = sidecar.Time{} },
@@ -134,14 +134,22 @@ func TestSchema(t *testing.T) {
 	}
 }
 
-// Every field of the struct is described in the schema, and the other way
+// Every field of the structs is described in the schemas, and the other way
 // round.
 func TestSchemaNamesEveryField(t *testing.T) {
 	data, err := sidecar.Encode(full())
 	must(t, err)
-	var result, doc map[string]any
-	must(t, json.Unmarshal(data, &result))
-	text, err := os.ReadFile("result.schema.json")
+	described(t, "result.schema.json", data)
+	data, err = sidecar.EncodeVerdict(fullVerdict())
+	must(t, err)
+	described(t, "verdict.schema.json", data)
+}
+
+func described(t *testing.T, file string, data []byte) {
+	t.Helper()
+	var value, doc map[string]any
+	must(t, json.Unmarshal(data, &value))
+	text, err := os.ReadFile(file)
 	must(t, err)
 	must(t, json.Unmarshal(text, &doc))
 	var compare func(path string, value any, schema map[string]any)
@@ -186,7 +194,7 @@ func TestSchemaNamesEveryField(t *testing.T) {
 			}
 		}
 	}
-	compare("result", result, doc)
+	compare(file, value, doc)
 }
 
 func TestWriteReadRotate(t *testing.T) {
@@ -197,7 +205,7 @@ func TestWriteReadRotate(t *testing.T) {
 	if _, err := sidecar.Read(root); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read of nothing: %v", err)
 	}
-	must(t, sidecar.Rotate(root)) // nothing there is no error
+	must(t, sidecar.Rotate(root, sidecar.Name)) // nothing there is no error
 	r := full()
 	must(t, sidecar.Write(root, r))
 	got, err := sidecar.Read(root)
@@ -211,9 +219,9 @@ func TestWriteReadRotate(t *testing.T) {
 	if info.Mode() != 0o640 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	must(t, sidecar.Rotate(root))
+	must(t, sidecar.Rotate(root, sidecar.Name))
 	must(t, os.WriteFile(filepath.Join(dir, sidecar.Name), []byte("{}"), 0o600))
-	must(t, sidecar.Rotate(root))
+	must(t, sidecar.Rotate(root, sidecar.Name))
 	for _, name := range []string{"result.1.json", "result.2.json"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil || !sidecar.IsOwn(name) {
 			t.Error(err)
@@ -242,7 +250,7 @@ func TestReadTrustsNothing(t *testing.T) {
 		if _, err := sidecar.Read(root); !errors.Is(err, sidecar.ErrNotOurs) {
 			t.Errorf("%s: %v", name, err)
 		}
-		must(t, sidecar.Rotate(root)) // and it is out of the way
+		must(t, sidecar.Rotate(root, sidecar.Name)) // and it is out of the way
 		must(t, sidecar.Write(root, full()))
 		must(t, root.Close())
 	}

@@ -159,10 +159,10 @@ func (b *box) property(name string) string {
 
 // startSandbox lets the service's name lead to the sandbox, which has the
 // certificate for it.
-func (b *box) startSandbox(program string) {
+func (b *box) startSandbox(program string, more ...string) {
 	b.t.Helper()
 	b.run("echo 127.0.0.1 ivs.idenfy.com >>/etc/hosts; cp /srv/share/cert.pem /usr/local/share/ca-certificates/lab.crt; update-ca-certificates")
-	b.run("systemd-run --unit=sandbox " + program + " sandbox --listen 127.0.0.1:443 --tls-cert /srv/share/cert.pem --tls-key /srv/share/key.pem --key the-api-key --secret the-api-secret")
+	b.run("systemd-run --unit=sandbox " + program + " sandbox --listen 127.0.0.1:443 --tls-cert /srv/share/cert.pem --tls-key /srv/share/key.pem --key the-api-key --secret the-api-secret " + strings.Join(more, " "))
 	b.until("the sandbox is there", func() bool {
 		return strings.Contains(b.try("curl -s https://ivs.idenfy.com/sandbox/report"), "processed")
 	})

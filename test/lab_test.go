@@ -191,8 +191,15 @@ func (l *lab) command(args ...string) *exec.Cmd {
 
 func (l *lab) start() {
 	l.t.Helper()
+	l.startAs(func(*exec.Cmd) {})
+}
+
+// startAs is start of a command that is changed before.
+func (l *lab) startAs(change func(*exec.Cmd)) {
+	l.t.Helper()
 	l.begun = len(l.logged())
 	l.cmd = l.command("run")
+	change(l.cmd)
 	l.cmd.Stdout, l.cmd.Stderr = l, l
 	must(l.t, l.cmd.Start())
 	exited := make(chan error, 1)

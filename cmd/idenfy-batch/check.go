@@ -48,6 +48,7 @@ wrong, 1 if anything else is.`,
 		good = checkGates(c.Context(), out, &cfg) && good
 		tellRights(out, &cfg)
 		good = say(out, "key of the ledger", daemon.CheckLedgerKey(&cfg)) && good
+		good = say(out, "receiver of webhooks", daemon.CheckReceiver(&cfg)) && good
 		client, err := daemon.NewClient(&cfg, versionText())
 		if !say(out, "credentials", err) {
 			return &exitError{code: exitFailed}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,7 @@ func newDemo() *cobra.Command {
 		Long: `Demo makes a spool in a temporary folder, starts the sandbox API on a free port
 of loopback, drops five folders that it draws itself, and shows them move. It
 takes some seconds, sends nothing anywhere, and exits 0 only if each folder
-ended where it should.`,
+ended where it should, and the verdict of one came by a signed webhook.`,
 		Example: "  idenfy-batch demo\n  idenfy-batch demo --keep     # and look at the folders afterwards",
 		Args:    cobra.NoArgs,
 	}
@@ -41,7 +42,7 @@ ended where it should.`,
 		if err != nil {
 			return failed(err)
 		}
-		d := &demo{out: c.OutOrStdout(), root: dir, begin: time.Now(), ended: make(chan string, 16)}
+		d := &demo{out: c.OutOrStdout(), root: dir, begin: time.Now(), ended: make(chan string, 16), scanRef: sandbox.NewScanRef()}
 		err = d.run(c.Context())
 		if *keep {
 			d.say("", "the folders are in %s", dir)
@@ -59,8 +60,13 @@ type demo struct {
 	root  string
 	begin time.Time
 	mu    sync.Mutex
-	ended chan string // names of folders that reached their end
+	ended chan string // names of folders that reached their end, or got their verdict
+
+	scanRef string // of the folder that gets one
 }
+
+// webhookKey signs the sandbox's webhooks.
+const webhookKey = "demo-webhook-key"
 
 // drops are the sample folders, and where each has to end.
 var drops = []struct {
@@ -87,12 +93,23 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer stopAPI()
-	cfg, err := d.config(url)
+	hooks, err := freePort()
+	if err != nil {
+		return err
+	}
+	cfg, err := d.config(url, hooks)
 	if err != nil {
 		return err
 	}
 	d.say("", "spool:       %s", d.root)
 	d.say("", "sandbox API: %s", url)
+	d.say("", "webhooks to: http://%s%s", hooks, cfg.Verdict.Path)
+	api.Webhook(sandbox.Webhooks{URL: "http://" + hooks + cfg.Verdict.Path, Key: webhookKey, Script: func(scanRef string) []sandbox.Hook {
+		if scanRef != d.scanRef {
+			return nil
+		}
+		return []sandbox.Hook{{After: time.Second, Final: true}}
+	}})
 
 	runCtx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -104,7 +121,7 @@ func (d *demo) run(ctx context.Context) error {
 		done <- err
 	}()
 	err = d.drop(ctx, api)
-	for range drops {
+	for range len(drops) + 1 { // and a verdict
 		select {
 		case <-d.ended:
 		case <-ctx.Done():
@@ -120,14 +137,24 @@ func (d *demo) run(ctx context.Context) error {
 	return d.verdict(api)
 }
 
+// freePort is an address on loopback where nobody listens.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
 // config makes what the daemon needs: its configuration, its keys, an inbox.
-func (d *demo) config(url string) (config.Config, error) {
+func (d *demo) config(url, hooks string) (config.Config, error) {
 	cfg := config.Default()
 	cfg.Root = d.root
 	cfg.API = config.API{
 		BaseURL: url, Timeout: config.Duration(5 * time.Second),
 		KeyFile: filepath.Join(d.root, "api-key"), SecretFile: filepath.Join(d.root, "api-secret"),
 	}
+	cfg.Verdict.Listen, cfg.Verdict.KeyFile = hooks, filepath.Join(d.root, "webhook-key")
 	cfg.Rate.PerHour = 0
 	cfg.Completeness.Settle = config.Duration(time.Second)
 	cfg.Completeness.Rescan = config.Duration(time.Second)
@@ -135,6 +162,7 @@ func (d *demo) config(url string) (config.Config, error) {
 	return cfg, errors.Join(
 		os.WriteFile(cfg.API.KeyFile, []byte("demo-key"), 0o600),
 		os.WriteFile(cfg.API.SecretFile, []byte("demo-secret"), 0o600),
+		os.WriteFile(cfg.Verdict.KeyFile, []byte(webhookKey), 0o600),
 		os.Mkdir(filepath.Join(d.root, string(spool.Inbox)), 0o770),
 	)
 }
@@ -153,11 +181,12 @@ func (d *demo) drop(ctx context.Context, api *sandbox.Sandbox) error {
 	card := func(n int, more ...string) []byte {
 		return []byte(sample.Meta(token(n), "LT", "ID_CARD", more...))
 	}
+	api.Issue(token(1), d.scanRef)
 	scanRef := sandbox.NewScanRef()
 	api.Issue(token(5), scanRef)
 	api.Script(token(5), sandbox.Step{Fault: sandbox.LoseAnswer})
 	files := []map[string][]byte{
-		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": card(1)},
+		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": card(1, "scanRef: "+d.scanRef)},
 		{"front.jpg": front, "selfie.png": sample.FacePNG(), "meta.yaml": card(2, "images:", "  FRONT: front.jpg", "  FACE: selfie.png")},
 		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte("authToken: " + token(3) + "\ncontry: LT\ncountry: LTU\ndocumentType: ID_CARD\n")},
 		nil,
@@ -228,6 +257,9 @@ func (d *demo) show(e events.Event) {
 		}
 		d.say(e.Result.Folder, "→ %s/ %s %s%s", e.Place, mark(e.Result.Outcome), e.Result.Outcome, note)
 		d.ended <- e.Name
+	case events.VerdictCame:
+		d.say(e.Folder, "  a signed webhook: iDenfy says %s", e.Overall)
+		d.ended <- e.Folder
 	}
 }
 
@@ -272,6 +304,11 @@ func (d *demo) verdict(api *sandbox.Sandbox) error {
 			continue
 		}
 		res, err := sidecar.Read(root)
+		if want.name == drops[0].name {
+			if v, _, err := sidecar.ReadVerdict(root); err != nil || !v.Final {
+				errs = append(errs, fmt.Errorf("%s has no verdict: %w", want.name, err))
+			}
+		}
 		_ = root.Close() // it was read only
 		if err != nil || res.Outcome != want.outcome {
 			errs = append(errs, fmt.Errorf("%s did not end as %s", want.name, want.outcome))

@@ -47,32 +47,35 @@ without a running daemon, as root, as the daemon's user, and as a member of its
 group. What still waits in the inbox is for idenfy-batch status.
 
 The place is where the daemon, or a command, put the folder; what was moved by
-hand is not noticed before it comes again. The times are when it was taken.
+hand is not noticed before it comes again. The times are when it was taken. Behind
+the name is what iDenfy decided, once it has said so (docs/verdicts.md).
 
 --json prints an object a line: id, folder (the name that it was dropped with),
 place (empty: somebody took it out of work), name (in its place), outcome,
-reasons (their codes), country, document_type, token_hint, scan_ref, attempts,
-claimed (taken) and finished, as in result.json.
+reasons (their codes), country, document_type, token_hint, scan_ref, verdict
+(iDenfy's word; empty: none came) and verdict_final, attempts, claimed (taken) and
+finished, as in result.json and verdict.json.
 
 --csv prints the same by RFC 4180, with a line of heads, and an apostrophe before
 what a spreadsheet would take for a formula.`,
-		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
+		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --verdict waiting\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
 		Args:    cobra.NoArgs,
 	}
 	load := configFlag(c)
 	place := c.Flags().String("place", "", "only those in this `place`: work, done, failed, hold, or sent back to the inbox")
 	outcome := c.Flags().String("outcome", "", "only those with this `outcome`: "+joined(outcomes))
+	verdict := c.Flags().String("verdict", "", "only those with this `verdict`: iDenfy's word, such as APPROVED or DENIED, or waiting (for a final one), or contradicted")
 	since := c.Flags().String("since", "", "only those taken since this `time`: a date, RFC 3339, or how long ago, such as 24h or 7d")
 	until := c.Flags().String("until", "", "only those taken before this `time`; of a date, that day is included")
 	limit := c.Flags().Int("limit", 0, fmt.Sprintf("no more than this many; 0 is all (on a terminal %d, unless given)", listed))
 	asJSON := c.Flags().Bool("json", false, "print JSON, an object a line")
 	asCSV := c.Flags().Bool("csv", false, "print CSV")
 	c.MarkFlagsMutuallyExclusive("json", "csv")
-	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes)} {
+	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome)}
+		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: verdictWord(*verdict)}
 		if err := bounds(&q, *since, *until); err != nil {
 			return err
 		}
@@ -110,6 +113,14 @@ func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p 
 		fmt.Fprintf(c.ErrOrStderr(), "and older ones; --limit 0 shows all\n")
 	}
 	return failed(err)
+}
+
+// verdictWord is a verdict as iDenfy writes it, or one of the words of list's own.
+func verdictWord(s string) string {
+	if s == journal.Awaited || s == journal.Contradicted {
+		return s
+	}
+	return strings.ToUpper(s)
 }
 
 func texts[T ~string](list []T) (words []string) {
@@ -227,19 +238,31 @@ func (p *columns) print(f *journal.Folder) error {
 		p.head = true
 		fmt.Fprintf(p.out, columnsForm, "TAKEN", "PLACE", "OUTCOME", "FOLDER")
 	}
-	name := shownName(f)
-	if p.width > 0 && utf8.RuneCountInString(name) > p.width {
-		name = string([]rune(name)[:p.width-1]) + "…"
+	name, verdict := shownName(f), shownVerdict(f)
+	if room := p.width - utf8.RuneCountInString(verdict); p.width > 0 && room > 1 && utf8.RuneCountInString(name) > room {
+		name = string([]rune(name)[:room-1]) + "…"
 	}
 	place := f.Place
 	if place == "" {
 		place = "gone"
 	}
-	_, err := fmt.Fprintf(p.out, columnsForm, clock(f.Claimed.Time), place, f.Outcome, name)
+	_, err := fmt.Fprintf(p.out, columnsForm, clock(f.Claimed.Time), place, f.Outcome, name+verdict)
 	return err
 }
 
 func (p *columns) end() error { return nil }
+
+// shownVerdict is iDenfy's word, to stand behind the name, where there is one.
+func shownVerdict(f *journal.Folder) string {
+	switch {
+	case f.Verdict == "":
+		return ""
+	case !f.Final:
+		return "  " + meta.Show(f.Verdict) + " (not final)"
+	default:
+		return "  " + meta.Show(f.Verdict)
+	}
+}
 
 // shownName is the folder's name where it lies, else that it was dropped with.
 func shownName(f *journal.Folder) string {
@@ -255,14 +278,14 @@ type table struct{ *csv.Writer }
 func newCSV(out io.Writer) table {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
-	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished"}) // end says it
+	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final"}) // end says it
 	return table{w}
 }
 
 func (t table) print(f *journal.Folder) error {
 	row := []string{
 		f.ID, meta.Show(f.Folder), f.Place, meta.Show(f.Name), string(f.Outcome), strings.Join(f.Reasons, " "), f.Country, f.DocumentType,
-		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished),
+		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final),
 	}
 	for i := range row {
 		row[i] = harmless(row[i])

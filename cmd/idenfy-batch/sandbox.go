@@ -35,6 +35,10 @@ the 20 MB limit, and keeps count.
 Faults: reset_before_body, reset_in_body, lose_answer, half_answer, stall,
 stall_in_body, stall_answer, garbage, drip.
 
+With --webhook it sends a webhook for each session that was processed, signed
+with --webhook-key: automatic, APPROVED and final; again, ten times at most, where
+it is not answered 2xx.
+
 It ends with SIGINT or SIGTERM, and exits 1 if a token was sent again after it
 was processed and answered.`,
 		Example: "  idenfy-batch sandbox --listen 127.0.0.1:8080 --key key --secret secret",
@@ -48,6 +52,10 @@ was processed and answered.`,
 	c.Flags().BoolVar(&o.ImageLimit, "image-limit", false, "enforce the 6 MB an image of newer documentation")
 	c.Flags().StringVar(&o.TokenField, "token-field", "authToken", "`name` of a submission's field for the token: authToken, or token")
 	c.Flags().BoolVar(&o.ManySessions, "many-sessions", false, "open another session of a clientId while one is active, in place of 409")
+	var hooks sandbox.Webhooks
+	c.Flags().StringVar(&hooks.URL, "webhook", "", "`URL` that webhooks are sent to")
+	c.Flags().StringVar(&hooks.Key, "webhook-key", "", "key that signs them")
+	c.MarkFlagsRequiredTogether("webhook", "webhook-key")
 	cert := c.Flags().String("tls-cert", "", "certificate `file` (PEM), to speak https")
 	key := c.Flags().String("tls-key", "", "its key `file` (PEM)")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
@@ -67,10 +75,12 @@ was processed and answered.`,
 			l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
 		}
 		scheme := map[bool]string{true: "https", false: "http"}[*cert != ""]
-		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr())
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		return serveSandbox(ctx, c, sandbox.New(o), l)
+		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr()) // who reads it may end it at once
+		s := sandbox.New(o)
+		s.Webhook(hooks)
+		return serveSandbox(ctx, c, s, l)
 	}
 	return c
 }

@@ -44,7 +44,8 @@ as in result.json. A life has place (where it was put; empty: somebody took it
 out of work), name (in its place), state (claimed, pending, ended: to be moved,
 or filed: moved), fate of what was sent (unsent, refused, unsettled: may have been
 taken, or taken), forced (it was sent because a person forced it), next (the id
-by which the folder came again), and result, as result.json, without decisions.`,
+by which the folder came again), result, as result.json, without decisions, and
+verdict, as verdict.json, once iDenfy has said something.`,
 		Example: "  idenfy-batch show case-7\n  idenfy-batch show 328c6766-934e-11ed-bb9b-025ad99a18e7\n  idenfy-batch show case-7 --json | jq '.lives[].result.reasons'",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -234,6 +235,48 @@ func (t *teller) life(l *journal.Told) {
 	case l.Fate == journal.Taken && end != sidecar.Accepted:
 		t.note("iDenfy took what was sent")
 	}
+	t.verdict(l.Verdict)
+}
+
+// verdict tells what iDenfy said.
+func (t *teller) verdict(v *sidecar.Verdict) {
+	if v == nil {
+		return
+	}
+	if v.Omitted > 0 {
+		t.note(fmt.Sprintf("(%d older events of iDenfy's are not shown)", v.Omitted))
+	}
+	for i := range v.Events {
+		e := &v.Events[i]
+		what := map[sidecar.By]string{sidecar.ByWebhook: "iDenfy: ", sidecar.ByStatus: "iDenfy was asked: "}[e.By]
+		switch {
+		case e.Overall == "":
+			what += "an event without a verdict"
+		case e.Final:
+			what += meta.Show(e.Overall) + ", final"
+		default:
+			what += meta.Show(e.Overall) + ", not final"
+		}
+		var more []string
+		if checks := saidOf(&e.Said); checks != "" {
+			more = append(more, checks)
+		}
+		t.step(e.Received, what, more...)
+	}
+	if v.Contradicted {
+		t.note("two final verdicts contradict each other; look the session up in the iDenfy dashboard")
+	}
+}
+
+// saidOf names checks and tags.
+func saidOf(s *sidecar.Said) string {
+	var all []string
+	for _, w := range slices.Concat([]string{s.AutoDocument, s.ManualDocument, s.AutoFace, s.ManualFace}, s.FraudTags, s.MismatchTags, s.SuspicionReasons, s.DenyReasons) {
+		if w != "" {
+			all = append(all, meta.Show(w))
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // ending says where an ended life was put.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,7 +99,9 @@ type spoolStatus struct {
 	Work    []openStatus     `json:"work"`
 	Hold    []openStatus     `json:"hold"`
 	Away    []awayStatus     `json:"taken_out"`
-	Error   string           `json:"error,omitempty"`
+
+	Verdicts *journal.Verdicts `json:"verdicts"` // null: the journal can't be read by this user
+	Error    string            `json:"error,omitempty"`
 }
 
 func newStatus() *cobra.Command {
@@ -109,8 +112,8 @@ func newStatus() *cobra.Command {
 long the oldest has been there, what each folder in the inbox and in work waits
 for, which are stuck by their own fault and how to mend that (a running daemon
 tells it), which ones a person has to decide about (those that somebody took out of
-work by hand are among them), and whether submission is paused, why, and what
-mends that. It works with and without a running daemon, and changes nothing.`,
+work by hand are among them), how many wait for iDenfy's verdict and which ones
+came, and whether submission is paused, why, and what mends that. It works with and without a running daemon, and changes nothing.`,
 		Example: "  idenfy-batch status\n  idenfy-batch status --json | jq '.inbox[] | select(.complete | not)'",
 		Args:    cobra.NoArgs,
 	}
@@ -165,6 +168,7 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 			}
 		}
 	}
+	s.Verdicts = readVerdicts(ctx, cfg)
 	if s.Away, err = readAway(ctx, cfg); err != nil {
 		s.Error = cmp.Or(s.Error, fmt.Sprintf("whether folders were taken out of work can't be told: the journal: %v", err))
 	}
@@ -206,6 +210,41 @@ func readLeft(ctx context.Context, cfg *config.Config) *telemetry.Gate {
 		return nil // an earlier version kept none
 	}
 	return &telemetry.Gate{Owner: events.Account, Reason: g.Reason, Mend: g.Mend, Since: g.Since, Next: g.Until, Tries: g.Tries}
+}
+
+// readVerdicts returns how iDenfy's verdicts stand, where the journal can be read.
+func readVerdicts(ctx context.Context, cfg *config.Config) *journal.Verdicts {
+	var v journal.Verdicts
+	if beside(ctx, cfg, func(r *journal.Reader) (err error) { v, err = r.Verdicts(ctx); return err }) != nil {
+		return nil // which is said with the folders that were taken out
+	}
+	return &v
+}
+
+// printVerdicts tells it.
+func printVerdicts(out io.Writer, v *journal.Verdicts) {
+	if v == nil || v.Waiting+len(v.Final)+v.Strays == 0 {
+		return
+	}
+	fmt.Fprint(out, "\nverdicts of iDenfy: ")
+	if v.Waiting > 0 {
+		fmt.Fprintf(out, "%d accepted folders wait for a final one, the first for %s (idenfy-batch list --verdict waiting)\n", v.Waiting, max(time.Since(v.Oldest.Time), 0).Round(time.Second))
+	} else {
+		fmt.Fprint(out, "no folder waits for one\n")
+	}
+	var words []string
+	for _, word := range slices.Sorted(maps.Keys(v.Final)) {
+		words = append(words, fmt.Sprintf("%d %s", v.Final[word], meta.Show(word)))
+	}
+	if len(words) > 0 {
+		fmt.Fprintf(out, "  final: %s\n", strings.Join(words, ", "))
+	}
+	if v.Contradicted > 0 {
+		fmt.Fprintf(out, "  CONTRADICTED: %d have two final ones that differ; look them up in the iDenfy dashboard (idenfy-batch list --verdict contradicted)\n", v.Contradicted)
+	}
+	if v.Strays > 0 {
+		fmt.Fprintf(out, "  %d webhooks are of sessions without a folder here; they are kept for a week\n", v.Strays)
+	}
 }
 
 // readOpen reads what is recorded about the folders in a place.
@@ -430,6 +469,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	printOpen(out, "in work:", s.Work, all)
 	printOpen(out, "on hold, for you to decide (idenfy-batch help resolve):", s.Hold, all)
 	printAway(out, s.Away, all)
+	printVerdicts(out, s.Verdicts)
 	if len(s.Waiting) == 0 {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -108,7 +109,29 @@ func place(paths spool.Paths, p spool.Place, name string, virgin bool) (f journa
 	if err == nil && p == spool.Work && !virgin {
 		doubt(&f)
 	}
+	if err == nil && p.Final() {
+		f.Verdict, err = verdict(dir, &f)
+	}
 	return f, err
+}
+
+var sumForm = regexp.MustCompile("^[0-9a-f]{64}$")
+
+// verdict returns what lies beside the records of a folder in a final place, if
+// it is of one of its lives.
+func verdict(dir *os.Root, f *journal.Adopted) (*sidecar.Verdict, error) {
+	v, _, err := sidecar.ReadVerdict(dir)
+	if err != nil {
+		if passing(err) {
+			return nil, err
+		}
+		return nil, nil // it is evidence, and nothing is taken over of it
+	}
+	if !slices.ContainsFunc(f.Lives, func(l *journal.Life) bool { return l.ScanRef != "" && l.ScanRef == v.ScanRef }) {
+		return nil, nil
+	}
+	v.Events = slices.DeleteFunc(v.Events, func(e sidecar.VerdictEvent) bool { return !sumForm.MatchString(e.SHA256) })
+	return v, nil
 }
 
 // doubt makes the newest life of a folder in work one that may have been

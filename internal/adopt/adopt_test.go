@@ -91,7 +91,7 @@ func (o *old) put(p spool.Place, name, token string, results ...*sidecar.Result)
 	must(o.t, err)
 	for i, r := range results {
 		if i > 0 {
-			must(o.t, sidecar.Rotate(root))
+			must(o.t, sidecar.Rotate(root, sidecar.Name))
 		}
 		r.Folder = name
 		must(o.t, sidecar.Write(root, r))

@@ -4,11 +4,14 @@
 package config
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"encoding"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +50,7 @@ type Config struct {
 	// start. Keep it below TimeoutStopSec= of the service.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
 	Ledger        Ledger   `yaml:"ledger"`
+	Verdict       Verdict  `yaml:"verdict"`
 	Log           Log      `yaml:"log"`
 	Metrics       Metrics  `yaml:"metrics"`
 }
@@ -147,6 +151,36 @@ type Ledger struct {
 	KeyFile string `yaml:"key_file"`
 }
 
+// Verdict is how iDenfy's verdict on the person comes to a folder.
+type Verdict struct {
+	// Listen is host:port where iDenfy's webhooks are received; empty: they
+	// are not, unless systemd hands a socket over (idenfy-batch-verdict.socket).
+	// Plain http is for loopback only, behind a reverse proxy.
+	Listen string `yaml:"listen"`
+	// Path is the path that they are posted to.
+	Path string `yaml:"path"`
+	// KeyFile holds the webhook's signing key; several, one a line, while keys
+	// are changed. Empty: the systemd credential idenfy-webhook-key, else the
+	// environment's IDENFY_WEBHOOK_KEY.
+	KeyFile string `yaml:"key_file"`
+	// TLS is for addresses other than loopback.
+	TLS TLS `yaml:"tls"`
+	// Keep is what is kept of a webhook: decision (status, checks and tags) or
+	// full (all of it, with the person's data, in a file beside verdict.json).
+	Keep string `yaml:"keep"`
+	// CheckAfter is when an accepted folder without a final verdict is asked
+	// for, by one request, and again after 12 and 48 hours; 0: never.
+	CheckAfter Duration `yaml:"check_after"`
+}
+
+// TLS is a certificate with its key, which are read again when they change.
+type TLS struct {
+	// CertFile holds the certificate with its chain (PEM).
+	CertFile string `yaml:"cert_file"`
+	// KeyFile holds its key (PEM), which others can't read.
+	KeyFile string `yaml:"key_file"`
+}
+
 // Log is what is logged, to standard error.
 type Log struct {
 	// Level is debug, info, warn or error.
@@ -178,6 +212,7 @@ func Default() Config {
 		Limits:        Limits{Request: 20_000_000, Files: 64},
 		Retry:         Retry{First: Duration(2 * time.Second), Max: Duration(10 * time.Minute), GiveUpAfter: Duration(24 * time.Hour)},
 		ShutdownGrace: Duration(30 * time.Second),
+		Verdict:       Verdict{Path: "/idenfy", Keep: "decision", CheckAfter: Duration(time.Hour)},
 		Log:           Log{Level: "info", Format: "auto"},
 	}
 }
@@ -316,11 +351,86 @@ func (c *Config) check(bad func(key, format string, args ...any)) {
 	oneOf("api.token_field", c.API.TokenField, "authToken", "token")
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "auto", "text", "json")
+	c.checkVerdict(bad)
 	if l := c.Metrics.Listen; l != "" {
 		if err := idenfy.CheckBaseURL("http://" + l); err != nil {
 			bad("metrics.listen", "has to be a port on loopback, such as 127.0.0.1:9187")
 		}
 	}
+}
+
+func (c *Config) checkVerdict(bad func(key, format string, args ...any)) {
+	v := &c.Verdict
+	for key, path := range map[string]string{"verdict.key_file": v.KeyFile, "verdict.tls.cert_file": v.TLS.CertFile, "verdict.tls.key_file": v.TLS.KeyFile} {
+		if path != "" && !filepath.IsAbs(path) {
+			bad(key, "has to be an absolute path")
+		}
+	}
+	if (v.TLS.CertFile == "") != (v.TLS.KeyFile == "") {
+		bad("verdict.tls.cert_file", "goes with key_file: give both, or none")
+	}
+	if !strings.HasPrefix(v.Path, "/") || strings.ContainsAny(v.Path, "?#% ") {
+		bad("verdict.path", "has to be a path such as /idenfy")
+	}
+	if v.Keep != "decision" && v.Keep != "full" {
+		bad("verdict.keep", "has to be one of decision, full")
+	}
+	if v.Listen != "" {
+		if err := c.CheckReceiver(v.Listen); err != nil {
+			bad("verdict.listen", "%v", err)
+		}
+	}
+}
+
+// CheckReceiver returns what is wrong with an address that webhooks are received
+// at, or nil: without a certificate they are for loopback only.
+func (c *Config) CheckReceiver(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 {
+		return errors.New("has to be host:port, such as 127.0.0.1:9188")
+	}
+	ip := net.ParseIP(host)
+	if c.Verdict.TLS.CertFile == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return errors.New("is not on loopback, where plain http would show people's data to the network; give tls.cert_file and tls.key_file, or listen on 127.0.0.1 behind a reverse proxy")
+	}
+	return nil
+}
+
+// mostKeys bounds how many webhook keys there may be at once.
+const mostKeys = 10
+
+// WebhookKeys finds the keys that webhooks may be signed with, as Credentials
+// does.
+func (c *Config) WebhookKeys() ([]string, error) {
+	const what = "webhook key"
+	text, err := credential(what, c.Verdict.KeyFile, "idenfy-webhook-key", "IDENFY_WEBHOOK_KEY", "verdict.key_file", mostKeys)
+	if err != nil {
+		return nil, err
+	}
+	keys := strings.Fields(text)
+	for _, key := range keys {
+		if len(key) < 8 {
+			return nil, fmt.Errorf("the %s: one has %d characters, which anybody could guess; take the one that iDenfy's dashboard shows for the webhook", what, len(key))
+		}
+	}
+	return keys, nil
+}
+
+// Certificate reads the receiver's certificate.
+func (c *Config) Certificate() (*tls.Certificate, error) {
+	key, err := secretBytes("key of the certificate", c.Verdict.TLS.KeyFile, group)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := os.ReadFile(c.Verdict.TLS.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("verdict.tls.cert_file: %w", err)
+	}
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return nil, fmt.Errorf("verdict.tls: %w", err)
+	}
+	return &pair, nil
 }
 
 func (c *Config) checkDistinct(bad func(key, format string, args ...any)) {
@@ -358,8 +468,8 @@ const maxSecret = 4096
 // configuration names, else among systemd's credentials, else in the
 // environment. Errors name where was looked and the mend, never a value.
 func (c *Config) Credentials() (key, secret string, err error) {
-	key, err1 := credential("API key", c.API.KeyFile, "idenfy-api-key", "IDENFY_API_KEY", "api.key_file")
-	secret, err2 := credential("API secret", c.API.SecretFile, "idenfy-api-secret", "IDENFY_API_SECRET", "api.secret_file")
+	key, err1 := credential("API key", c.API.KeyFile, "idenfy-api-key", "IDENFY_API_KEY", "api.key_file", 1)
+	secret, err2 := credential("API secret", c.API.SecretFile, "idenfy-api-secret", "IDENFY_API_SECRET", "api.secret_file", 1)
 	return key, secret, errors.Join(err1, err2)
 }
 
@@ -378,22 +488,22 @@ func (c *Config) CredentialsFixed() bool {
 	return false
 }
 
-func credential(what, file, name, env, option string) (string, error) {
+func credential(what, file, name, env, option string, lines int) (string, error) {
 	if file != "" {
-		return secretFile(what, file, group)
+		return secretFile(what, file, group, lines)
 	}
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Size() <= 1 { // the unit's own, in place of a missing file
 			return "", fmt.Errorf("the %s is missing: the systemd credential %s is empty; put it into the file that LoadCredential=%s: of the service names (see systemctl cat), and start the service again", what, name, name)
 		}
-		v, err := secretFile(what, path, anybody)
+		v, err := secretFile(what, path, anybody, lines)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return v, err
 		}
 	}
-	if v := strings.TrimSpace(os.Getenv(env)); v != "" {
-		return checkSecret(what, "the environment's "+env, v)
+	if v := os.Getenv(env); strings.TrimSpace(v) != "" {
+		return checkSecret(what, "the environment's "+env, v, lines)
 	}
 	return "", fmt.Errorf("the %s is missing; put it into the systemd credential %s (LoadCredential=), into a file that %s names, or into the environment's %s", what, name, option, env)
 }
@@ -404,16 +514,16 @@ func credential(what, file, name, env, option string) (string, error) {
 func (c *Config) LedgerKey(own string) (key, from string, err error) {
 	const what = "key of the ledger"
 	if from = c.Ledger.KeyFile; from != "" {
-		key, err = secretFile(what, from, owner)
+		key, err = secretFile(what, from, owner, 1)
 		return key, from, err
 	}
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		from = filepath.Join(dir, "idenfy-batch-ledger-key")
-		if key, err = secretFile(what, from, anybody); !errors.Is(err, fs.ErrNotExist) {
+		if key, err = secretFile(what, from, anybody, 1); !errors.Is(err, fs.ErrNotExist) {
 			return key, from, err
 		}
 	}
-	if key, err = secretFile(what, own, owner); errors.Is(err, fs.ErrNotExist) {
+	if key, err = secretFile(what, own, owner, 1); errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	return key, own, err
@@ -426,36 +536,50 @@ const (
 	owner   fs.FileMode = 0o600
 )
 
-func secretFile(what, path string, most fs.FileMode) (string, error) {
+// secretFile reads a secret of at most so many lines.
+func secretFile(what, path string, most fs.FileMode, lines int) (string, error) {
+	data, err := secretBytes(what, path, most)
+	if err != nil {
+		return "", err
+	}
+	return checkSecret(what, path, string(data), lines)
+}
+
+func secretBytes(what, path string, most fs.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("the %s: %w", what, err)
+		return nil, fmt.Errorf("the %s: %w", what, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("the %s: %w", what, err)
+		return nil, fmt.Errorf("the %s: %w", what, err)
 	case !info.Mode().IsRegular() || info.Size() > maxSecret:
-		return "", fmt.Errorf("the %s: %s is not a small regular file", what, path)
+		return nil, fmt.Errorf("the %s: %s is not a small regular file", what, path)
 	case info.Mode().Perm()&^most&0o077 != 0:
 		who := map[fs.FileMode]string{group: "others can read, or the group can write,", owner: "others than its owner can read or write"}[most]
-		return "", fmt.Errorf("the %s: %s %s (mode %04o); fix with chmod %o %s, and change the key if it may have been read", what, who, path, info.Mode().Perm(), most, path)
+		return nil, fmt.Errorf("the %s: %s %s (mode %04o); fix with chmod %o %s, and change the key if it may have been read", what, who, path, info.Mode().Perm(), most, path)
 	}
 	data := make([]byte, info.Size())
 	n, err := f.ReadAt(data, 0)
-	if err != nil {
-		return "", fmt.Errorf("the %s: %w", what, err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("the %s: %w", what, err)
 	}
-	return checkSecret(what, path, strings.TrimSpace(string(data[:n])))
+	return data[:n], nil
 }
 
-func checkSecret(what, where, v string) (string, error) {
+func checkSecret(what, where, v string, lines int) (string, error) {
+	v = strings.TrimSpace(v)
 	if v == "" {
 		return "", fmt.Errorf("the %s: %s is empty", what, where)
 	}
-	if strings.ContainsFunc(v, func(r rune) bool { return r < 33 || r > 126 }) {
+	odd := func(r rune) bool { return (r < 33 || r > 126) && (lines == 1 || r != '\n' && r != '\r') }
+	if strings.ContainsFunc(v, odd) {
 		return "", fmt.Errorf("the %s: %s holds more than one line, or characters that no key has", what, where)
+	}
+	if n := len(strings.Fields(v)); n > lines {
+		return "", fmt.Errorf("the %s: %s holds %d lines, and %d at most are read; take out those that are not used any more", what, where, n, lines)
 	}
 	return v, nil
 }

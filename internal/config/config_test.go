@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,5 +187,33 @@ func TestLedgerKey(t *testing.T) {
 	must(t, os.WriteFile(file, []byte("named"), 0o600))
 	if got := get(); got != "named file" {
 		t.Error(got)
+	}
+}
+
+// Webhook keys: several, one a line, none that can be guessed.
+func TestWebhookKeys(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	t.Setenv("IDENFY_WEBHOOK_KEY", "\n the-env-key\n")
+	c := config.Default()
+	if keys, err := c.WebhookKeys(); err != nil || !slices.Equal(keys, []string{"the-env-key"}) {
+		t.Errorf("%q, %v", keys, err)
+	}
+	c.Verdict.KeyFile = filepath.Join(t.TempDir(), "keys")
+	for text, want := range map[string]string{
+		"the-first-key\r\nthe-second-key\n\n": "",
+		"short\n":                             "anybody could guess",
+		"two words\n":                         "no key has",
+		"\n":                                  "is empty",
+		strings.Repeat("a-long-key\n", 11):    "11 lines, and 10 at most",
+	} {
+		must(t, os.WriteFile(c.Verdict.KeyFile, []byte(text), 0o600))
+		keys, err := c.WebhookKeys()
+		if want == "" && (err != nil || !slices.Equal(keys, []string{"the-first-key", "the-second-key"})) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %q, %v", text, keys, err)
+		}
+	}
+	must(t, os.Chmod(c.Verdict.KeyFile, 0o644))
+	if _, err := c.WebhookKeys(); err == nil || !strings.Contains(err.Error(), "others can read") {
+		t.Error(err)
 	}
 }

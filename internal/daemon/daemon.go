@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/telemetry"
+	"idenfy-batch/internal/verdict"
 	"idenfy-batch/watcher"
 )
 
@@ -76,6 +78,10 @@ type daemon struct {
 	batch   *batch.Batch
 	changes chan watcher.Settings // has room for one
 
+	handed   net.Listener // systemd's, for webhooks
+	webhooks *verdict.Receiver
+	clerk    *verdict.Clerk
+
 	mu  sync.Mutex // one reload at a time
 	now atomic.Pointer[current]
 }
@@ -100,6 +106,15 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	}
 	now := &current{cfg: cfg, client: client}
 	d.now.Store(now)
+	if o.Service {
+		if d.handed, err = handed(); err != nil {
+			return Left{}, &ConfigError{err}
+		}
+	}
+	on, set, cert, err := d.receives(&cfg)
+	if err != nil {
+		return Left{}, &ConfigError{err}
+	}
 	if err := d.drop(&cfg); err != nil {
 		return Left{}, &ConfigError{err}
 	}
@@ -111,6 +126,10 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		return Left{}, err
 	}
 	defer func() { d.now.Load().exporter.close() }()
+	if now.receiver, err = d.receive(&cfg, nil, on); err != nil {
+		return Left{}, err
+	}
+	defer func() { d.now.Load().receiver.close() }()
 	socket, err := control.Listen(cfg.Root) // with the spool's lock held
 	if err != nil {
 		return Left{}, classify(err)
@@ -121,6 +140,9 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	}
 	defer d.journal.Close()
 	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.journal, d.emit)
+	d.clerk = verdict.NewClerk(d.journal, cfg.Spool(), d.emit)
+	d.webhooks = verdict.NewReceiver(d.journal, d.emit, d.clerk.Wake)
+	d.follow(now, set, cert)
 	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
 	left, err := d.work(ctx, socket, ends, hup)
@@ -208,7 +230,7 @@ func (d *daemon) listeners(cfg *config.Config) {
 	d.log = telemetry.NewLog(d.o.Log, d.logLevel(cfg), cfg.Log.Format)
 	d.metrics = telemetry.NewMetrics(d.o.Version)
 	d.state = telemetry.NewKeeper()
-	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.o.Screen)
+	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.filed, d.o.Screen)
 	// Where earlier versions left it.
 	_ = os.Remove(filepath.Join(cfg.Spool()[spool.Work], ".state.json"))
 }
@@ -224,6 +246,13 @@ func (d *daemon) logLevel(cfg *config.Config) string {
 func (d *daemon) watching(e events.Event) {
 	if _, ok := e.(events.WatchModeChanged); ok && !d.ready.Swap(true) {
 		d.notify(sd.SdNotifyReady)
+	}
+}
+
+// filed has a verdict that came before its folder brought to it.
+func (d *daemon) filed(e events.Event) {
+	if _, ok := e.(events.Ended); ok {
+		d.clerk.Wake()
 	}
 }
 
@@ -269,10 +298,16 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	group.Go(func() error { d.tellStatus(life); return nil })
 	group.Go(func() error { d.countFolders(life); return nil })
 	group.Go(func() error { d.notary.run(life); return nil })
+	group.Go(func() error { d.clerk.Run(life); return nil })
+	if !d.o.Once {
+		group.Go(func() error { d.asker().Run(life); return nil })
+		group.Go(func() error { d.renew(life); return nil })
+	}
 
 	left, err := d.batch.Run(ctx, arrivals, d.o.Once)
 	told := ctx.Err() != nil
 	stop()
+	d.now.Load().receiver.close() // events come in until then
 	endLife()
 	return Left{left, told}, errors.Join(err, group.Wait())
 }

@@ -94,6 +94,13 @@ func (d *daemon) countFolders(ctx context.Context) {
 			n[spool.Done], n[spool.Failed] = filed[string(spool.Done)], filed[string(spool.Failed)]
 		}
 		d.emit(events.Counted{Folders: n})
+		if v, err := d.journal.Reader().Verdicts(ctx); err == nil {
+			c := events.VerdictsCounted{Waiting: v.Waiting, Final: v.Final, Contradicted: v.Contradicted, Strays: v.Strays}
+			if !v.Oldest.IsZero() {
+				c.Oldest = max(time.Since(v.Oldest.Time), 0)
+			}
+			d.emit(c)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"path/filepath"
 
@@ -10,6 +11,7 @@ import (
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/verdict"
 )
 
 // current is what a reload replaces.
@@ -17,6 +19,7 @@ type current struct {
 	cfg      config.Config
 	client   *idenfy.Client
 	exporter *exporter
+	receiver *receiver
 }
 
 // reload brings the configuration as it is now into force, while all goes on.
@@ -30,7 +33,7 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 		defer d.notify(sd.SdNotifyReady)
 	}
 	old := d.now.Load()
-	next, err := d.prepare(old)
+	next, set, cert, err := d.prepare(old)
 	if err != nil {
 		d.emit(events.ReloadRefused{Err: err})
 		return "", err
@@ -49,33 +52,44 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 		next.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
 		old.exporter.close()
 	}
+	d.follow(next, set, cert)
+	if next.receiver != old.receiver {
+		old.receiver.close()
+	}
 	old.client.Close() // but for what is in flight
 	if next.cfg.CredentialsFixed() {
-		note = "the API key and secret are systemd's credentials, which stay as they were at the start; when they changed: systemctl restart"
+		note = "keys that are systemd's credentials stay as they were at the start; when they changed: systemctl restart"
 	}
 	d.emit(events.Reloaded{Note: note})
 	return note, nil
 }
 
 // prepare gets all that a new configuration needs.
-func (d *daemon) prepare(old *current) (*current, error) {
+func (d *daemon) prepare(old *current) (next *current, set verdict.Settings, cert *tls.Certificate, err error) {
 	cfg, err := d.o.Load()
 	if err != nil {
-		return nil, err
+		return nil, set, nil, err
 	}
 	if filepath.Clean(cfg.Root) != filepath.Clean(old.cfg.Root) || !d.spool.SamePaths(cfg.Spool()) {
 		err = errors.New("root and paths can't change while the daemon runs; restart it for that")
 	}
 	client, clientErr := NewClient(&cfg, d.o.Version)
-	if err := errors.Join(err, clientErr); err != nil {
-		return nil, err
+	on, set, cert, webhookErr := d.receives(&cfg)
+	if err := errors.Join(err, clientErr, webhookErr); err != nil {
+		return nil, set, nil, err
 	}
-	next := &current{cfg: cfg, client: client, exporter: old.exporter}
+	next = &current{cfg: cfg, client: client, exporter: old.exporter}
 	if !old.exporter.at(cfg.Metrics.Listen) {
 		// Before the old one is closed, which stays if this can't be had.
 		if next.exporter, err = listen(cfg.Metrics.Listen); err != nil {
-			return nil, err
+			return nil, set, nil, err
 		}
 	}
-	return next, nil
+	if next.receiver, err = d.receive(&cfg, old.receiver, on); err != nil {
+		if next.exporter != old.exporter {
+			next.exporter.close()
+		}
+		return nil, set, nil, err
+	}
+	return next, set, cert, nil
 }

@@ -147,6 +147,61 @@ type (
 	InboxTrouble struct{ Err error }
 )
 
+// Refusal is why a webhook was not taken.
+type Refusal string
+
+// The refusals.
+const (
+	BadSignature Refusal = "signature"    // it has none, or none of the keys made it
+	NotWebhook   Refusal = "not_webhook"  // another path or method
+	TooLarge     Refusal = "too_large"    //
+	Busy         Refusal = "busy"         // too many large ones at once
+	Unfinished   Refusal = "unfinished"   // it did not come to its end in time
+	NotRecorded  Refusal = "not_recorded" // the journal did not take it: it is sent again
+)
+
+// Refusals returns them.
+func Refusals() []Refusal {
+	return []Refusal{BadSignature, NotWebhook, TooLarge, Busy, Unfinished, NotRecorded}
+}
+
+// Of verdicts.
+type (
+	// WebhookTaken tells that a webhook was recorded; Known, that there is a
+	// folder of its session by now.
+	WebhookTaken struct{ Known, Readable bool }
+	// WebhookRefused tells that one was not; Err is of the journal.
+	WebhookRefused struct {
+		Why Refusal
+		Err error
+	}
+	// VerdictCame tells what iDenfy said of a folder, once.
+	VerdictCame struct {
+		Folder, ID string
+		Overall    string // its word
+		Final      bool
+		By         sidecar.By
+		After      time.Duration // from the folder's acceptance; 0: that isn't known
+		Clash      string        // the word of a final one before that this one contradicts
+	}
+	// Asked tells that a session was asked for by a status request, for the
+	// n-th time; Err says why there was no answer.
+	Asked struct {
+		N   int
+		Err error
+	}
+	// StraysDropped tells that events were dropped for which no folder came.
+	StraysDropped struct{ Events int }
+	// VerdictsCounted tells how the verdicts stand.
+	VerdictsCounted struct {
+		Waiting      int           // accepted folders without a final one
+		Oldest       time.Duration // for how long the first of these
+		Final        map[string]int
+		Contradicted int
+		Strays       int // events without a folder
+	}
+)
+
 // Of the daemon.
 type (
 	// Started tells that the daemon works on the spool below Root.
@@ -212,4 +267,10 @@ func (Reloaded) event()         {}
 func (ReloadRefused) event()    {}
 func (Decided) event()          {}
 func (Adopted) event()          {}
+func (WebhookTaken) event()     {}
+func (WebhookRefused) event()   {}
+func (VerdictCame) event()      {}
+func (Asked) event()            {}
+func (StraysDropped) event()    {}
+func (VerdictsCounted) event()  {}
 func (Trouble) event()          {}

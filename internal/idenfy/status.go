@@ -19,8 +19,9 @@ const (
 	TokenExpired              // the token expired unused
 )
 
-// taken reads the status as the documentation describes it ("Data retrieval").
-func taken(status string) Taken {
+// TakenBy reads a session's status as the documentation describes it ("Data
+// retrieval").
+func TakenBy(status string) Taken {
 	switch status {
 	case "ACTIVE":
 		return NotTaken
@@ -33,29 +34,45 @@ func taken(status string) Taken {
 	}
 }
 
-// Status asks for the state of one session. iDenfy forbids regular polling of
-// it; it is for single checks. The text is the service's own word.
+// Standing is the state of a session.
+type Standing struct {
+	Word string // the service's own
+	Body []byte // of its answer, a JSON object
+}
+
+// Status asks for the state of one session, see Look. The text is the service's
+// own word.
 func (c *Client) Status(ctx context.Context, scanRef string) (Taken, string, error) {
-	req, err := json.Marshal(map[string]string{"scanRef": scanRef})
+	s, err := c.Look(ctx, scanRef)
 	if err != nil {
 		return 0, "", err
 	}
+	return TakenBy(s.Word), s.Word, nil
+}
+
+// Look asks for the state of one session. iDenfy forbids regular polling of it;
+// it is for single checks.
+func (c *Client) Look(ctx context.Context, scanRef string) (Standing, error) {
+	req, err := json.Marshal(map[string]string{"scanRef": scanRef})
+	if err != nil {
+		return Standing{}, err
+	}
 	x, err := c.do(ctx, statusPath, bytes.NewReader(req), int64(len(req)))
 	if err != nil {
-		return 0, "", broken(&x, err)
+		return Standing{}, broken(&x, err)
 	}
 	var answer struct {
 		Status string `json:"status"`
 	}
 	if x.status == http.StatusOK && x.bodyErr == nil && json.Unmarshal(x.body, &answer) == nil && answer.Status != "" {
-		return taken(answer.Status), clean(answer.Status, 40), nil
+		return Standing{Word: clean(answer.Status, 40), Body: x.body}, nil
 	}
 	if err := classify(&x); err != nil {
 		// Not found is the session here, not the service.
 		if e := (*Error)(nil); errors.As(err, &e) && x.status == http.StatusNotFound && e.Identifier != "" {
 			e.Class = Rejected
 		}
-		return 0, "", err
+		return Standing{}, err
 	}
-	return 0, "", &Error{Class: NoAnswer, Status: x.status, Message: "an answer without a status"}
+	return Standing{}, &Error{Class: NoAnswer, Status: x.status, Message: "an answer without a status"}
 }

@@ -139,6 +139,7 @@ func (j *Journal) Outside(l *Life) (Answer, error) {
 			if known && !mine {
 				t.outsideEnd(&c)
 				t.put(&c)
+				t.meet(c.ID)
 			}
 			return t.err
 		}

@@ -30,10 +30,12 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		}
 		t.decision(kase, l.ID, d, sql.NullString{})
 		t.put(l)
+		t.settled(l.ID)
 		t.decided(l, d)
 		for _, id := range with {
 			if fate != "" {
 				t.exec("UPDATE life SET fate = ?, state = CASE state WHEN 'away' THEN 'filed' ELSE state END WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
+				t.settled(id)
 			}
 		}
 		return t.err
@@ -81,7 +83,8 @@ func decisionsOf(ctx context.Context, conn *sql.Conn, kase int64) (list []sideca
 type Adopted struct {
 	Lives     []*Life
 	Decisions []sidecar.Decision
-	Dropped   bool // it lies where anybody may have written its records
+	Verdict   *sidecar.Verdict // of one of them; nil: none is known
+	Dropped   bool             // it lies where anybody may have written its records
 }
 
 // Adopt enters folders of before, or of after a backup. What is known already
@@ -108,6 +111,9 @@ func (t *tx) adopt(f Adopted) {
 			nameless.Dir, nameless.Prior = "", ids
 			kase, _, _ = t.join(&nameless, nil)
 		}
+	}
+	if f.Verdict != nil {
+		t.adoptVerdict(f.Verdict)
 	}
 	for _, d := range f.Decisions {
 		var n int64

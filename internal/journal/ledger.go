@@ -19,7 +19,7 @@ func (t *tx) enter(e ledger.Entry) {
 	if t.err != nil {
 		return
 	}
-	if e.Kind != ledger.Started {
+	if e.Kind != ledger.Started && e.Kind != ledger.Verdict {
 		e.Outcome = word(e.Outcome)
 	}
 	line, err := e.Encode()
@@ -63,10 +63,10 @@ func noEntry(n int64) error {
 	return fmt.Errorf("entry %d of the ledger is missing; see idenfy-batch ledger verify", n)
 }
 
-// newest returns the newest entry about a life, or none.
+// newest returns the newest entry about a life's result, or none.
 func (t *tx) newest(life string) (e ledger.Entry, found bool) {
 	var line string
-	if found = t.row("SELECT line FROM entry WHERE life = ? ORDER BY n DESC LIMIT 1", []any{life}, &line); found {
+	if found = t.row(`SELECT line FROM entry WHERE life = ? AND line NOT LIKE '{"kind":"verdict",%' ORDER BY n DESC LIMIT 1`, []any{life}, &line); found {
 		var err error
 		if e, err = ledger.Parse([]byte(line)); err != nil {
 			t.err = errors.Join(t.err, err)
@@ -125,17 +125,22 @@ func (j *Journal) Redecided(l *Life, d sidecar.Decision) error {
 	})
 }
 
-// Started enters that a daemon of some version begins to work with the
-// journal, and the key that belongs to its signatures. With changed it does so
-// only if the newest such entry says something else.
-func (j *Journal) Started(version, verifier string, changed bool) error {
-	version = strings.Map(func(r rune) rune {
+// text is text from outside as the ledger may have it.
+func text(s string) string {
+	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' || r == '\\' {
 			return '?'
 		}
 		return r
-	}, version)
-	e := ledger.Entry{Kind: ledger.Started, At: sidecar.Now(), Version: version[:min(len(version), 64)], Key: verifier}
+	}, s)
+	return s[:min(len(s), 64)]
+}
+
+// Started enters that a daemon of some version begins to work with the
+// journal, and the key that belongs to its signatures. With changed it does so
+// only if the newest such entry says something else.
+func (j *Journal) Started(version, verifier string, changed bool) error {
+	e := ledger.Entry{Kind: ledger.Started, At: sidecar.Now(), Version: text(version), Key: verifier}
 	return j.write(func(t *tx) error {
 		var line string
 		if changed && t.row("SELECT line FROM entry WHERE life IS NULL AND ? = 0 ORDER BY n DESC LIMIT 1", []any{0}, &line) {

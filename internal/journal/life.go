@@ -123,6 +123,9 @@ func (t *tx) insert(l *Life, kase int64) {
 	for i := range r.Sessions {
 		t.opening(l.ID, &r.Sessions[i])
 	}
+	if l.Fate == Taken && !r.Times.Finished.IsZero() { // it is adopted
+		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), true)
+	}
 }
 
 // put brings the row of a life, and that of its last attempt, up to date.
@@ -159,6 +162,9 @@ func (t *tx) put(l *Life) {
 		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), millis(r.Times.Claimed.Time))
 	if t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
+	}
+	if l.Fate == Taken || l.Fate == Unsettled && l.State == Ended {
+		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), l.Fate == Taken)
 	}
 }
 
@@ -232,6 +238,7 @@ func (j *Journal) Put(l *Life) error {
 func (j *Journal) Settle(id string, fate Fate) error {
 	return j.write(func(t *tx) error {
 		t.exec("UPDATE life SET fate = ? WHERE id = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id)
+		t.settled(id)
 		return t.err
 	})
 }
@@ -242,6 +249,7 @@ func (j *Journal) Settle(id string, fate Fate) error {
 func (j *Journal) Filed(id, place, name string) {
 	_ = j.send(&op{do: func(t *tx) error { // a closed journal is asked again at the next start
 		t.exec("UPDATE life SET state = 'filed', name = ? WHERE id = ? AND place = ?", name, id, place)
+		t.meet(id)
 		return t.err
 	}})
 }
@@ -260,6 +268,7 @@ func (j *Journal) Gone(id string) error {
 		e := ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: id}
 		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
 		t.enter(e)
+		t.meet(id)
 		return t.err
 	})
 }

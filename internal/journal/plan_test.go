@@ -2,6 +2,7 @@ package journal
 
 import (
 	"database/sql"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -19,7 +20,7 @@ func TestListPlan(t *testing.T) {
 	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
 	check(t, err)
 	defer j.Close()
-	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500)
+	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500, "")
 	check(t, err)
 	defer rows.Close()
 	looks := 0
@@ -72,5 +73,33 @@ func TestUpgradeSortsNothing(t *testing.T) {
 	check(t, j.reads.QueryRowContext(t.Context(), "PRAGMA temp_store").Scan(&reads))
 	if writes != 2 || reads != 2 { // in memory
 		t.Errorf("temporary tables: %d, %d", writes, reads)
+	}
+}
+
+// What is asked for verdicts, each second or at each webhook, reads no table as a
+// whole.
+func TestVerdictPlans(t *testing.T) {
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	t.Cleanup(func() { check(t, j.Close()) })
+	for _, query := range []string{
+		selectHeard,
+		"SELECT scan_ref FROM verdict WHERE written < newest AND scan_ref > ?1 ORDER BY scan_ref LIMIT ?2",
+		selectOthers + "scan_ref = ?1" + firstTaken,
+		"SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 1 AND due <= ?1 LIMIT ?2",
+		"SELECT count(*), min(accepted) FROM verdict WHERE final = 0 AND accepted > 0 LIMIT ?1 + ?2",
+		"SELECT count(*) FROM event WHERE joined = 0 AND at < ?1 LIMIT ?2",
+	} {
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1)
+		check(t, err)
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			check(t, rows.Scan(&id, &parent, &unused, &detail))
+			if strings.HasPrefix(detail, "SCAN") && !strings.Contains(detail, "verdict_") {
+				t.Errorf("%s: %s", query, detail)
+			}
+		}
+		check(t, errors.Join(rows.Err(), rows.Close()))
 	}
 }

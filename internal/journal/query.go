@@ -57,8 +57,9 @@ func (r *Reader) Close() error { return r.db.Close() }
 type Query struct {
 	Place   string          `json:"place,omitempty"`
 	Outcome sidecar.Outcome `json:"outcome,omitempty"`
-	Since   time.Time       `json:"since,omitzero"` // taken at that time or later
-	Until   time.Time       `json:"until,omitzero"` // taken before it
+	Since   time.Time       `json:"since,omitzero"`    // taken at that time or later
+	Until   time.Time       `json:"until,omitzero"`    // taken before it
+	Verdict string          `json:"verdict,omitempty"` // iDenfy's word, or waiting, or contradicted
 	After   *Cursor         `json:"after,omitempty"`
 	Most    int             `json:"most"`
 	Brief   bool            `json:"brief,omitempty"` // without reasons and request, which takes half the time
@@ -82,6 +83,8 @@ type Folder struct {
 	DocumentType string          `json:"document_type"`
 	TokenHint    string          `json:"token_hint"`
 	ScanRef      string          `json:"scan_ref"`
+	Verdict      string          `json:"verdict"` // iDenfy's word; empty: none came
+	Final        bool            `json:"verdict_final"`
 	Attempts     int             `json:"attempts"`
 	Claimed      sidecar.Time    `json:"claimed,omitzero"`  // when it was taken into work; missing: of a folder of before the journal
 	Finished     sidecar.Time    `json:"finished,omitzero"` // missing: not yet
@@ -98,9 +101,25 @@ const alone = `NOT EXISTS (SELECT 1 FROM life next WHERE next.dir = life.dir AND
 	AND (life.dir IS NOT NULL OR NOT EXISTS (SELECT 1 FROM life next WHERE next.folder = life.folder AND ` + later + `))
 	AND (life.dir IS NULL OR NOT EXISTS (SELECT 1 FROM life next WHERE next.dir IS NULL AND next.folder = life.folder AND ` + later + `))`
 
-const selectFolders = `SELECT id, folder, place, name, outcome, scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END FROM life
+// Words that a list may be asked for in place of a verdict of iDenfy's.
+const (
+	Awaited      = "waiting"      // accepted, and without a final one
+	Contradicted = "contradicted" // final ones that have two words
+)
+
+const selectFolders = `SELECT id, folder, place, name, outcome, life.scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END,
+	coalesce(overall, ''), coalesce(final, 0) FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict + `
 	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5) AND (?6 = '' OR outcome = ?6)
+	AND (?9 = '' OR ?9 = 'waiting' AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' AND clash = 1 OR overall = ?9)
 	AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
+
+// itsVerdict is the condition that a session's verdict is about a life: others
+// may only name the session.
+const itsVerdict = "(fate IN ('taken', 'unsettled') OR outcome = 'accepted')"
+
+// selectBefore is selectFolders of a journal that has no verdicts yet.
+var selectBefore = strings.NewReplacer("verdict ON verdict.scan_ref = life.scan_ref AND "+itsVerdict,
+	"(SELECT NULL AS overall, NULL AS final, NULL AS clash, NULL AS accepted) ON 0").Replace(selectFolders)
 
 // Bounds of a question: whoever may read may ask anything.
 const (
@@ -130,7 +149,11 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 	if q.After != nil { // some of that very moment may be left
 		after, until = *q.After, min(until, millis(q.After.Claimed.Time)+1)
 	}
-	rows, err := r.db.QueryContext(ctx, selectFolders, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most))
+	query := selectFolders
+	if r.v < 6 {
+		query = selectBefore
+	}
+	rows, err := r.db.QueryContext(ctx, query, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most), q.Verdict)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +180,7 @@ func scanFolder(rows *sql.Rows) (f Folder, err error) {
 			DocumentType string `json:"document_type"`
 		}
 	}
-	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data); err != nil {
+	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data, &f.Verdict, &f.Final); err != nil {
 		return f, err
 	}
 	if err := json.Unmarshal(data, &res); err != nil {
@@ -202,6 +225,8 @@ type Told struct {
 	Forced bool            `json:"forced"`         // it was sent because a person forced it
 	Next   string          `json:"next,omitempty"` // id by which the same folder came again
 	Result *sidecar.Result `json:"result"`         // as result.json, but for the decisions
+
+	Verdict *sidecar.Verdict `json:"verdict,omitempty"` // as verdict.json; null: nothing was said
 }
 
 // mostLives bounds how many lives a story lists: the newest.
@@ -234,6 +259,9 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 	all.Total = total
 	for _, kase := range cases {
 		story, err := tell(ctx, conn, kase)
+		if err == nil && r.v >= 6 {
+			err = tellVerdicts(ctx, conn, &story)
+		}
 		if err != nil {
 			return all, err
 		}
@@ -316,6 +344,25 @@ func tell(ctx context.Context, conn *sql.Conn, kase int64) (s Story, err error) 
 		s.Lives = append(s.Lives, t)
 	}
 	return s, nil
+}
+
+// tellVerdicts adds what was said of the lives' sessions.
+func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
+	for i := range s.Lives {
+		t := &s.Lives[i]
+		if t.Result.Session == nil || t.Fate != Taken && t.Fate != Unsettled && t.Result.Outcome != sidecar.Accepted {
+			continue
+		}
+		h, err := heard(ctx, conn, t.Result.Session.ScanRef)
+		if err != nil {
+			return err
+		}
+		if h != nil {
+			t.Verdict = h.Verdict
+			t.Verdict.ID = t.Result.ID
+		}
+	}
+	return nil
 }
 
 // same reports whether a life and a later one of its case are of the same

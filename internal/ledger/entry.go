@@ -27,6 +27,7 @@ const (
 	Ended   Kind = "ended"   // a life of a folder came to its end
 	Decided Kind = "decided" // a person decided about a folder that had ended
 	Adopted Kind = "adopted" // a life of before the journal, or of after a backup, was taken over
+	Verdict Kind = "verdict" // iDenfy's final word on the person came
 	Started Kind = "started" // a daemon began to work with the journal
 )
 
@@ -40,7 +41,8 @@ type Entry struct {
 	Forced  bool            `json:"forced,omitempty"`  // though it might be a second submission
 	Outcome sidecar.Outcome `json:"outcome,omitempty"` // as result.json has it from now on
 	Place   string          `json:"place,omitempty"`   // where the folder goes; none: it was not there any more
-	SHA256  string          `json:"sha256,omitempty"`  // lower-case hex, of result.json as it was moved; none: there was none
+	Verdict string          `json:"verdict,omitempty"` // iDenfy's word
+	SHA256  string          `json:"sha256,omitempty"`  // lower-case hex, of result.json as it was moved, none: there was none; with a verdict, of what iDenfy sent
 	Version string          `json:"version,omitempty"` // of the program
 	Key     string          `json:"key,omitempty"`     // the verifier key that belongs to the signatures from now on
 }
@@ -51,6 +53,7 @@ var forms = map[Kind]*regexp.Regexp{
 	Ended:   form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
 	Decided: form(`,"id":<id>,"action":<word>(,"forced":true)?,"outcome":<word>(,"place":<word>,"sha256":<hash>)?`),
 	Adopted: form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
+	Verdict: form(`,"id":<id>,"verdict":<text>,"sha256":<hash>`),
 	Started: form(`,"version":<text>,"key":<key>`),
 }
 

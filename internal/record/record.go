@@ -1,14 +1,16 @@
 // Package record owns what people and programs read of a folder while it is
-// the daemon's: the one place that writes result.json, always from a life in
-// the journal.
+// the daemon's: the one place that writes result.json and verdict.json, always
+// from the journal.
 package record
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
@@ -78,12 +80,67 @@ func Find(paths spool.Paths, id string, names ...string) (p spool.Place, name st
 	return "", "", false
 }
 
+// WriteVerdict durably writes verdict.json in dir, and before it the bodies that
+// it names, unless it is there as it is to be. What lay under that name and is
+// not an earlier state of the same is kept as verdict.1.json, or the next number
+// that is free.
+func WriteVerdict(dir *os.Root, v *sidecar.Verdict, bodies map[string][]byte) error {
+	data, err := sidecar.EncodeVerdict(v)
+	if err != nil {
+		return err
+	}
+	was, now, err := sidecar.ReadVerdict(dir)
+	switch {
+	case err == nil && bytes.Equal(now, data) && len(bodies) == 0:
+		return nil
+	case err == nil && earlier(was, v), errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err == nil, errors.Is(err, sidecar.ErrNotOurs), errors.Is(err, drop.ErrNotPlain):
+		err = sidecar.Rotate(dir, sidecar.VerdictName)
+	}
+	if err != nil {
+		return err
+	}
+	for name, body := range bodies {
+		if err := makeRoom(dir, name); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(dir, name, body, 0o640); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	if err := makeRoom(dir, sidecar.VerdictName); err != nil {
+		return err
+	}
+	return sidecar.WriteVerdict(dir, data)
+}
+
+// earlier reports whether all that was has is in v as well.
+func earlier(was, v *sidecar.Verdict) bool {
+	if was.ScanRef != v.ScanRef {
+		return false
+	}
+	has := map[string]bool{}
+	for i := range v.Events {
+		has[v.Events[i].SHA256] = true
+	}
+	missing := 0
+	for i := range was.Events {
+		if !has[was.Events[i].SHA256] {
+			missing++
+		}
+	}
+	return missing+was.Omitted <= v.Omitted
+}
+
 // MakeRoom moves aside, durably, what stands in the way of the daemon's own
 // unfinished file: whatever is no file, since a file there is one that a crash
 // left. Nothing is removed. It becomes moved-aside.1, or the next number that is
 // free.
-func MakeRoom(dir *os.Root) error {
-	temp := durable.TempName(sidecar.Name)
+func MakeRoom(dir *os.Root) error { return makeRoom(dir, sidecar.Name) }
+
+func makeRoom(dir *os.Root, name string) error {
+	temp := durable.TempName(name)
 	info, err := dir.Lstat(temp)
 	if err == nil && info.Mode().IsRegular() || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -126,5 +183,5 @@ func keep(dir *os.Root, id string) error {
 			return nil
 		}
 	}
-	return sidecar.Rotate(dir)
+	return sidecar.Rotate(dir, sidecar.Name)
 }

@@ -133,8 +133,9 @@ type Sandbox struct {
 	scripts map[string][]Step
 	always  *Step
 	decide  func(token string, n int) Step
-
 	opening opening // of sessions
+	hooks   Webhooks
+	sent    []Sent
 }
 
 // New returns a sandbox without a listener.
@@ -606,6 +607,7 @@ func (s *Sandbox) use(token string, sums map[string]string) *errorBody {
 	t.Sums = sums
 	s.persons[sums["FACE"]]++
 	s.report.Processed++
+	s.announce(token, t.ScanRef)
 	return nil
 }
 

@@ -28,6 +28,8 @@ import (
 type Log struct {
 	out io.Writer
 	log atomic.Pointer[logrus.Logger]
+
+	refused, toldRefused atomic.Int64 // webhooks since the last line about them, and when that was
 }
 
 // NewLog returns a log that writes to out, see Set. Out is written to by one
@@ -74,6 +76,8 @@ func (l *Log) Take(e events.Event) {
 		ofDaemon(log, e)
 	case events.FolderWaits, events.WatchModeChanged, events.Overflowed, events.InboxTrouble:
 		ofWatcher(log, e)
+	case events.VerdictCame, events.WebhookTaken, events.WebhookRefused, events.Asked, events.StraysDropped, events.VerdictsCounted:
+		l.ofVerdicts(log, e)
 	default:
 		ofBatch(log, e)
 	}
@@ -151,6 +155,48 @@ func ofWatcher(log *logrus.Logger, e events.Event) {
 		} else {
 			log.Info("the inbox is in order again")
 		}
+	}
+}
+
+// quietFor is how long refused webhooks are counted between two lines about
+// them: anybody may send any number.
+const quietFor = time.Minute
+
+func (l *Log) ofVerdicts(log *logrus.Logger, e events.Event) {
+	switch e := e.(type) {
+	case events.VerdictCame:
+		entry := folder(log, e.Folder, e.ID).WithFields(logrus.Fields{"verdict": e.Overall, "final": e.Final, "by": string(e.By)})
+		if e.After > 0 {
+			entry = entry.WithField("after", e.After.Round(time.Second).String())
+		}
+		switch {
+		case e.Clash != "":
+			entry.WithField("before", e.Clash).Error("a final verdict contradicts the one before; look the session up in the iDenfy dashboard")
+		case e.Final:
+			entry.Info("verdict")
+		default:
+			entry.Debug("verdict, not final yet")
+		}
+	case events.WebhookRefused:
+		l.refused.Add(1)
+		now, last := time.Now().UnixNano(), l.toldRefused.Load()
+		if now-last < int64(quietFor) || !l.toldRefused.CompareAndSwap(last, now) {
+			return
+		}
+		entry := log.WithFields(logrus.Fields{"why": string(e.Why), "webhooks": l.refused.Swap(0)})
+		if e.Err != nil {
+			entry = entry.WithError(e.Err)
+		}
+		entry.Warn("webhooks were refused; those of iDenfy are sent again, ten times at most. If they are iDenfy's: does the key in verdict.key_file belong to the webhook in the dashboard?")
+	case events.Asked:
+		entry := log.WithField("request", e.N)
+		if e.Err != nil {
+			entry.WithError(e.Err).Warn("no verdict came, and asking for it had no answer")
+			return
+		}
+		entry.Debug("no verdict came; it was asked for")
+	case events.StraysDropped:
+		log.WithField("events", e.Events).Info("webhooks of sessions for which no folder came within a week were dropped")
 	}
 }
 

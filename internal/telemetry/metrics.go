@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,6 +32,17 @@ type Metrics struct {
 	mode      *prometheus.GaugeVec
 	released  prometheus.Counter
 	overdue   prometheus.Counter
+
+	webhooks   *prometheus.CounterVec
+	verdicts   *prometheus.CounterVec
+	clashes    prometheus.Counter
+	clashed    prometheus.Gauge
+	verdictAge prometheus.Histogram
+	waiting    prometheus.Gauge
+	waits      prometheus.Gauge
+	final      *prometheus.GaugeVec
+	strays     prometheus.Gauge
+	asked      *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that all stand at 0.
@@ -43,7 +55,7 @@ func NewMetrics(version string) *Metrics {
 		duration:  histogram("submit_duration_seconds", "Time from the start of an attempt to its end.", prometheus.ExponentialBuckets(0.05, 2, 12)),
 		folders:   gauges("folders", "Folders now, by place; in done and failed those that were filed there, whatever somebody took away since.", "place"),
 		stuck:     gauges("folders_stuck", "Folders that can't go on by their own fault, by place: inbox or work.", "place"),
-		oldest:    prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_oldest_seconds", Help: "Age of the oldest folder in the inbox."}),
+		oldest:    gauge("inbox_oldest_seconds", "Age of the oldest folder in the inbox."),
 		paused:    gauges("paused", "1 while submission is paused, by whose fault it is: account or disk.", "owner"),
 		inbox:     prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_trouble", Help: "1 while nothing can be taken from the inbox: it can't be read, or not be moved from."}),
 		rescans:   counter("rescans_total", "Scans of the whole inbox."),
@@ -53,6 +65,7 @@ func NewMetrics(version string) *Metrics {
 		released:  counter("folders_released_total", "Folders that went back from work to the inbox."),
 		overdue:   counter("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after."),
 	}
+	m.ofVerdicts()
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.outcomes, m.attempts, m.sessions, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
@@ -74,14 +87,96 @@ func NewMetrics(version string) *Metrics {
 	return m
 }
 
+// ofVerdicts makes those about webhooks and verdicts.
+func (m *Metrics) ofVerdicts() {
+	m.webhooks = counters("webhooks_total", "Webhooks, by what became of them: joined (there is a folder of that session), stray (there is none yet), unreadable (kept, though), or why they were refused.", "result")
+	m.verdicts = counters("verdicts_total", "Verdicts that came, by iDenfy's word, whether it is final, and how it came (webhook or status).", "verdict", "final", "by")
+	m.clashes = counter("verdict_contradictions_total", "Final verdicts that contradicted an earlier final one.")
+	m.clashed = gauge("verdicts_contradicted", "Sessions with final verdicts that contradict each other.")
+	m.verdictAge = histogram("verdict_delay_seconds", "Time from a folder's acceptance to its first final verdict.", prometheus.ExponentialBuckets(15, 3, 10))
+	m.waiting = gauge("verdicts_waiting", "Accepted folders with a scanRef that have no final verdict yet.")
+	m.waits = gauge("verdict_oldest_seconds", "For how long the oldest of these has been waiting.")
+	m.final = gauges("verdicts_final", "Sessions with a final verdict, by iDenfy's word.", "verdict")
+	m.strays = gauge("webhooks_stray", "Webhooks of sessions without a folder, which are kept for a week.")
+	m.asked = counters("verdict_requests_total", "Status requests for verdicts that did not come, by result: answered or failed.", "result")
+	m.registry.MustRegister(m.webhooks, m.verdicts, m.clashes, m.clashed, m.verdictAge, m.waiting, m.waits, m.final, m.strays, m.asked)
+	for _, r := range []string{"joined", "stray", "unreadable"} {
+		m.webhooks.WithLabelValues(r)
+	}
+	for _, why := range events.Refusals() {
+		m.webhooks.WithLabelValues(string(why))
+	}
+	for _, r := range []string{"answered", "failed"} {
+		m.asked.WithLabelValues(r)
+	}
+}
+
+// words are iDenfy's; whatever else comes is told as other.
+var words = map[string]bool{"APPROVED": true, "DENIED": true, "SUSPECTED": true, "REVIEWING": true, "ACTIVE": true, "EXPIRED": true, "DELETED": true, "ARCHIVED": true, "EXPIRED-DELETED": true}
+
+func label(word string) string {
+	if words[word] {
+		return word
+	}
+	return "other"
+}
+
+// takeVerdict counts what is about verdicts.
+func (m *Metrics) takeVerdict(e events.Event) {
+	switch e := e.(type) {
+	case events.WebhookTaken:
+		switch {
+		case !e.Readable:
+			m.webhooks.WithLabelValues("unreadable").Inc()
+		case e.Known:
+			m.webhooks.WithLabelValues("joined").Inc()
+		default:
+			m.webhooks.WithLabelValues("stray").Inc()
+		}
+	case events.WebhookRefused:
+		m.webhooks.WithLabelValues(string(e.Why)).Inc()
+	case events.VerdictCame:
+		m.verdicts.WithLabelValues(label(e.Overall), strconv.FormatBool(e.Final), string(e.By)).Inc()
+		if e.Clash != "" {
+			m.clashes.Inc()
+		}
+		if e.Final && e.After > 0 {
+			m.verdictAge.Observe(e.After.Seconds())
+		}
+	case events.Asked:
+		result := "answered"
+		if e.Err != nil {
+			result = "failed"
+		}
+		m.asked.WithLabelValues(result).Inc()
+	case events.VerdictsCounted:
+		m.waiting.Set(float64(e.Waiting))
+		m.waits.Set(e.Oldest.Seconds())
+		m.clashed.Set(float64(e.Contradicted))
+		m.strays.Set(float64(e.Strays))
+		sums := map[string]int{}
+		for word, n := range e.Final {
+			sums[label(word)] += n
+		}
+		m.final.Reset()
+		for word, n := range sums {
+			m.final.WithLabelValues(word).Set(float64(n))
+		}
+	}
+}
+
 const namespace = "idenfy_batch"
 
 func counter(name, help string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
 }
 
-func counters(name, help, label string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
 func gauges(name, help, label string) *prometheus.GaugeVec {
@@ -135,6 +230,8 @@ func (m *Metrics) Take(e events.Event) {
 		m.rescan.Observe(e.Took.Seconds())
 		m.folders.WithLabelValues(string(spool.Inbox)).Set(float64(e.Folders))
 		m.oldest.Set(e.Oldest.Seconds())
+	default:
+		m.takeVerdict(e)
 	}
 }
 

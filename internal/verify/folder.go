@@ -131,6 +131,12 @@ func (r *run) lookInto(p spool.Place, name string, look lookup) error {
 	return r.content(k, dir, p, name)
 }
 
+// undone reports whether the newest entry may be one that is still to be carried
+// out: a decision, or the end of what was held by itself.
+func (k *known) undone() bool {
+	return k.entry.Kind == ledger.Decided || k.entry.Kind == ledger.Ended && k.before != ""
+}
+
 func (r *run) saw(k *known) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,7 +155,7 @@ func (r *run) where(k *known, p spool.Place, name, id string) (copied bool) {
 	}
 	switch {
 	case is, k.doubt: // by another name; what is in it is looked at
-	case k.entry.Kind == ledger.Decided && k.wasIn == string(p): // and not carried out, or just now
+	case k.undone() && k.wasIn == string(p): // and not carried out, or just now
 		r.count(&r.sum.Undone)
 	case k.entry.Place == "":
 		// it had been taken out of work, and lies here now: the journal says so too
@@ -179,7 +185,7 @@ func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error 
 	readable := json.Unmarshal(data, &res) == nil
 	switch is := sum(data); {
 	case is == k.entry.SHA256:
-	case k.entry.Kind == ledger.Decided && is == k.before: // and not carried out
+	case k.undone() && is == k.before: // and not carried out
 		if k.entry.Place == string(p) { // else it was counted
 			r.count(&r.sum.Undone)
 		}
@@ -490,7 +496,7 @@ func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, re
 
 // own reports whether a name is one of the daemon's, or of its administrator's.
 func own(name string) bool {
-	return sidecar.IsOwn(name) || name == ".keep" || name == "verdict.json"
+	return sidecar.IsOwn(name) || name == ".keep"
 }
 
 // earlier finds the results of earlier lives in a folder.

@@ -217,6 +217,9 @@ func (r *run) entry(row journal.Row, misfit error) {
 		}
 		return
 	}
+	if e.Kind == ledger.Verdict { // it says nothing of the result
+		return
+	}
 	k := r.of(e.ID)
 	e.ID = k.id
 	k.take(row.N, e)

@@ -662,7 +662,7 @@ func TestNoAlteration(t *testing.T) {
 	must(t, os.Rename(a.path("inbox", name(13)), a.path("work", name(13))))
 	root, err := os.OpenRoot(a.path("work", name(13)))
 	must(t, err)
-	must(t, sidecar.Rotate(root))
+	must(t, sidecar.Rotate(root, sidecar.Name))
 	id := spool.NewID()
 	must(t, j.Claim(id, name(13)))
 	l, err := j.Load(t.Context(), id)

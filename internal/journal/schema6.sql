@@ -1,0 +1,35 @@
+-- Version 6: verdicts.
+
+-- What iDenfy said of its sessions, one row a webhook or an answer to a status request, in the order in which they came.
+CREATE TABLE event (
+	n        INTEGER PRIMARY KEY,
+	sum      TEXT NOT NULL UNIQUE, -- SHA-256 of the body, hex: the same body twice is one event
+	at       INTEGER NOT NULL,     -- when it came
+	scan_ref TEXT,                 -- NULL: it could not be read
+	overall  TEXT NOT NULL,        -- iDenfy's word; empty: it has none
+	final    INTEGER NOT NULL,     -- 1: nothing more is to come
+	said     TEXT NOT NULL,        -- as it stands in verdict.json
+	body     BLOB,                 -- until it is in the folder; NULL: it is not kept
+	joined   INTEGER NOT NULL      -- 1: there is a folder of that session; it stays. 0: it is kept for a while
+) STRICT;
+CREATE INDEX event_scan_ref ON event (scan_ref, n) WHERE scan_ref IS NOT NULL;
+CREATE INDEX event_stray ON event (at) WHERE joined = 0;
+
+-- One row a session of a folder that was taken, or of which something was said.
+CREATE TABLE verdict (
+	scan_ref TEXT PRIMARY KEY NOT NULL,
+	overall  TEXT NOT NULL,    -- of the newest final event, else of the newest; empty: nothing was said
+	final    INTEGER NOT NULL,
+	clash    INTEGER NOT NULL, -- 1: two final events have different words
+	newest   INTEGER NOT NULL, -- event
+	written  INTEGER NOT NULL, -- up to which event verdict.json has them
+	told     INTEGER NOT NULL, -- up to which event they were reported
+	accepted INTEGER NOT NULL, -- when its folder was taken by iDenfy; 0: it wasn't, as far as is known
+	asked    INTEGER NOT NULL, -- status requests that were made
+	due      INTEGER NOT NULL  -- of the next one; before the first: when the folder was taken; 0: never
+) STRICT, WITHOUT ROWID;
+CREATE INDEX verdict_unwritten ON verdict (scan_ref) WHERE written < newest;
+CREATE INDEX verdict_due ON verdict (asked, due) WHERE final = 0 AND due > 0;
+CREATE INDEX verdict_waiting ON verdict (accepted) WHERE final = 0 AND accepted > 0;
+CREATE INDEX verdict_word ON verdict (overall) WHERE final = 1;
+CREATE INDEX verdict_clash ON verdict (scan_ref) WHERE clash = 1;

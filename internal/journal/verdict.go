@@ -1,0 +1,401 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"idenfy-batch/internal/ledger"
+	"idenfy-batch/sidecar"
+)
+
+// What iDenfy says of a session is an event, recorded as it comes. It is held
+// against the lives by the session's scanRef: at once, where one has it, and
+// else when a folder is filed that does. From then on there is a verdict of
+// that session, which is what its events come to.
+
+// Event is something that iDenfy said of a session.
+type Event struct {
+	ScanRef string // empty: it could not be read
+	Said    sidecar.VerdictEvent
+	Body    []byte // nil: it is not kept
+}
+
+// strayKept is how long an event is kept for which there is no folder.
+const strayKept = 7 * 24 * time.Hour
+
+// Hear records an event. The same one again, by its SHA-256, changes nothing.
+// known tells whether there is a folder of that session.
+func (j *Journal) Hear(e Event) (known bool, err error) {
+	said, err := json.Marshal(&e.Said)
+	if err != nil {
+		return false, err
+	}
+	err = j.write(func(t *tx) error {
+		t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (sum) DO NOTHING`,
+			e.Said.SHA256, millis(e.Said.Received.Time), nullable(e.ScanRef), e.Said.Overall, e.Said.Final, string(said), e.Body)
+		known = e.ScanRef != "" && t.joinEvents(e.ScanRef)
+		return t.err
+	})
+	return known, err
+}
+
+// adoptVerdict enters what a verdict.json tells: it has been told, and lies
+// there.
+func (t *tx) adoptVerdict(v *sidecar.Verdict) {
+	for i := range v.Events {
+		e := &v.Events[i]
+		said, err := json.Marshal(e)
+		t.err = errors.Join(t.err, err)
+		t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, NULL, 0) ON CONFLICT (sum) DO NOTHING`,
+			e.SHA256, millis(e.Received.Time), v.ScanRef, e.Overall, e.Final, string(said))
+	}
+	if t.joinEvents(v.ScanRef) {
+		t.exec("UPDATE verdict SET told = newest, written = newest WHERE scan_ref = ?", v.ScanRef)
+	}
+}
+
+// firstTaken sorts the lives of one session: whose it is comes first. Others may
+// name it in their meta.yaml.
+const firstTaken = " ORDER BY fate = 'taken' DESC, fate = 'unsettled' DESC, claimed, id"
+
+// joinEvents brings the verdict of a session up to date by its events, and
+// enters the final ones into the ledger. known tells whether there is a life of
+// that session; else they wait.
+func (t *tx) joinEvents(ref string) (known bool) {
+	var life string
+	if !t.row("SELECT id FROM life WHERE scan_ref = ?"+firstTaken+" LIMIT 1", []any{ref}, &life) {
+		return false
+	}
+	var v struct {
+		overall      string
+		final, clash bool
+		newest       int64
+	}
+	t.row("SELECT overall, final, clash, newest FROM verdict WHERE scan_ref = ?", []any{ref}, &v.overall, &v.final, &v.clash, &v.newest)
+	was := v.newest
+	type event struct {
+		n, at        int64
+		sum, overall string
+		final        bool
+	}
+	var fresh []event
+	t.each("SELECT n, at, sum, overall, final FROM event WHERE scan_ref = ? AND n > ? ORDER BY n", []any{ref, v.newest}, func(rows *sql.Rows) error {
+		var e event
+		err := rows.Scan(&e.n, &e.at, &e.sum, &e.overall, &e.final)
+		fresh = append(fresh, e)
+		return err
+	})
+	for _, e := range fresh {
+		v.newest = e.n
+		switch {
+		case e.overall == "":
+		case e.final:
+			v.clash = v.clash || v.final && v.overall != e.overall
+			v.overall, v.final = e.overall, true
+			t.enter(ledger.Entry{Kind: ledger.Verdict, At: fromMillis(e.at), ID: life, Verdict: text(e.overall), SHA256: e.sum})
+		case !v.final:
+			v.overall = e.overall
+		}
+	}
+	if v.newest != was {
+		t.exec("INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due) VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)"+
+			" ON CONFLICT (scan_ref) DO UPDATE SET overall = excluded.overall, final = excluded.final, clash = excluded.clash, newest = excluded.newest",
+			ref, v.overall, v.final, v.clash, v.newest)
+		t.exec("UPDATE event SET joined = 1 WHERE scan_ref = ? AND joined = 0", ref)
+	}
+	return true
+}
+
+// meet joins what was said of the session of a life before the life was known,
+// and has verdict.json written where its folder lies now.
+func (t *tx) meet(life string) {
+	var ref string
+	if !t.row("SELECT scan_ref FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{life}, &ref) {
+		return
+	}
+	t.joinEvents(ref)
+	t.exec("UPDATE verdict SET written = 0 WHERE scan_ref = ? AND newest > 0", ref)
+}
+
+// awaited is for how long after its end a verdict is still to come: what was
+// accepted longer ago, of a spool that is adopted, is not waited for.
+const awaited = 72 * time.Hour
+
+// awaits notes that a session was taken, and that its verdict is to come; or,
+// where nobody knows whether it was, that a verdict would tell.
+func (t *tx) awaits(ref string, at int64, taken bool) {
+	now := time.Now()
+	if at == 0 {
+		at = millis(now)
+	}
+	if ref == "" || at < millis(now.Add(-awaited)) {
+		return
+	}
+	t.exec("INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due) VALUES (?1, '', 0, 0, 0, 0, 0, ?2 * ?3, 0, ?2)"+
+		" ON CONFLICT (scan_ref) DO UPDATE SET accepted = max(accepted, excluded.accepted), due = CASE asked WHEN 0 THEN excluded.due ELSE due END WHERE accepted = 0", ref, at, taken)
+}
+
+// settled is for a life of which was found out after its end what became of what
+// was sent: its verdict is to come, or nobody asks for it any more.
+func (t *tx) settled(life string) {
+	var ref string
+	var fate Fate
+	if !t.row("SELECT scan_ref, fate FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{life}, &ref, &fate) {
+		return
+	}
+	switch fate {
+	case Taken:
+		t.awaits(ref, 0, true)
+	case Refused:
+		t.exec("UPDATE verdict SET due = 0 WHERE scan_ref = ? AND accepted = 0", ref)
+	}
+}
+
+// Proven records that the session of a life was taken, as iDenfy says, though
+// that was not known at its end: with the result that is to be written, in the
+// place where its folder goes. It is ErrChanged when somebody decided meanwhile.
+func (j *Journal) Proven(l *Life) error {
+	sum, err := sidecar.Sum(l.Result)
+	if err != nil {
+		return err
+	}
+	return j.write(func(t *tx) error {
+		var open bool
+		if t.row("SELECT state = 'filed' AND fate IN ('unsettled', 'unsent') AND outcome IN ('unknown', 'gave_up') FROM life WHERE id = ?", []any{l.ID}, &open); !open {
+			return errors.Join(ErrChanged, t.err)
+		}
+		t.put(l)
+		t.enter(ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: l.ID, Outcome: l.Result.Outcome, Place: l.Place, SHA256: sum})
+		return t.err
+	})
+}
+
+// Unwritten returns sessions of which something was said that verdict.json
+// doesn't have yet, by their scanRef, after one of them.
+func (j *Journal) Unwritten(ctx context.Context, after string, most int) ([]string, error) {
+	return texts(j.reads.QueryContext(ctx, "SELECT scan_ref FROM verdict WHERE written < newest AND scan_ref > ? ORDER BY scan_ref LIMIT ?", after, most))
+}
+
+// OfSession returns the lives of a session: the one whose it is first.
+func (j *Journal) OfSession(ctx context.Context, ref string) ([]Other, error) {
+	return j.find(ctx, selectOthers+"scan_ref = ?"+firstTaken, ref)
+}
+
+// MostEvents bounds how many events a verdict lists: the newest.
+const MostEvents = 500
+
+// Heard is what was said of a session.
+type Heard struct {
+	Verdict *sidecar.Verdict  // without the ID
+	Bodies  map[string][]byte // that are to be written, by their names
+	Newest  int64             // event in it
+	News    []News            // what is to be told of it
+}
+
+// News is an event that was not told yet.
+type News struct {
+	Event    sidecar.VerdictEvent
+	Clash    string       // the other word of a final event before; empty: it contradicts none
+	Accepted sidecar.Time // when the folder was taken; zero: it isn't known
+}
+
+// Heard returns what was said of a session so far, or nil when that is nothing.
+func (j *Journal) Heard(ctx context.Context, ref string) (*Heard, error) {
+	conn, err := j.reads.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return heard(ctx, conn, ref)
+}
+
+func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error) {
+	var told, accepted int64
+	v := &sidecar.Verdict{ScanRef: ref}
+	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
+	var all int
+	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
+		Scan(&v.Contradicted, &told, &accepted, &h.Newest, &all)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rows, err := conn.QueryContext(ctx, selectHeard, ref, MostEvents)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var e sidecar.VerdictEvent
+		var n int64
+		var said string
+		var body []byte
+		err := rows.Scan(&n, &said, &body)
+		if err == nil {
+			err = json.Unmarshal([]byte(said), &e)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if body != nil {
+			h.Bodies[e.Body] = body
+		}
+		if n > told && e.Overall != "" {
+			news := News{Event: e, Accepted: fromMillis(accepted)}
+			if v.Final && e.Final && v.Overall != e.Overall {
+				news.Clash = v.Overall
+			}
+			h.News = append(h.News, news)
+		}
+		if e.Overall != "" && (e.Final || !v.Final) {
+			v.Said = e.Said
+		}
+		v.Events = append(v.Events, e)
+	}
+	v.Omitted = all - len(v.Events)
+	return h, rows.Err()
+}
+
+// selectHeard has the newest events of a session, and its newest final one,
+// which may be older, in their order.
+const selectHeard = `SELECT n, said, body FROM event WHERE n IN (SELECT n FROM event WHERE scan_ref = ?1 ORDER BY n DESC LIMIT ?2)
+	OR n = (SELECT max(n) FROM event WHERE scan_ref = ?1 AND final = 1) ORDER BY n`
+
+// Told notes that the events of a session were told, up to one of them.
+func (j *Journal) Told(ref string, newest int64) error {
+	return j.write(func(t *tx) error {
+		t.exec("UPDATE verdict SET told = max(told, ?) WHERE scan_ref = ?", newest, ref)
+		return t.err
+	})
+}
+
+// Written notes that verdict.json has the events of a session up to one of
+// them, or that there is no folder to write it into.
+func (j *Journal) Written(ref string, newest int64) error {
+	return j.write(func(t *tx) error {
+		t.exec("UPDATE verdict SET written = ? WHERE scan_ref = ?", newest, ref)
+		t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, newest)
+		return t.err
+	})
+}
+
+// Proof returns iDenfy's newest word about a session, if it said one.
+func (j *Journal) Proof(ctx context.Context, ref string) (word string, err error) {
+	err = j.reads.QueryRowContext(ctx, "SELECT overall FROM verdict WHERE scan_ref = ?", ref).Scan(&word)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return word, err
+}
+
+// Asks is how many status requests a session gets while its verdict doesn't
+// come.
+const Asks = 3
+
+// Due is a session that is to be asked for.
+type Due struct {
+	ScanRef string
+	Asked   int // times before
+	Due     int64
+}
+
+// ToAsk returns sessions without a final verdict that are due to be asked for:
+// for the first time when they were taken before first, and no more than most.
+func (j *Journal) ToAsk(ctx context.Context, now, first time.Time, most int) (list []Due, err error) {
+	rows, err := j.reads.QueryContext(ctx, `SELECT scan_ref, asked, due FROM (
+		SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 0 AND due <= ?1
+		UNION ALL SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 1 AND due <= ?2
+		UNION ALL SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 2 AND due <= ?2)
+		ORDER BY due LIMIT ?3`, millis(first), millis(now), most)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var d Due
+		if err := rows.Scan(&d.ScanRef, &d.Asked, &d.Due); err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	return list, rows.Err()
+}
+
+// Ask records that a session is asked for, before it is, and when that is due
+// again; zero: never. may is false when its final verdict came, or somebody
+// asked meanwhile.
+func (j *Journal) Ask(d Due, again time.Time) (may bool, err error) {
+	err = j.write(func(t *tx) error {
+		t.exec("UPDATE verdict SET asked = asked + 1, due = ? WHERE scan_ref = ? AND asked = ? AND final = 0", millis(again), d.ScanRef, d.Asked)
+		var n int
+		t.row("SELECT changes() WHERE ? = 0", []any{0}, &n)
+		may = n == 1
+		return t.err
+	})
+	return may, err
+}
+
+// Unasked takes that back: nothing of the request left, or it was not for this
+// session to answer.
+func (j *Journal) Unasked(d Due) error {
+	return j.write(func(t *tx) error {
+		t.exec("UPDATE verdict SET asked = ?, due = ? WHERE scan_ref = ?", d.Asked, d.Due, d.ScanRef)
+		return t.err
+	})
+}
+
+// Forget drops events for which no folder came within a week, and returns how
+// many.
+func (j *Journal) Forget(now time.Time) (n int, err error) {
+	err = j.write(func(t *tx) error {
+		t.exec("DELETE FROM event WHERE joined = 0 AND at < ?", millis(now.Add(-strayKept)))
+		t.row("SELECT changes() WHERE ? = 0", []any{0}, &n)
+		return t.err
+	})
+	return n, err
+}
+
+// Verdicts says how the verdicts stand.
+type Verdicts struct {
+	Waiting      int            `json:"waiting"`         // accepted folders without a final one
+	Oldest       sidecar.Time   `json:"oldest,omitzero"` // when the first of these was accepted
+	Final        map[string]int `json:"final"`           // by iDenfy's word
+	Contradicted int            `json:"contradicted"`    // final ones that have two words
+	Strays       int            `json:"strays"`          // events without a folder, which are kept for a week
+}
+
+// Verdicts counts them.
+func (r *Reader) Verdicts(ctx context.Context) (v Verdicts, err error) {
+	v.Final = map[string]int{}
+	if r.v < 6 {
+		return v, nil
+	}
+	var oldest int64
+	err = r.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM verdict WHERE final = 0 AND accepted > 0),
+		(SELECT coalesce(min(accepted), 0) FROM verdict WHERE final = 0 AND accepted > 0),
+		(SELECT count(*) FROM verdict WHERE clash = 1), (SELECT count(*) FROM event WHERE joined = 0)`).
+		Scan(&v.Waiting, &oldest, &v.Contradicted, &v.Strays)
+	if err != nil {
+		return v, err
+	}
+	v.Oldest = fromMillis(oldest)
+	rows, err := r.db.QueryContext(ctx, "SELECT overall, count(*) FROM verdict WHERE final = 1 GROUP BY overall ORDER BY count(*) DESC LIMIT 64")
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var word string
+		var n int
+		if err := rows.Scan(&word, &n); err != nil {
+			return v, err
+		}
+		v.Final[word] = n
+	}
+	return v, rows.Err()
+}

@@ -1,0 +1,793 @@
+package verdict
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/durable"
+	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/ledger"
+	"idenfy-batch/internal/record"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+const testKey = "webhook-key-one"
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// office is a spool with a journal, a receiver and a clerk.
+type office struct {
+	t     testing.TB
+	paths spool.Paths
+	where journal.Where
+	j     *journal.Journal
+	r     *Receiver
+	clerk *Clerk
+	sent  int
+
+	mu   sync.Mutex
+	seen []events.Event
+}
+
+func newOffice(t testing.TB) *office {
+	t.Helper()
+	o := &office{t: t, paths: spool.Paths{}}
+	root := t.TempDir()
+	for _, p := range spool.Places() {
+		o.paths[p] = filepath.Join(root, string(p))
+		must(t, os.Mkdir(o.paths[p], 0o700))
+	}
+	o.where = journal.Where{Dir: filepath.Join(root, "journal"), Mark: o.paths[spool.Work]}
+	var err error
+	o.j, err = journal.Create(o.where)
+	must(t, err)
+	t.Cleanup(func() { _ = o.j.Close() }) // it may be closed by then
+	o.begin()
+	return o
+}
+
+func (o *office) begin() {
+	o.clerk = NewClerk(o.j, o.paths, o.see)
+	o.r = NewReceiver(o.j, o.see, o.clerk.Wake)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{"another-key", testKey}})
+}
+
+// restart is a crash, and a start.
+func (o *office) restart() {
+	o.t.Helper()
+	must(o.t, o.j.Close())
+	var err error
+	o.j, err = journal.Open(o.where)
+	must(o.t, err)
+	o.begin()
+}
+
+func (o *office) see(e events.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen = append(o.seen, e)
+}
+
+func (o *office) came() (list []events.VerdictCame) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range o.seen {
+		if v, ok := e.(events.VerdictCame); ok {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// life makes a life of a folder that lies in work, with a session.
+func (o *office) life(name, ref string) *journal.Life {
+	o.t.Helper()
+	id := spool.NewID()
+	must(o.t, o.j.Claim(id, name))
+	l, err := o.j.Load(o.t.Context(), id)
+	must(o.t, err)
+	l.State, l.Fate, l.Took, l.ScanRef, l.Token = journal.Pending, journal.Unsettled, true, ref, hash(ref)
+	l.Dir = "dir-" + name
+	l.Result.Attempts = []sidecar.Attempt{{N: 1, Started: sidecar.Now(), State: sidecar.Sending}}
+	must(o.t, o.j.Put(l))
+	must(o.t, os.Mkdir(filepath.Join(o.paths[spool.Work], name+"."+id), 0o700))
+	return l
+}
+
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+// end ends a life, in a place.
+func (o *office) end(l *journal.Life, outcome sidecar.Outcome, p spool.Place) {
+	o.t.Helper()
+	name := l.Result.Folder
+	work := filepath.Join(o.paths[spool.Work], name+"."+l.ID)
+	l.State, l.Place, l.Name = journal.Ended, string(p), name
+	l.Result.Outcome, l.Result.Times.Finished = outcome, sidecar.Now()
+	if outcome == sidecar.Accepted {
+		l.Fate = journal.Taken
+	}
+	dir, err := os.OpenRoot(work)
+	must(o.t, err)
+	defer dir.Close()
+	must(o.t, record.Write(dir, l))
+	must(o.t, o.j.End(l))
+	must(o.t, os.Rename(work, filepath.Join(o.paths[p], name)))
+	o.j.Filed(l.ID, string(p), name)
+	must(o.t, o.j.Unclaim("x")) // a commit after it
+}
+
+// send posts a body with a signature and returns the status.
+func (o *office) send(body []byte, signature string) int {
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "/idenfy", bytes.NewReader(body))
+	if err != nil {
+		return 0
+	}
+	req.Header.Set("Idenfy-Signature", signature)
+	w := &answer{header: http.Header{}}
+	o.r.ServeHTTP(w, req)
+	return w.status
+}
+
+type answer struct {
+	header http.Header
+	status int
+}
+
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) Write(p []byte) (int, error) { return len(p), nil }
+func (a *answer) WriteHeader(status int)      { a.status = status }
+
+func (o *office) says(ref, overall string, final bool) []byte {
+	o.t.Helper()
+	o.sent++ // no two are the same
+	body := append(sandbox.HookBody(ref, overall, final), strings.Repeat("\n", o.sent)...)
+	if status := o.send(body, sandbox.Sign(body, testKey)); status != http.StatusOK {
+		o.t.Fatalf("%s: %d", overall, status)
+	}
+	return body
+}
+
+// look has the clerk do what there is to do.
+func (o *office) look() {
+	o.t.Helper()
+	for range 3 {
+		o.clerk.round(o.t.Context())
+	}
+}
+
+func (o *office) verdict(p spool.Place, name string) *sidecar.Verdict {
+	o.t.Helper()
+	dir, err := os.OpenRoot(filepath.Join(o.paths[p], name))
+	must(o.t, err)
+	defer dir.Close()
+	v, _, err := sidecar.ReadVerdict(dir)
+	must(o.t, err)
+	return v
+}
+
+func (o *office) exists(parts ...string) bool {
+	_, err := os.Stat(filepath.Join(append([]string{filepath.Dir(o.paths[spool.Work])}, parts...)...))
+	return err == nil
+}
+
+func (o *office) ledger(kind ledger.Kind) (list []ledger.Entry) {
+	o.t.Helper()
+	rows, err := o.j.Reader().Entries(o.t.Context(), journal.Entries{Most: journal.MostEntries})
+	must(o.t, err)
+	for _, row := range rows {
+		e, err := ledger.Parse([]byte(row.Line))
+		must(o.t, err)
+		if e.Kind == kind {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+func saidWords(v *sidecar.Verdict) (list []string) {
+	for i := range v.Events {
+		list = append(list, fmt.Sprintf("%s %v", v.Events[i].Overall, v.Events[i].Final))
+	}
+	return list
+}
+
+const ref = "328c6766-934e-11ed-bb9b-025ad99a18e7"
+
+// What is not signed, or not posted where it belongs, leaves nothing; what is
+// signed by one of the keys is on the disk before it is answered.
+func TestReceive(t *testing.T) {
+	o := newOffice(t)
+	body := sandbox.HookBody(ref, "APPROVED", true)
+	good := sandbox.Sign(body, testKey)
+	for name, status := range map[string]int{"": 401, "x": 401, strings.Repeat("00", 32): 401, sandbox.Sign(body, "no-key-of-ours"): 401} {
+		if got := o.send(body, name); got != status {
+			t.Errorf("signature %.10q: %d", name, got)
+		}
+	}
+	if got := o.send(append(slices.Clone(body), ' '), good); got != 401 {
+		t.Errorf("an altered body: %d", got)
+	}
+	large := bytes.Repeat([]byte("x"), maxBody+1)
+	if got := o.send(large, sandbox.Sign(large, testKey)); got != 413 {
+		t.Errorf("a large body: %d", got)
+	}
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{{"GET", "/idenfy", 405}, {"POST", "/", 404}, {"POST", "/idenfy/x", 404}} {
+		req, err := http.NewRequestWithContext(t.Context(), c.method, c.path, bytes.NewReader(body))
+		must(t, err)
+		req.Header.Set("Idenfy-Signature", good)
+		w := &answer{header: http.Header{}}
+		if o.r.ServeHTTP(w, req); w.status != c.status {
+			t.Errorf("%s %s: %d", c.method, c.path, w.status)
+		}
+	}
+	if v, err := o.j.Reader().Verdicts(t.Context()); err != nil || v.Strays != 0 {
+		t.Errorf("something was left: %+v, %v", v, err)
+	}
+	for range 2 { // the same twice is one
+		if got := o.send(body, good); got != 200 {
+			t.Errorf("%d", got)
+		}
+	}
+	if got := o.send(body, strings.ToUpper(good)); got != 200 {
+		t.Errorf("%d", got)
+	}
+	full := bytes.Repeat([]byte(" "), maxBody-len(body))
+	full = append(full, sandbox.HookBody(ref, "DENIED", true)[:len(body)-2]...) // no JSON
+	if got := o.send(full, sandbox.Sign(full, testKey)); got != 200 {
+		t.Errorf("the largest body, which can't be read: %d", got)
+	}
+	if v, err := o.j.Reader().Verdicts(t.Context()); err != nil || v.Strays != 2 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	o.restart()
+	if v, err := o.j.Reader().Verdicts(t.Context()); err != nil || v.Strays != 2 {
+		t.Errorf("after a restart: %+v, %v", v, err)
+	}
+	if n, err := o.j.Forget(time.Now().Add(strayAge - time.Hour)); err != nil || n != 0 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if n, err := o.j.Forget(time.Now().Add(strayAge + time.Hour)); err != nil || n != 2 {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+const strayAge = 7 * 24 * time.Hour
+
+// An event comes before its folder, while it is in work, in done, and in any
+// order; a final one is not replaced by a later one that isn't, and one that
+// contradicts is kept and told.
+func TestJoin(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	o.says(ref, "REVIEWING", false)
+	o.look()
+	if o.exists("done", "case-7") || !o.exists("work", "case-7."+l.ID) || len(o.came()) != 1 {
+		t.Errorf("in work: %v", o.came())
+	}
+	o.end(l, sidecar.Accepted, spool.Done)
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if v.Overall != "REVIEWING" || v.Final || v.ID != l.ID || v.ScanRef != ref || v.AutoDocument != "DOC_VALIDATED" {
+		t.Errorf("%+v", v)
+	}
+	same := o.says(ref, "APPROVED", true)
+	o.look()
+	if status := o.send(same, sandbox.Sign(same, testKey)); status != 200 {
+		t.Error(status)
+	}
+	o.says(ref, "REVIEWING", false)
+	o.look()
+	v = o.verdict(spool.Done, "case-7")
+	if got := saidWords(v); v.Overall != "APPROVED" || !v.Final || v.Contradicted || len(got) != 3 {
+		t.Errorf("%+v", v)
+	}
+	o.restart()
+	o.says(ref, "DENIED", true)
+	o.look()
+	v = o.verdict(spool.Done, "case-7")
+	if v.Overall != "DENIED" || !v.Contradicted || len(v.Events) != 4 {
+		t.Errorf("%+v", v)
+	}
+	var clashes []string
+	for _, e := range o.came() {
+		if e.Clash != "" {
+			clashes = append(clashes, e.Clash+" "+e.Overall)
+		}
+	}
+	if !slices.Equal(clashes, []string{"APPROVED DENIED"}) || len(o.came()) != 4 {
+		t.Errorf("%v of %v", clashes, o.came())
+	}
+	entered := o.ledger(ledger.Verdict)
+	if len(entered) != 2 || entered[0].Verdict != "APPROVED" || entered[0].ID != l.ID || entered[0].SHA256 != hash(string(same)) {
+		t.Errorf("%+v", entered)
+	}
+	data, err := os.ReadFile(filepath.Join(o.paths[spool.Done], "case-7", sidecar.VerdictName))
+	must(t, err)
+	for _, personal := range []string{"JANE-SAMPLE", "SAMPLE-0042", "192.0.2.7", "sample-client"} {
+		if bytes.Contains(data, []byte(personal)) {
+			t.Errorf("%s is in verdict.json", personal)
+		}
+	}
+	n, err := o.j.Reader().Verdicts(t.Context())
+	if err != nil || n.Waiting != 0 || n.Contradicted != 1 || n.Final["DENIED"] != 1 {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
+
+// Events that came before anything was known of their folder are joined when it
+// is filed.
+func TestStrayJoins(t *testing.T) {
+	o := newOffice(t)
+	o.says(ref, "DENIED", true)
+	o.restart()
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	o.look()
+	if v := o.verdict(spool.Done, "case-7"); v.Overall != "DENIED" || len(o.came()) != 1 || len(o.ledger(ledger.Verdict)) != 1 {
+		t.Errorf("%+v, %v", v, o.came())
+	}
+}
+
+// A held folder whose session iDenfy took ends as accepted by itself, whatever
+// instant a crash comes at; one whose session expired stays.
+func TestHoldEmpties(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Unknown, spool.Hold)
+	other := o.life("case-8", "expired-0123456789")
+	o.end(other, sidecar.Unknown, spool.Hold)
+	o.says("expired-0123456789", "EXPIRED", true)
+	o.says(ref, "REVIEWING", false)
+	o.look()
+	if !o.exists("done", "case-7", "verdict.json") || o.exists("hold", "case-7") || !o.exists("hold", "case-8", "verdict.json") {
+		t.Fatal("not moved")
+	}
+	is, err := o.j.Load(t.Context(), l.ID)
+	must(t, err)
+	if is.Outcome() != sidecar.Accepted || is.Fate != journal.Taken || is.Place != "done" || is.State != journal.Filed {
+		t.Errorf("%+v", is)
+	}
+	ended := o.ledger(ledger.Ended)
+	if last := ended[len(ended)-1]; last.ID != l.ID || last.Outcome != sidecar.Accepted || last.Place != "done" || len(ended) != 3 {
+		t.Errorf("%+v", ended)
+	}
+	if n, err := o.j.Reader().Verdicts(t.Context()); err != nil || n.Waiting != 1 {
+		t.Errorf("it waits for its final verdict: %+v, %v", n, err)
+	}
+}
+
+// A folder that is held because of an earlier life, which may have been taken,
+// is accepted as well, and that life is settled; a person's rejection ends the
+// questions.
+func TestHoldOfAnEarlierLife(t *testing.T) {
+	o := newOffice(t)
+	first := o.life("case-7", ref)
+	o.end(first, sidecar.GaveUp, spool.Failed)
+	must(t, os.Rename(filepath.Join(o.paths[spool.Failed], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	again := o.life("case-7", ref)
+	work := filepath.Join(o.paths[spool.Work], "case-7."+again.ID)
+	must(t, os.Remove(work))
+	must(t, os.Rename(filepath.Join(o.paths[spool.Inbox], "case-7"), work))
+	again.Fate = journal.Unsent
+	o.end(again, sidecar.Unknown, spool.Hold)
+	other := o.life("case-8", "rejected-0123456789")
+	o.end(other, sidecar.Unknown, spool.Hold)
+	l, err := o.j.Load(t.Context(), other.ID)
+	must(t, err)
+	l.Fate, l.Result.Outcome = journal.Refused, sidecar.Rejected
+	must(t, o.j.Decide(l, journal.Unsettled, sidecar.Decision{At: sidecar.Now(), Action: sidecar.Denied, Result: l.ID}, journal.Refused, nil))
+	due, err := o.j.ToAsk(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour), 9)
+	if err != nil || len(due) != 1 || due[0].ScanRef != ref {
+		t.Errorf("%v, %v", due, err)
+	}
+	o.says(ref, "APPROVED", true)
+	o.look()
+	if !o.exists("done", "case-7", "verdict.json") || o.exists("hold", "case-7") {
+		t.Error("not moved")
+	}
+	if l, err := o.j.Load(t.Context(), first.ID); err != nil || l.Fate != journal.Taken {
+		t.Errorf("%v, %v", l, err)
+	}
+}
+
+// Every step of the disk fails once, not done and done all the same, with a
+// crash after it: the folder is in one place, with the verdict, in the end.
+func TestHoldEmptiesOverCrashes(t *testing.T) {
+	for n := 1; ; n++ {
+		for _, done := range []bool{false, true} {
+			o := newOffice(t)
+			l := o.life("case-7", ref)
+			o.end(l, sidecar.Unknown, spool.Hold)
+			o.says(ref, "APPROVED", true)
+			steps := 0
+			durable.Inject(func(_ durable.Op, _ string, do func() error) error {
+				if steps++; steps < n {
+					return do()
+				}
+				if steps == n && done {
+					_ = do()
+				}
+				return syscall.EIO // and all that comes after it: the process ends there
+			})
+			o.clerk.round(t.Context())
+			durable.Inject(nil)
+			o.restart()
+			o.look()
+			if !o.exists("done", "case-7", "verdict.json") || o.exists("hold", "case-7") {
+				t.Fatalf("step %d, done %v: not moved", n, done)
+			}
+			v := o.verdict(spool.Done, "case-7")
+			ended := o.ledger(ledger.Ended)
+			if v.Overall != "APPROVED" || len(v.Events) != 1 || len(ended) != 2 || len(o.ledger(ledger.Verdict)) != 1 {
+				t.Fatalf("step %d, done %v: %+v, %v", n, done, v, ended)
+			}
+			must(t, o.j.Close())
+			if steps < n {
+				t.Logf("%d steps", n-1)
+				return
+			}
+		}
+	}
+}
+
+// A journal that was made anew knows the verdicts that lie in the folders: it
+// doesn't tell them again, doesn't ask, and loses none when another comes.
+func TestAdopted(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	l.Result.Session, l.Result.Request.TokenSHA256 = &sidecar.Session{ScanRef: ref, By: "producer"}, l.Token
+	o.end(l, sidecar.Accepted, spool.Done)
+	o.says(ref, "APPROVED", true)
+	o.look()
+	was := o.verdict(spool.Done, "case-7")
+	must(t, o.j.Close())
+	_, err := journal.Replace(o.where, "")
+	must(t, err)
+	o.j, err = journal.Open(o.where)
+	must(t, err)
+	o.begin()
+	o.seen = nil
+	unread, err := adopt.Spool(t.Context(), o.paths, o.j, false, func(int, int) {})
+	if err != nil || unread != 0 {
+		t.Fatal(unread, err)
+	}
+	o.look()
+	if len(o.came()) != 0 {
+		t.Errorf("told again: %v", o.came())
+	}
+	if due, err := o.j.ToAsk(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour), 9); err != nil || len(due) != 0 {
+		t.Errorf("%v, %v", due, err)
+	}
+	o.says(ref, "DENIED", true)
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if len(v.Events) != 2 || v.Events[0].SHA256 != was.Events[0].SHA256 || !v.Contradicted || o.exists("done", "case-7", "verdict.1.json") {
+		t.Errorf("%+v", v)
+	}
+}
+
+// What lies under the name verdict.json and is another's is kept; a folder that
+// came again, as another life, has the verdict too, and a copy hasn't.
+func TestWhereItIsWritten(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	must(t, os.WriteFile(filepath.Join(o.paths[spool.Done], "case-7", "verdict.json"), []byte(`{"overall":"APPROVED"}`), 0o600))
+	copied := o.life("case-9", ref) // names the same session
+	copied.Fate = journal.Unsent
+	copied.Dir = "dir-9"
+	o.end(copied, sidecar.Invalid, spool.Failed)
+	o.says(ref, "DENIED", true)
+	o.look()
+	if v := o.verdict(spool.Done, "case-7"); v.Overall != "DENIED" || !o.exists("done", "case-7", "verdict.1.json") || o.exists("failed", "case-9", "verdict.json") {
+		t.Errorf("%+v", v)
+	}
+	// By hand to the inbox, and again to done.
+	must(t, os.Rename(filepath.Join(o.paths[spool.Done], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	o.says(ref, "APPROVED", true)
+	o.look()
+	again := o.life("case-7", ref)
+	must(t, os.Remove(filepath.Join(o.paths[spool.Work], "case-7."+again.ID)))
+	must(t, os.Rename(filepath.Join(o.paths[spool.Inbox], "case-7"), filepath.Join(o.paths[spool.Work], "case-7."+again.ID)))
+	again.Fate = journal.Unsent
+	again.Result.Outcome = sidecar.Accepted
+	o.end(again, sidecar.Accepted, spool.Done)
+	o.look()
+	if v := o.verdict(spool.Done, "case-7"); v.Overall != "APPROVED" || len(v.Events) != 2 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// verdict.keep full puts all that was sent beside it, and takes it out of the
+// journal then.
+func TestKeepFull(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	body := o.says(ref, "APPROVED", true)
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	path := filepath.Join(o.paths[spool.Done], "case-7", v.Events[0].Body)
+	got, err := os.ReadFile(path)
+	must(t, err)
+	info, err := os.Stat(path)
+	must(t, err)
+	if !bytes.Equal(got, body) || info.Mode() != 0o640 {
+		t.Errorf("%s, %v", got, info.Mode())
+	}
+	h, err := o.j.Heard(t.Context(), ref)
+	if err != nil || len(h.Bodies) != 0 {
+		t.Errorf("%v, %v", h, err)
+	}
+}
+
+// A commit that fails is no 200; the same sent again is one event.
+func TestNotRecorded(t *testing.T) {
+	o := newOffice(t)
+	body := sandbox.HookBody(ref, "APPROVED", true)
+	for _, done := range []bool{false, true} {
+		durable.Inject(func(op durable.Op, _ string, do func() error) error {
+			if op != durable.OpCommit {
+				return do()
+			}
+			if done {
+				_ = do()
+			}
+			return syscall.EIO
+		})
+		status := o.send(body, sandbox.Sign(body, testKey))
+		durable.Inject(nil)
+		if want := map[bool]int{false: 503, true: 200}[done]; status != want { // it is looked up whether it was made
+			t.Errorf("done %v: %d", done, status)
+		}
+	}
+	if status := o.send(body, sandbox.Sign(body, testKey)); status != 200 {
+		t.Error(status)
+	}
+	if v, err := o.j.Reader().Verdicts(t.Context()); err != nil || v.Strays != 1 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	must(t, o.j.Close())
+	if status := o.send(append(body, '\n'), sandbox.Sign(append(body, '\n'), testKey)); status != 503 {
+		t.Errorf("of a closed journal: %d", status)
+	}
+}
+
+// A folder without a final verdict is asked for three times, each once, over
+// restarts; one with a verdict never.
+func TestAsk(t *testing.T) {
+	o := newOffice(t)
+	begin := time.Now()
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	held := o.life("case-8", "held-0123456789")
+	o.end(held, sidecar.Unknown, spool.Hold)
+	final := o.life("case-9", "final-0123456789")
+	o.end(final, sidecar.Accepted, spool.Done)
+	o.says("final-0123456789", "APPROVED", true)
+	asked := map[string]int{}
+	word := "REVIEWING"
+	fault := &idenfy.Error{Class: idenfy.NotSent, Message: "refused"}
+	var fails error = fault
+	round := func(after time.Duration) {
+		t.Helper()
+		a := &Asker{Journal: o.j, Emit: o.see, Came: func() {}, Look: func(_ context.Context, scanRef string) (idenfy.Standing, error) {
+			if fails != nil {
+				return idenfy.Standing{}, fails
+			}
+			asked[scanRef]++
+			return idenfy.Standing{Word: word, Body: fmt.Appendf(nil, `{"status":%q,"fraudTags":["X"]}`, word)}, nil
+		}}
+		now := begin.Add(after)
+		for range 5 {
+			due, err := o.j.ToAsk(t.Context(), now, now.Add(-time.Hour), 1)
+			must(t, err)
+			if len(due) == 0 {
+				return
+			}
+			d := due[0]
+			if !a.askAt(t.Context(), d, now) {
+				return
+			}
+		}
+		t.Fatal("asked too often")
+	}
+	round(30 * time.Minute)
+	round(2 * time.Hour) // nothing leaves, so it stays to be asked
+	if len(asked) != 0 {
+		t.Fatal(asked)
+	}
+	fails = nil
+	for i, c := range []struct {
+		after time.Duration
+		times int
+	}{{59 * time.Minute, 0}, {61 * time.Minute, 1}, {2 * time.Hour, 1}, {11 * time.Hour, 1}, {13 * time.Hour, 2}, {40 * time.Hour, 2}, {50 * time.Hour, 3}, {90 * 24 * time.Hour, 3}} {
+		round(c.after)
+		o.restart()
+		if asked[ref] != c.times || asked["final-0123456789"] != 0 {
+			t.Errorf("%d: %v: %v", i, c.after, asked)
+		}
+		o.look()
+	}
+	// The first answer told that the held one was taken.
+	if !o.exists("done", "case-8") {
+		t.Error("not out of hold")
+	}
+	v := o.verdict(spool.Done, "case-7")
+	if len(v.Events) != 1 || v.Events[0].By != sidecar.ByStatus || v.Events[0].Overall != "REVIEWING" || !slices.Equal(v.FraudTags, []string{"X"}) {
+		t.Errorf("%+v", v)
+	}
+}
+
+// Slow readers and a flood of what is not signed keep nobody out.
+func TestFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes some seconds")
+	}
+	o := newOffice(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	server := o.r.Server()
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(Limit(l)) }()
+	defer func() {
+		must(t, server.Close())
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	}()
+	const slow = 200
+	for range slow {
+		c, err := net.Dial("tcp", l.Addr().String())
+		must(t, err)
+		defer c.Close()
+		_, err = fmt.Fprintf(c, "POST /idenfy HTTP/1.1\r\nHost: x\r\nIdenfy-Signature: %s\r\nContent-Length: 100000\r\n\r\nxx", strings.Repeat("00", 32))
+		must(t, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	url := "http://" + l.Addr().String() + "/idenfy"
+	for range 4 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				res, err := http.Post(url, "application/json", strings.NewReader("{}"))
+				if err == nil {
+					_, _ = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+			}
+		})
+	}
+	var took []time.Duration
+	for i := range 100 {
+		body := sandbox.HookBody(fmt.Sprintf("session-%08d", i), "APPROVED", true)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(body))
+		must(t, err)
+		req.Header.Set("Idenfy-Signature", sandbox.Sign(body, testKey))
+		begin := time.Now()
+		res, err := http.DefaultClient.Do(req)
+		must(t, err)
+		must(t, res.Body.Close())
+		took = append(took, time.Since(begin))
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%d", res.StatusCode)
+		}
+	}
+	stop()
+	group.Wait()
+	slices.Sort(took)
+	t.Logf("beside %d slow readers and a flood: median %s, the slowest of 100 %s", slow, took[50], took[99])
+}
+
+// Of very many events the newest are listed, the others counted, and the newest
+// final one says what is decided.
+func TestManyEvents(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	var wait sync.WaitGroup
+	hear := func(n int, overall string, final bool) {
+		e := parse(fmt.Appendf(nil, `{"scanRef":%q,"n":%d,"final":%v,"status":{"overall":%q}}`, ref, n, final, overall), "", time.Now())
+		if _, err := o.j.Hear(e); err != nil {
+			t.Error(err)
+		}
+	}
+	hear(0, "SUSPECTED", true)
+	for n := range journal.MostEvents + 20 {
+		wait.Go(func() { hear(n+1, "REVIEWING", false) })
+	}
+	wait.Wait()
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if v.Overall != "SUSPECTED" || len(v.Events) != journal.MostEvents+1 || v.Omitted != 20 || v.Events[0].Overall != "SUSPECTED" {
+		t.Errorf("%s, %d events, %d omitted", v.Overall, len(v.Events), v.Omitted)
+	}
+	hear(10_000, "APPROVED", true)
+	o.look()
+	if v = o.verdict(spool.Done, "case-7"); v.Overall != "APPROVED" || v.Omitted != 22 || o.exists("done", "case-7", "verdict.1.json") {
+		t.Errorf("%s, %d events, %d omitted", v.Overall, len(v.Events), v.Omitted)
+	}
+}
+
+// FuzzBody: whatever is signed is answered 200 and is in the journal, and what
+// stands in verdict.json can be read by everybody.
+func FuzzBody(f *testing.F) {
+	for _, s := range []string{
+		"", "{}", "null", "[]", `{"scanRef":null}`, `{"scanRef":"` + ref + `"}`, `{"scanRef":"` + ref + `","final":"true","status":null}`,
+		`{"scanRef":"` + ref + `","final":true,"status":{"overall":"DENIED","fraudTags":"X","mismatchTags":[1,null,{}],"autoFace":7}}`,
+		`{"scanRef":"` + ref + `","final":true,"status":{"overall":"\u0000\u001b[31m"}}`, `{"scanRef":"` + ref + `","finishTime":1e300}`,
+		`{"scanRef":["` + ref + `"],"status":[]}`, "\xff\xfe", string(sandbox.HookBody(ref, "APPROVED", true)),
+	} {
+		f.Add([]byte(s), "IDENTIFICATION")
+	}
+	o := newOffice(f)
+	l := o.life("case-7", ref)
+	o.end(l, sidecar.Accepted, spool.Done)
+	f.Fuzz(func(t *testing.T, body []byte, kind string) {
+		e := parse(body, kind, time.Now())
+		status := o.send(body, sandbox.Sign(body, testKey))
+		if len(body) > maxBody {
+			return
+		}
+		if status != 200 {
+			t.Fatalf("%d", status)
+		}
+		known, err := o.j.Hear(e) // the same once more
+		must(t, err)
+		if known != (e.ScanRef == ref) {
+			t.Errorf("%q is known: %v", e.ScanRef, known)
+		}
+		if e.ScanRef == "" {
+			return
+		}
+		if known {
+			h, err := o.j.Heard(t.Context(), e.ScanRef)
+			must(t, err)
+			if !slices.ContainsFunc(h.Verdict.Events, func(v sidecar.VerdictEvent) bool { return v.SHA256 == hash(string(body)) }) && h.Verdict.Omitted == 0 {
+				t.Error("it is not among the events")
+			}
+		}
+		data, err := sidecar.EncodeVerdict(&sidecar.Verdict{Events: []sidecar.VerdictEvent{e.Said}})
+		must(t, err)
+		var v sidecar.Verdict
+		must(t, json.Unmarshal(data, &v))
+		for _, w := range slices.Concat([]string{v.Events[0].Overall, v.Events[0].AutoFace}, v.Events[0].FraudTags) {
+			if len([]rune(w)) > mostWord || strings.ContainsFunc(w, func(r rune) bool { return r < ' ' }) {
+				t.Errorf("%q", w)
+			}
+		}
+	})
+}

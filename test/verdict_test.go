@@ -1,0 +1,397 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"idenfy-batch/internal/sample"
+	"idenfy-batch/internal/sandbox"
+	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
+)
+
+var (
+	verdictFolders = flag.Int("verdict.folders", 40, "folders of TestVerdicts")
+	verdictEvents  = flag.Int("verdict.events", 300, "events of TestVerdicts")
+	verdictKills   = flag.Int("verdict.kills", 6, "kills of TestVerdicts")
+)
+
+const webhookKey = "the-key-of-the-webhook"
+
+// hook is a webhook that is sent, and what is to become of it.
+type hook struct {
+	ref    string
+	body   []byte
+	sign   string
+	good   bool // the signature
+	folder bool // there is one of that session
+}
+
+// hooks makes events for sessions in random order: several for one, duplicates,
+// bad signatures, altered bodies, and such of sessions that nobody knows.
+func hooks(n int, refs []string) []hook {
+	list := make([]hook, 0, n)
+	words := []string{"REVIEWING", "APPROVED", "DENIED", "SUSPECTED"}
+	for i := range n {
+		h := hook{ref: refs[i%len(refs)], good: true, folder: true}
+		word := words[rand.IntN(len(words))]
+		switch i % 20 {
+		case 3:
+			h.good = false
+		case 7:
+			h.ref, h.folder = sandbox.NewScanRef(), false
+		}
+		h.body = append(sandbox.HookBody(h.ref, word, word != "REVIEWING"), fmt.Sprintf("\n%*d", i%7, i)...) // none is like another, though it is JSON no more
+		h.body = bytes.Replace(h.body, []byte(`"beneficiaryId":null`), fmt.Appendf(nil, `"beneficiaryId":"b%d"`, i), 1)
+		h.body = h.body[:bytes.LastIndexByte(h.body, '}')+1]
+		h.sign = sandbox.Sign(h.body, webhookKey)
+		switch {
+		case !h.good && i%40 == 3:
+			h.sign = sandbox.Sign(h.body, "another key")
+		case !h.good: // altered on its way
+			h.body = bytes.Replace(h.body, []byte(`"final":`), []byte(`"final" :`), 1)
+		}
+		list = append(list, h)
+		if i%11 == 0 {
+			list = append(list, h) // twice
+		}
+	}
+	rand.Shuffle(len(list), func(a, b int) { list[a], list[b] = list[b], list[a] })
+	return list
+}
+
+// posted sends a hook until it is answered, as iDenfy does, and returns the
+// answer and how long that took.
+func posted(ctx context.Context, client *http.Client, url string, h *hook) (status int, took time.Duration) {
+	for ctx.Err() == nil {
+		begin := time.Now()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(h.body))
+		if err != nil {
+			return 0, 0
+		}
+		req.Header.Set("Idenfy-Signature", h.sign)
+		res, err := client.Do(req)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if res.StatusCode != http.StatusServiceUnavailable {
+				return res.StatusCode, time.Since(begin)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return 0, 0
+}
+
+// Events for many folders come in random order, with duplicates, bad signatures,
+// altered and unknown ones, while folders are submitted and the daemon is killed
+// again and again: each one that was answered 200 is in its verdict.json once,
+// and nothing that was not signed is anywhere.
+func TestVerdicts(t *testing.T) {
+	folders, events, kills := *verdictFolders, *verdictEvents, *verdictKills
+	address := freeAddress(t)
+	l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}", "concurrency: 8", "verdict: {listen: '"+address+"'}")
+	l.patience = 10 * time.Minute
+	t.Setenv("IDENFY_WEBHOOK_KEY", "an-older-key\n"+webhookKey)
+	l.inboxReady()
+	name := func(n int) string { return fmt.Sprintf("case%04d", n) }
+	refs := make([]string, folders)
+	for n := range folders {
+		refs[n] = sandbox.NewScanRef()
+		l.api.Issue(token(name(n)), refs[n])
+	}
+	l.start()
+	putting := make(chan struct{})
+	go func() {
+		defer close(putting)
+		for n := range folders {
+			f := files(name(n))
+			f["meta.yaml"] = append(f["meta.yaml"], "scanRef: "+refs[n]+"\n"...)
+			f[".ready"] = nil
+			if err := sample.Write(l.path("inbox", name(n)), f); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+
+	list := hooks(events, refs)
+	url := "http://" + address + "/idenfy"
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	work := make(chan *hook)
+	var mu sync.Mutex
+	var took []time.Duration
+	statuses := map[int]int{}
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for h := range work {
+				status, d := posted(t.Context(), client, url, h)
+				if want := map[bool]int{true: http.StatusOK, false: http.StatusUnauthorized}[h.good]; status != want {
+					t.Errorf("answered %d in place of %d", status, want)
+				}
+				mu.Lock()
+				took = append(took, d)
+				statuses[status]++
+				mu.Unlock()
+			}
+		})
+	}
+	every := max(len(list)/(kills+1), 1)
+	for i := range list {
+		work <- &list[i]
+		if i%every == every-1 && i/every < kills {
+			time.Sleep(time.Duration(rand.Int64N(int64(50 * time.Millisecond))))
+			l.kill()
+			l.forgive()
+			l.start()
+		}
+	}
+	close(work)
+	group.Wait()
+	<-putting
+	l.until("all have ended", func() bool { return len(l.names(spool.Work))+len(l.names(spool.Inbox)) == 0 })
+	want := map[string]map[string]bool{}
+	for i := range list {
+		if h := &list[i]; h.good && h.folder {
+			if want[h.ref] == nil {
+				want[h.ref] = map[string]bool{}
+			}
+			want[h.ref][bodySum(h.body)] = true
+		}
+	}
+	for n := range folders {
+		l.until("the verdict of "+name(n), func() bool { return len(l.events(name(n))) == len(want[refs[n]]) })
+		seen := map[string]bool{}
+		for _, sum := range l.events(name(n)) {
+			if seen[sum] || !want[refs[n]][sum] {
+				t.Errorf("%s has an event twice, or one that is not its own", name(n))
+			}
+			seen[sum] = true
+		}
+	}
+	must(t, l.stop())
+	l.leakless(list)
+	if found := l.altered(); len(found) > 0 {
+		t.Errorf("ledger verify finds %v", found)
+	}
+	if v := l.api.Report().Violations; len(v) > 0 {
+		t.Errorf("violations: %v", v)
+	}
+	slices.Sort(took)
+	t.Logf("%d events for %d folders, %d kills: answers %v; 50%% within %s, 99%% within %s, the slowest %s", len(list), folders, kills, statuses,
+		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+}
+
+func bodySum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// events returns the SHA-256 of the events in the verdict.json of a folder.
+func (l *lab) events(name string) (sums []string) {
+	l.t.Helper()
+	for _, p := range []spool.Place{spool.Done, spool.Hold, spool.Failed} {
+		dir, err := os.OpenRoot(l.path(string(p), name))
+		if err != nil {
+			continue
+		}
+		v, _, err := sidecar.ReadVerdict(dir)
+		dir.Close()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		must(l.t, err)
+		for i := range v.Events {
+			sums = append(sums, v.Events[i].SHA256)
+		}
+		return sums
+	}
+	return nil
+}
+
+// leakless looks through the whole spool for what was not signed, and for the
+// person's data.
+func (l *lab) leakless(list []hook) {
+	l.t.Helper()
+	bad := [][]byte{[]byte("JANE-SAMPLE"), []byte("SAMPLE-0042")}
+	for i := range list {
+		if !list[i].good {
+			bad = append(bad, []byte(bodySum(list[i].body)))
+		}
+	}
+	must(l.t, filepath.WalkDir(l.root, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || strings.HasSuffix(path, ".jpg") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, b := range bad {
+			if bytes.Contains(data, b) {
+				l.t.Errorf("%s has %s", path, b)
+			}
+		}
+		return err
+	}))
+	if logged := l.logged(); strings.Contains(logged, "JANE-SAMPLE") || strings.Contains(logged, webhookKey) {
+		l.t.Error("the log has a person's data, or the key")
+	}
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	return l.Addr().String()
+}
+
+// With a socket that is handed over, as systemd does, nobody is turned away
+// while the daemon is killed and restarted: who connects meanwhile waits.
+func TestSocketHandedOver(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer socket.Close()
+	tcp, ok := socket.(*net.TCPListener)
+	if !ok {
+		t.Fatal("no TCP")
+	}
+	file, err := tcp.File()
+	must(t, err)
+	defer file.Close()
+	l := newLab(t)
+	t.Setenv("IDENFY_WEBHOOK_KEY", webhookKey)
+	l.inboxReady()
+	ref := sandbox.NewScanRef()
+	l.api.Issue(token("case-7"), ref)
+	f := files("case-7")
+	f["meta.yaml"] = append(f["meta.yaml"], "scanRef: "+ref+"\n"...)
+	f[".ready"] = nil
+	start := func() {
+		t.Helper()
+		l.startAs(func(cmd *exec.Cmd) {
+			// LISTEN_PID is the process's own (sd_listen_fds(3)).
+			cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=verdict exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+			cmd.Path = "/bin/sh"
+			cmd.ExtraFiles = []*os.File{file}
+		})
+	}
+	start()
+	l.put("case-7", f)
+	done := make(chan struct{})
+	var refused, taken int
+	sums := map[string]bool{}
+	go func() {
+		defer close(done)
+		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		for n := range 60 {
+			h := hook{ref: ref, body: bytes.Replace(sandbox.HookBody(ref, "APPROVED", true), []byte(`"clientIp"`), fmt.Appendf(nil, `"n":%d,"clientIp"`, n), 1)}
+			h.sign = sandbox.Sign(h.body, webhookKey)
+			sums[bodySum(h.body)] = true
+			for try := 0; ; try++ { // as iDenfy does: a killed daemon takes along what it was answering
+				begin := time.Now()
+				req, err := http.NewRequest(http.MethodPost, "http://"+socket.Addr().String()+"/idenfy", bytes.NewReader(h.body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header.Set("Idenfy-Signature", h.sign)
+				res, err := client.Do(req)
+				if errors.Is(err, syscall.ECONNREFUSED) || time.Since(begin) > 9*time.Second || try > 5 {
+					refused++
+				}
+				if err == nil {
+					res.Body.Close()
+					if res.StatusCode == http.StatusOK {
+						taken++
+						break
+					}
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	for range 3 {
+		time.Sleep(300 * time.Millisecond)
+		l.kill()
+		time.Sleep(200 * time.Millisecond)
+		start()
+	}
+	<-done
+	if refused > 0 || taken != len(sums) {
+		t.Errorf("%d refused, %d of %d taken", refused, taken, len(sums))
+	}
+	l.until("its verdict", func() bool { return len(l.events("case-7")) == len(sums) })
+	must(t, l.stop())
+}
+
+// Webhooks on a Debian that systemd has booted: the commands of verdicts.md word
+// by word, and restarts while folders are submitted and events come in: each
+// folder has its verdict.
+func TestLabVerdicts(t *testing.T) {
+	needsLab(t)
+	b := newBox(t)
+	certificate(t, b.share)
+	must(t, sample.Write(filepath.Join(b.share, "case"), map[string][]byte{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face}))
+	must(t, os.WriteFile(filepath.Join(b.share, "drop"), []byte(dropper), 0o755))
+	b.run(fmt.Sprintf("apt-get install -y /srv/dist/idenfy-batch_0.9.0_%s.deb", runtime.GOARCH))
+	b.startSandbox("/usr/bin/idenfy-batch", "--webhook", "http://127.0.0.1:9188/idenfy", "--webhook-key", webhookKey)
+	b.runWith("the-api-key\n", "(umask 077; cat >/etc/idenfy-batch/api-key)")
+	b.runWith("the-api-secret\n", "(umask 077; cat >/etc/idenfy-batch/api-secret)")
+	b.run("systemctl enable --now idenfy-batch")
+	for _, c := range regexp.MustCompile("(?ms)^   ```sh\n(.*?)^   ```$").FindAllStringSubmatch(string(page(t, "verdicts.md")), -1) {
+		b.runWith(webhookKey+"\n", c[1])
+	}
+	if out := b.run("systemd-analyze verify --man=no idenfy-batch-verdict.socket idenfy-batch.service"); out != "" {
+		t.Errorf("verify: %s", out)
+	}
+	const folders = 40
+	dropped := make(chan struct{})
+	go func() {
+		defer close(dropped)
+		b.exec("", fmt.Sprintf("/srv/share/drop case %d", folders))
+	}()
+	for range 5 {
+		time.Sleep(time.Second)
+		b.run("systemctl restart idenfy-batch")
+	}
+	<-dropped
+	b.settled()
+	b.until("all have their verdicts", func() bool {
+		return strings.TrimSpace(b.run("grep -l '\"overall\": \"APPROVED\"' /var/spool/idenfy-batch/done/*/verdict.json 2>/dev/null | wc -l || true")) == strconv.Itoa(folders)
+	})
+	if out := b.run("journalctl --no-pager -u idenfy-batch"); strings.Contains(out, "JANE-SAMPLE") || strings.Contains(out, webhookKey) {
+		t.Error("the journal has a person's data, or the key")
+	}
+	// An event starts a daemon that was stopped.
+	b.run("systemctl stop idenfy-batch")
+	b.run("curl -s -m 20 -o /dev/null -X POST -d x http://127.0.0.1:9188/idenfy; systemctl is-active idenfy-batch")
+	b.run("apt-get remove -y idenfy-batch; ! systemctl is-active idenfy-batch-verdict.socket")
+}
+
+func page(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../docs/" + name)
+	must(t, err)
+	return text
+}
