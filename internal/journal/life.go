@@ -87,7 +87,8 @@ func fromMillis(ms int64) sidecar.Time {
 // nullable makes an empty text none, so that the partial indexes leave it out.
 func nullable(s string) sql.NullString { return sql.NullString{String: s, Valid: s != ""} }
 
-// stored is what of a life has no column of its own.
+// stored is what of a life has no column of its own, or one only to be found
+// by: that came with a later schema, and a reader may meet an earlier one.
 type stored struct {
 	*sidecar.Result
 	Prior    []string `json:"prior,omitempty"`
@@ -111,9 +112,10 @@ func (t *tx) insert(l *Life, kase int64) {
 		return
 	}
 	r := l.Result
-	t.exec(`INSERT INTO life (id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, place, name, attempts, charged, spent_ms, claimed, ended, record)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		l.ID, kase, l.State, r.Outcome, l.Fate, l.Took, l.Forced, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), l.Place, l.Name,
+	t.exec(`INSERT INTO life (id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, client_id, content, place, name, attempts, charged, spent_ms, claimed, ended, record)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		l.ID, kase, l.State, r.Outcome, l.Fate, l.Took, l.Forced, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir),
+		nullable(l.ClientID), nullable(l.Content), l.Place, l.Name,
 		len(r.Attempts)+r.Omitted, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Claimed.Time), millis(r.Times.Finished.Time), data)
 	for i := range r.Attempts {
 		if i < keepFirst || i >= len(r.Attempts)-keepLast {
@@ -157,9 +159,9 @@ func (t *tx) put(l *Life) {
 		n, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Finished.Time), data, l.ID)
 	// Most indexes are of these, which seldom change; what is set is written
 	// into its indexes anew, whether it changes or not.
-	t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, claimed = ?6
-		WHERE id = ?1 AND (folder, token, scan_ref, dir, claimed) IS NOT (?2, ?3, ?4, ?5, ?6)`,
-		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), millis(r.Times.Claimed.Time))
+	t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, client_id = ?6, content = ?7, claimed = ?8
+		WHERE id = ?1 AND (folder, token, scan_ref, dir, client_id, content, claimed) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
+		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time))
 	if t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
 	}

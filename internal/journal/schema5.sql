@@ -2,8 +2,8 @@
 
 -- Of a life for which the daemon opens the session: the clientId, and the SHA-256, in hex, of it and the images, by which the same
 -- again is known.
-ALTER TABLE life ADD COLUMN client_id TEXT GENERATED ALWAYS AS (json_extract(record, '$.client')) VIRTUAL;
-ALTER TABLE life ADD COLUMN content TEXT GENERATED ALWAYS AS (json_extract(record, '$.content')) VIRTUAL;
+ALTER TABLE life ADD COLUMN client_id TEXT;
+ALTER TABLE life ADD COLUMN content TEXT;
 CREATE INDEX life_client ON life (client_id, claimed, id) WHERE client_id IS NOT NULL;
 CREATE INDEX life_content ON life (content) WHERE content IS NOT NULL;
 
