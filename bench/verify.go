@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -63,7 +62,7 @@ func (b *bench) verify() error {
 // verifyBeside runs both by turns, and returns the median of their ratios.
 func (b *bench) verifyBeside(root string, list []byte, cold bool, how string, rounds int) (float64, error) {
 	var ratios, sums, verifies []float64
-	var peak int64
+	var peak float64
 	run := func(name string, in []byte, args ...string) (float64, string, error) {
 		if cold {
 			if err := dropCaches(); err != nil {
@@ -71,14 +70,24 @@ func (b *bench) verifyBeside(root string, list []byte, cold bool, how string, ro
 			}
 		}
 		c := exec.Command(name, args...)
-		c.Stdin, c.Stderr = bytes.NewReader(in), os.Stderr
+		var out strings.Builder
+		c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(in), &out, os.Stderr
 		begin := time.Now()
-		out, err := c.Output()
-		took := time.Since(begin).Seconds()
-		if usage, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok && name == b.bin {
-			peak = max(peak, usage.Maxrss)
+		if err := c.Start(); err != nil {
+			return 0, "", err
 		}
-		return took, string(out), err
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		for {
+			select {
+			case err := <-ended:
+				return time.Since(begin).Seconds(), out.String(), err
+			case <-time.After(20 * time.Millisecond): // getrusage(2) would tell of this process, which it was before it was executed
+				if now, err := (&daemon{cmd: c}).peak(); err == nil && name == b.bin {
+					peak = max(peak, now)
+				}
+			}
+		}
 	}
 	for range rounds {
 		sum, _, err := run("xargs", list, "-0", "sha256sum")
@@ -92,7 +101,7 @@ func (b *bench) verifyBeside(root string, list []byte, cold bool, how string, ro
 		sums, verifies, ratios = append(sums, sum), append(verifies, took), append(ratios, took/sum)
 	}
 	fmt.Printf("  %-46s %8.2f s for %d files\n  %-46s %8.2f s, %.1f MiB at most\n", "sha256sum, "+how, median(sums), bytes.Count(list, []byte{0}),
-		"ledger verify, "+how, median(verifies), float64(peak)/1024)
+		"ledger verify, "+how, median(verifies), peak)
 	return median(ratios), nil
 }
 
