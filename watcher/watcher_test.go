@@ -30,14 +30,14 @@ type hints struct {
 	fail    atomic.Pointer[error]
 }
 
-func (h *hints) Hints() <-chan watcher.Hint { return h.c }
-func (h *hints) Unwatch(name string)        { delete(h.watched, name) }
-func (h *hints) Watch(name string) error {
+func (h *hints) Hints() <-chan watcher.Hint   { return h.c }
+func (h *hints) Unwatch(name string, _ int32) { delete(h.watched, name) }
+func (h *hints) Watch(name string) (int32, error) {
 	if err := h.fail.Load(); err != nil && name != "" {
-		return *err
+		return 0, *err
 	}
 	h.watched[name] = true
-	return nil
+	return 1, nil
 }
 
 // notes keeps what the watcher reports.
