@@ -64,6 +64,11 @@ const (
 // rescans, and looks at a folder that changes all the time.
 const share = 100
 
+// haste is the part of one core (1/haste) that a rescan may take while it goes
+// on, where events tell of what is new: those who wait for the others, which
+// become ready meanwhile, should not notice.
+const haste = 20
+
 type state uint8
 
 const (
@@ -112,10 +117,11 @@ type watcher struct {
 	sweep      []*entry // those that this scan has still to look at
 	sweeping   bool
 	sweepCost  time.Duration
-	nextSweep  time.Duration
+	nextSweep  time.Duration // when the next scan begins, or this one goes on
 	swept      bool          // at least once
 	lastSweep  time.Duration // its end
 	lostEvents bool          // while sweeping
+	hurry      bool          // events were lost, and no scan that began later has ended
 	mode       events.Mode
 	inboxWD    int32
 	inboxWatch error
@@ -321,7 +327,7 @@ func (w *watcher) takeHints() bool {
 func (w *watcher) hint(h Hint) {
 	if h.All {
 		w.emit(events.Overflowed{Err: h.Err})
-		w.lostEvents = true
+		w.lostEvents, w.hurry = true, true
 		w.rescanSoon()
 		return
 	}
@@ -367,26 +373,29 @@ func (w *watcher) lookDue() bool {
 // lookSweep begins, continues or ends a scan.
 func (w *watcher) lookSweep() bool {
 	now := w.now()
+	if now < w.nextSweep {
+		return false
+	}
 	if !w.sweeping {
-		if now < w.nextSweep {
-			return false
-		}
 		w.beginSweep()
 		w.sweepCost = w.now() - now
 		return true
 	}
-	for range looksAtOnce {
-		if len(w.sweep) == 0 {
-			w.endSweep()
-			break
-		}
+	for range min(looksAtOnce, len(w.sweep)) {
 		name := w.sweep[0].name
 		w.sweep = w.sweep[1:]
 		e := w.find(name) // which may have been forgotten meanwhile
 		e.generation = w.generation
 		w.look(e)
 	}
-	w.sweepCost += w.now() - now
+	cost := w.now() - now
+	w.sweepCost += cost
+	switch {
+	case len(w.sweep) == 0:
+		w.endSweep()
+	case w.mode == events.ByEvents && !w.hurry && !w.cfg.Once:
+		w.nextSweep = w.now() + (haste-1)*cost
+	}
 	return true
 }
 
@@ -482,7 +491,7 @@ func (w *watcher) endSweep() {
 	if !first { // the first one began all watches, which no other has to
 		w.nextSweep = now + max(w.cfg.Rescan, share*w.sweepCost)
 	}
-	if w.lostEvents {
+	if w.hurry = w.lostEvents; w.hurry {
 		w.rescanSoon()
 	}
 }
