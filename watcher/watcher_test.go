@@ -224,7 +224,7 @@ func TestWithoutEvents(t *testing.T) {
 func TestRescanLeavesRoom(t *testing.T) {
 	const folders = 200
 	bubble(t, nil, func(in *inbox) {
-		denied := error(fs.ErrPermission) // each look at a folder tries to watch it again
+		denied := fs.ErrPermission // each look at a folder tries to watch it again
 		in.src.fail.Store(&denied)
 		in.src.slow.Store(int64(10 * time.Millisecond))
 		for n := range folders {
