@@ -451,6 +451,7 @@ func (w *watcher) list() (list []*entry, err error) {
 		return nil, err
 	}
 	defer d.Close()
+	list = make([]*entry, 0, len(w.entries))
 	for {
 		names, err := d.Readdirnames(1024) // so that those which are known already are not kept twice
 		for _, name := range names {
