@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,6 +138,37 @@ func TestInotifyReplaced(t *testing.T) {
 		t.Error("no hint")
 	}
 	must(t, os.Rename(dir+".old", dir)) // to be removed
+}
+
+// When more happens than the kernel keeps for a reader that is busy, all is
+// looked at.
+func TestInotifyOverflow(t *testing.T) {
+	s, dir := source(t)
+	kept, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	must(t, err)
+	events, err := strconv.Atoi(strings.TrimSpace(string(kept)))
+	must(t, err)
+	if events > 100_000 {
+		t.Skipf("the kernel keeps %d events here", events)
+	}
+	at := filepath.Join(dir, "case")
+	for range events/2 + 5000 { // each makes two, and some thousand are read
+		must(t, os.Mkdir(at, 0o700))
+		must(t, os.Remove(at))
+	}
+	for {
+		select {
+		case h := <-s.Hints():
+			if h.All && h.Err != nil {
+				return
+			}
+			if h.Name != "case" {
+				t.Fatalf("%+v", h)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("nothing tells of it")
+		}
+	}
 }
 
 // A folder that waits costs little memory, its watch included.
