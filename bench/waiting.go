@@ -3,8 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,17 +61,40 @@ func (b *bench) beside(n int) (rate, peak float64, err error) {
 		return 0, 0, err
 	}
 	defer stop()
-	d, err := b.start(root, url, fmt.Sprintf("concurrency: %d", inFlight))
+	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, 0, err
 	}
-	rate, peak, err = b.comeAndGo(d, whole, sent)
+	metrics := free.Addr().String()
+	if err := free.Close(); err != nil {
+		return 0, 0, err
+	}
+	d, err := b.start(root, url, fmt.Sprintf("concurrency: %d\nmetrics: {listen: '%s'}", inFlight, metrics))
+	if err != nil {
+		return 0, 0, err
+	}
+	rate, peak, err = b.comeAndGo(d, metrics, whole, sent)
 	return rate, peak, errors.Join(err, d.stop(), os.RemoveAll(root))
 }
 
+// scanned reports whether the daemon has ended a scan, by its metrics: processor
+// time doesn't tell, since the first one may wait for the disk.
+func scanned(metrics string) bool {
+	resp, err := http.Get("http://" + metrics + "/metrics")
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return err == nil && regexp.MustCompile(`(?m)^idenfy_batch_rescans_total [1-9]`).Match(text)
+}
+
 // comeAndGo has whole folders come once the daemon has looked at all others.
-func (b *bench) comeAndGo(d *daemon, whole string, sent int) (rate, peak float64, err error) {
-	time.Sleep(8 * time.Second) // the first scan, and the wait for quiet, after which each is looked into
+func (b *bench) comeAndGo(d *daemon, metrics, whole string, sent int) (rate, peak float64, err error) {
+	if err := until("the first scan is over", 10*time.Minute, func() bool { return scanned(metrics) }); err != nil {
+		return 0, 0, err
+	}
+	time.Sleep(8 * time.Second) // the wait for quiet, after which each is looked into
 	var share float64
 	err = until("the first look at all is over", 10*time.Minute, func() bool {
 		share, err = d.share(3 * time.Second)

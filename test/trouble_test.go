@@ -243,7 +243,7 @@ func TestLabInboxReplaced(t *testing.T) {
 	l.put("before", small("before"))
 	l.until("before", func() bool { return l.place("before") == spool.Done })
 	must(t, os.Rename(l.path("inbox"), l.path("away")))
-	l.until("told", func() bool { return strings.Contains(l.logged(), "the inbox can't be read") })
+	l.until("told", func() bool { return strings.Contains(l.logged(), "nothing can be taken from the inbox") })
 	must(t, os.Mkdir(l.path("inbox"), 0o770))
 	l.put("after", small("after"))
 	l.until("after", func() bool { return l.place("after") == spool.Done })
@@ -270,9 +270,9 @@ func TestLabUnmounted(t *testing.T) {
 
 	must(t, unix.Unmount(l.root, unix.MNT_DETACH))
 	must(t, os.RemoveAll(filepath.Join(l.root, "inbox"))) // what the mount had covered
-	l.until("told", func() bool { return strings.Contains(l.logged(), "the inbox can't be read") })
+	l.until("told", func() bool { return strings.Contains(l.logged(), "nothing can be taken from the inbox") })
 	mount()
-	l.until("told again", func() bool { return strings.Contains(l.logged(), "the inbox can be read again") })
+	l.until("told again", func() bool { return strings.Contains(l.logged(), "the inbox is in order again") })
 	must(t, os.WriteFile(l.path("inbox", "half", "FACE.png"), face, 0o600))
 	l.put("after", small("after"))
 	for _, name := range []string{"half", "after"} {

@@ -7,7 +7,7 @@
 // overflows, and can't be had for more folders than the kernel allows. So
 // whatever an event would have told, the next rescan finds.
 //
-// One goroutine does all of it, and keeps some dozens of bytes a folder.
+// One goroutine does all of it, and keeps some two hundred bytes a folder.
 package watcher
 
 import (
@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -63,6 +64,11 @@ const (
 // rescans, and looks at a folder that changes all the time.
 const share = 100
 
+// haste is the part of one core (1/haste) that a rescan may take while it goes
+// on, where events tell of what is new: those who wait for the others, which
+// become ready meanwhile, should not notice.
+const haste = 20
+
 type state uint8
 
 const (
@@ -72,28 +78,27 @@ const (
 	offered               // handed on
 )
 
-// entry is what is remembered of a folder.
+// entry is what is remembered of a folder. A hundred thousand may be waiting, so
+// it is kept small: a point in time is how long after the begin of Run it was.
 type entry struct {
 	name       string
-	full       uint64    // fingerprint at the last look
-	content    uint64    // likewise
-	seen       time.Time // first look
-	changed    time.Time // when a look last found a change
-	restless   time.Time // since when it has not been quiet for long enough
-	complete   time.Time
-	due        time.Time     // next look; zero: none
-	notBefore  time.Time     // earliest next look
+	full       uint64        // fingerprint at the last look
+	content    uint64        // likewise
+	seen       time.Duration // first look; zero: none yet
+	changed    time.Duration // when a look last found a change
+	restless   time.Duration // since when it has not been quiet for long enough
+	complete   time.Duration
+	due        time.Duration // next look; zero: none
+	notBefore  time.Duration // earliest next look
 	credit     time.Duration // age that the folder had when it was first seen
 	gap        time.Duration // back-off
-	place      int           // in the heap, -1: not in it
-	generation uint32        // of the scan that saw it last
+	place      int32         // in the heap, -1: not in it
+	wd         int32         // of its watch; zero: there is none
+	generation uint8         // of the scan that saw it last; those that no scan sees are forgotten
 	state      state
 	judged     bool // waiting, content has been read since the last change, and nothing but a change mends it
 	warned     bool
-	watched    bool
-	expired    bool
-	odd        bool   // complete, and not what uploading programs make as a rule
-	changing   string // with expired, see drop.Arrival
+	odd        bool // complete, and not what uploading programs make as a rule
 }
 
 type watcher struct {
@@ -101,20 +106,24 @@ type watcher struct {
 	src   Source
 	emit  events.Sink
 	inbox *os.Root
+	began time.Time // see now
 
 	entries    map[string]*entry
+	expired    map[*entry]string // those handed on as such, or about to be, and what keeps changing in them
 	due        dueHeap
 	queue      [2][]string // ready folders, in order: plain ones, and odd ones
-	generation uint32
+	generation uint8
 
-	sweep      []string // names that this scan has still to look at
+	sweep      []*entry // those that this scan has still to look at
 	sweeping   bool
 	sweepCost  time.Duration
-	nextSweep  time.Time
-	swept      bool      // at least once
-	lastSweep  time.Time // its end
-	lostEvents bool      // while sweeping
+	nextSweep  time.Duration // when the next scan begins, or this one goes on
+	swept      bool          // at least once
+	lastSweep  time.Duration // its end
+	lostEvents bool          // while sweeping
+	hurry      bool          // events were lost, and no scan that began later has ended
 	mode       events.Mode
+	inboxWD    int32
 	inboxWatch error
 	watchErr   error
 	trouble    error // why the inbox can't be read, or nothing be moved from it
@@ -127,7 +136,7 @@ type watcher struct {
 // read is reported and tried again; with Config.Once it ends Run. That is an error
 // then, and so is a folder that never comes to rest.
 func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, emit events.Sink) error {
-	w := &watcher{cfg: cfg, src: src, emit: emit, entries: map[string]*entry{}, mode: "none"}
+	w := &watcher{cfg: cfg, src: src, emit: emit, began: time.Now(), entries: map[string]*entry{}, expired: map[*entry]string{}, mode: "none"}
 	defer func() {
 		if w.inbox != nil {
 			_ = w.inbox.Close() // it was read only
@@ -142,14 +151,14 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 		if cfg.Once && w.trouble != nil {
 			return fmt.Errorf("nothing can be taken from the inbox: %w; see idenfy-batch check", w.trouble)
 		}
-		if cfg.Once && w.idle(time.Now()) {
+		if cfg.Once && w.idle(w.now()) {
 			return w.left()
 		}
 		var offer chan<- drop.Arrival
 		var arrival drop.Arrival
 		head := w.head()
 		if head != nil {
-			offer, arrival = out, head.arrival()
+			offer, arrival = out, w.arrival(head)
 		}
 		if worked {
 			select {
@@ -161,7 +170,7 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 			}
 			continue
 		}
-		timer.Reset(time.Until(w.wake()))
+		timer.Reset(w.wake() - w.now())
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -176,18 +185,23 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 	return nil
 }
 
-func (e *entry) arrival() drop.Arrival {
-	return drop.Arrival{Name: e.name, Content: e.content, Expired: e.expired, Changing: e.changing, FirstSeen: e.seen, Complete: e.complete}
+// now returns how long Run has been going on, which is never zero.
+func (w *watcher) now() time.Duration { return time.Since(w.began) + 1 }
+
+func (w *watcher) arrival(e *entry) drop.Arrival {
+	changing, expired := w.expired[e]
+	now, at := time.Now(), w.now() // by the clock as it is set now
+	return drop.Arrival{Name: e.name, Content: e.content, Expired: expired, Changing: changing, FirstSeen: now.Add(e.seen - at), Complete: now.Add(e.complete - at)}
 }
 
 // idle reports whether all that is left waits for its uploader, as one does that
 // is not quiet for longer than any doubt lasts.
-func (w *watcher) idle(now time.Time) bool {
+func (w *watcher) idle(now time.Duration) bool {
 	if !w.swept || w.sweeping || w.head() != nil {
 		return false
 	}
 	for _, e := range w.entries {
-		if e.state == settling && now.Sub(e.restless) < w.patience() {
+		if e.state == settling && now-e.restless < w.patience() {
 			return false
 		}
 	}
@@ -218,7 +232,7 @@ const deference = 10 * time.Second
 // head returns the folder to hand on next, or nil.
 func (w *watcher) head() *entry {
 	plain, odd := w.first(false), w.first(true)
-	if plain == nil || odd != nil && odd.complete.Add(deference).Before(plain.complete) {
+	if plain == nil || odd != nil && odd.complete+deference < plain.complete {
 		return odd
 	}
 	return plain
@@ -254,7 +268,7 @@ func (w *watcher) offered(e *entry) {
 	e.state = offered
 	// Should it still be there then, it could not be claimed, or came back.
 	e.gap = min(max(2*e.gap, time.Second), maxGap)
-	w.schedule(e, time.Now().Add(e.gap))
+	w.schedule(e, w.now()+e.gap)
 }
 
 // change brings new settings into force. What was judged by others is judged
@@ -263,10 +277,10 @@ func (w *watcher) change(s Settings) {
 	if s == w.cfg.Settings {
 		return
 	}
-	now := time.Now()
+	now := w.now()
 	limits, last := s.Limits != w.cfg.Limits, w.lastSweep
 	w.cfg.Settings = s
-	if next := last.Add(s.Rescan); !w.sweeping && next.Before(w.nextSweep) {
+	if next := last + s.Rescan; !w.sweeping && next < w.nextSweep {
 		w.nextSweep = next
 	}
 	if limits {
@@ -285,12 +299,11 @@ func (w *watcher) change(s Settings) {
 }
 
 // wake returns when there is something to do without a hint.
-func (w *watcher) wake() time.Time {
-	at := w.nextSweep
-	if len(w.due) > 0 && w.due[0].due.Before(at) {
-		at = w.due[0].due
+func (w *watcher) wake() time.Duration {
+	if len(w.due) > 0 {
+		return min(w.nextSweep, w.due[0].due)
 	}
-	return at
+	return w.nextSweep
 }
 
 // The work of each kind that is done before the others get their turn.
@@ -314,12 +327,12 @@ func (w *watcher) takeHints() bool {
 func (w *watcher) hint(h Hint) {
 	if h.All {
 		w.emit(events.Overflowed{Err: h.Err})
-		w.lostEvents = true
+		w.lostEvents, w.hurry = true, true
 		w.rescanSoon()
 		return
 	}
 	if e := w.find(h.Name); e != nil && e.state != offered {
-		w.schedule(e, time.Now())
+		w.schedule(e, w.now())
 	} else if e != nil {
 		// Gone, most likely; the look tells.
 		w.look(e)
@@ -329,9 +342,7 @@ func (w *watcher) hint(h Hint) {
 // rescanSoon has the next scan begin early because events were lost; not at
 // once when they are lost again and again.
 func (w *watcher) rescanSoon() {
-	if soon := w.lastSweep.Add(4 * w.sweepCost); soon.Before(w.nextSweep) {
-		w.nextSweep = soon
-	}
+	w.nextSweep = min(w.nextSweep, w.lastSweep+4*w.sweepCost)
 }
 
 // find returns the entry of a name, new if need be, or nil for what is no drop.
@@ -349,11 +360,11 @@ func (w *watcher) find(name string) *entry {
 
 func (w *watcher) lookDue() bool {
 	for n := range looksAtOnce {
-		if len(w.due) == 0 || w.due[0].due.After(time.Now()) {
+		if len(w.due) == 0 || w.due[0].due > w.now() {
 			return n > 0
 		}
 		e := w.due[0]
-		w.schedule(e, time.Time{})
+		w.schedule(e, 0)
 		w.look(e)
 	}
 	return true
@@ -361,28 +372,30 @@ func (w *watcher) lookDue() bool {
 
 // lookSweep begins, continues or ends a scan.
 func (w *watcher) lookSweep() bool {
-	now := time.Now()
+	now := w.now()
+	if now < w.nextSweep {
+		return false
+	}
 	if !w.sweeping {
-		if now.Before(w.nextSweep) {
-			return false
-		}
 		w.beginSweep()
-		w.sweepCost = time.Since(now)
+		w.sweepCost = w.now() - now
 		return true
 	}
-	for range looksAtOnce {
-		if len(w.sweep) == 0 {
-			w.endSweep()
-			break
-		}
-		name := w.sweep[0]
+	for range min(looksAtOnce, len(w.sweep)) {
+		name := w.sweep[0].name
 		w.sweep = w.sweep[1:]
-		if e := w.find(name); e != nil {
-			e.generation = w.generation
-			w.look(e)
-		}
+		e := w.find(name) // which may have been forgotten meanwhile
+		e.generation = w.generation
+		w.look(e)
 	}
-	w.sweepCost += time.Since(now)
+	cost := w.now() - now
+	w.sweepCost += cost
+	switch {
+	case len(w.sweep) == 0:
+		w.endSweep()
+	case w.mode == events.ByEvents && !w.hurry && !w.cfg.Once:
+		w.nextSweep = w.now() + (haste-1)*cost
+	}
 	return true
 }
 
@@ -390,7 +403,7 @@ func (w *watcher) beginSweep() {
 	w.generation++
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
-	names, err := w.list()
+	list, err := w.list()
 	trouble := err
 	if err == nil && errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
 		trouble = errors.New(Unmovable(drop.ErrParent).Message)
@@ -399,24 +412,24 @@ func (w *watcher) beginSweep() {
 		w.emit(events.InboxTrouble{Err: trouble})
 	}
 	w.trouble = trouble
-	w.sweep = names
+	w.sweep = list
 	if err != nil {
 		// Nothing is known of the folders; they are not gone.
 		w.sweeping = false
-		w.nextSweep = time.Now().Add(min(w.cfg.Rescan, maxGap))
+		w.nextSweep = w.now() + min(w.cfg.Rescan, maxGap)
 	}
 }
 
-// list reads the names in the inbox, opening it anew when the path means
-// another directory by now.
-func (w *watcher) list() ([]string, error) {
+// list reads what is in the inbox, opening it anew when the path means another
+// directory by now.
+func (w *watcher) list() (list []*entry, err error) {
 	if w.inbox != nil {
 		was, err1 := w.inbox.Stat(".")
 		is, err2 := os.Stat(w.cfg.Dir)
 		if err1 != nil || err2 != nil || !os.SameFile(was, is) {
 			_ = w.inbox.Close() // it was read only
 			w.inbox = nil
-			w.src.Unwatch("")
+			w.src.Unwatch("", w.inboxWD)
 			for _, e := range w.entries {
 				w.unwatch(e)
 			}
@@ -431,27 +444,41 @@ func (w *watcher) list() ([]string, error) {
 		w.inboxWatch = errNotTried
 	}
 	if w.inboxWatch != nil {
-		w.inboxWatch = w.src.Watch("") // before the scan, so that nothing falls between
+		w.inboxWD, w.inboxWatch = w.src.Watch("") // before the scan, so that nothing falls between
 	}
 	d, err := w.inbox.Open(".")
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	return d.Readdirnames(-1)
+	list = make([]*entry, 0, len(w.entries))
+	for {
+		names, err := d.Readdirnames(1024) // so that those which are known already are not kept twice
+		for _, name := range names {
+			if e := w.find(name); e != nil {
+				list = append(list, e)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 var errNotTried = errors.New("not tried")
 
 func (w *watcher) endSweep() {
 	var oldest time.Duration
-	now := time.Now()
+	now := w.now()
 	for _, e := range w.entries {
 		if e.generation != w.generation {
 			w.forget(e)
 			continue
 		}
-		if age := e.age(now); !e.seen.IsZero() && age > oldest {
+		if age := e.age(now); e.seen != 0 && age > oldest {
 			oldest = age
 		}
 	}
@@ -461,11 +488,11 @@ func (w *watcher) endSweep() {
 	w.reportMode()
 	w.emit(events.Rescanned{Folders: len(w.entries), Oldest: oldest, Took: w.sweepCost})
 	w.lastSweep = now
-	w.nextSweep = now.Add(w.cfg.Rescan)
+	w.nextSweep = now + w.cfg.Rescan
 	if !first { // the first one began all watches, which no other has to
-		w.nextSweep = now.Add(max(w.cfg.Rescan, share*w.sweepCost))
+		w.nextSweep = now + max(w.cfg.Rescan, share*w.sweepCost)
 	}
-	if w.lostEvents {
+	if w.hurry = w.lostEvents; w.hurry {
 		w.rescanSoon()
 	}
 }
@@ -485,38 +512,38 @@ func (w *watcher) reportMode() {
 }
 
 // age is how long the folder has been there, as far as is known.
-func (e *entry) age(now time.Time) time.Duration { return now.Sub(e.seen) + e.credit }
+func (e *entry) age(now time.Duration) time.Duration { return now - e.seen + e.credit }
 
-func (w *watcher) schedule(e *entry, at time.Time) {
-	if at.IsZero() {
+// schedule has e looked at then, or sooner; zero: not at all.
+func (w *watcher) schedule(e *entry, at time.Duration) {
+	if at == 0 {
 		if e.place >= 0 {
-			heap.Remove(&w.due, e.place)
+			heap.Remove(&w.due, int(e.place))
 		}
 		e.due = at
 		return
 	}
-	if at.Before(e.notBefore) {
-		at = e.notBefore
-	}
+	at = max(at, e.notBefore)
 	if e.place < 0 {
 		e.due = at
 		heap.Push(&w.due, e)
-	} else if at.Before(e.due) {
+	} else if at < e.due {
 		e.due = at
-		heap.Fix(&w.due, e.place)
+		heap.Fix(&w.due, int(e.place))
 	}
 }
 
 func (w *watcher) forget(e *entry) {
-	w.schedule(e, time.Time{})
+	w.schedule(e, 0)
 	w.unwatch(e)
 	delete(w.entries, e.name)
+	delete(w.expired, e)
 }
 
 func (w *watcher) unwatch(e *entry) {
-	if e.watched {
-		w.src.Unwatch(e.name)
-		e.watched = false
+	if e.wd != 0 {
+		w.src.Unwatch(e.name, e.wd)
+		e.wd = 0
 	}
 }
 
@@ -525,15 +552,15 @@ func (w *watcher) look(e *entry) {
 	if w.inbox == nil {
 		return // the scan that opens it looks at all
 	}
-	begin := time.Now()
-	if e.state == offered && begin.Before(e.due) {
+	begin := w.now()
+	if e.state == offered && begin < e.due {
 		// Being claimed. All there is to see is whether it is gone.
 		if _, err := w.inbox.Lstat(e.name); errors.Is(err, fs.ErrNotExist) {
 			w.forget(e)
 		}
 		return
 	}
-	if !e.watched && e.state != offered && !w.watch(e) {
+	if e.wd == 0 && e.state != offered && !w.watch(e) {
 		return
 	}
 	root, l, err := w.read(e)
@@ -549,9 +576,9 @@ func (w *watcher) look(e *entry) {
 		return
 	}
 	defer root.Close()
-	now := time.Now()
+	now := w.now()
 	switch {
-	case e.seen.IsZero():
+	case e.seen == 0:
 		e.seen, e.changed, e.restless = now, now, now
 		e.credit = w.credit(l)
 	case l.Full != e.full:
@@ -565,7 +592,7 @@ func (w *watcher) look(e *entry) {
 		return
 	}
 	if l.Full != e.full || e.state == offered {
-		if e.state != settling && e.changing == "" {
+		if e.state != settling && w.expired[e] == "" {
 			e.restless = now
 		}
 		e.full, e.content, e.judged, e.state = l.Full, l.Content, false, settling
@@ -573,7 +600,8 @@ func (w *watcher) look(e *entry) {
 	w.judge(e, root, l, now)
 	// A look that was long because there was much to read may not be followed
 	// by the next at once, however often the folder changes.
-	e.notBefore = time.Now().Add(min(max(minGap, share/5*time.Since(begin)), time.Second))
+	now = w.now()
+	e.notBefore = now + min(max(minGap, share/5*(now-begin)), time.Second)
 }
 
 // read opens and lists the folder, whose root is then to be closed.
@@ -596,17 +624,17 @@ func (w *watcher) watch(e *entry) bool {
 		w.forget(e)
 		return false
 	}
-	switch err := w.src.Watch(e.name); {
+	var err error
+	switch e.wd, err = w.src.Watch(e.name); {
 	case err == nil:
-		e.watched = true
-	case !errors.Is(err, fs.ErrPermission): // of that one folder, and told as what it waits for
+	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR): // of that one folder, and told by the look
 		w.watchErr = err
 	}
 	return true
 }
 
 // old reports whether age alone makes another judgement worth while.
-func (w *watcher) old(e *entry, now time.Time) bool {
+func (w *watcher) old(e *entry, now time.Duration) bool {
 	age := e.age(now)
 	return !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter ||
 		w.cfg.FailAfter > 0 && age >= w.cfg.FailAfter
@@ -625,8 +653,8 @@ func (w *watcher) credit(l drop.Listing) time.Duration {
 	return min(max(time.Since(time.Unix(0, l.Newest().ChangeTime())), 0), most)
 }
 
-func (w *watcher) unreadable(e *entry, now time.Time, err error) {
-	if e.seen.IsZero() {
+func (w *watcher) unreadable(e *entry, now time.Duration, err error) {
+	if e.seen == 0 {
 		e.seen, e.changed, e.restless = now, now, now
 	}
 	w.wait(e, now, []meta.Reason{Unreadable(err)})
@@ -634,8 +662,8 @@ func (w *watcher) unreadable(e *entry, now time.Time, err error) {
 }
 
 // judge applies the rule of completeness to a listing.
-func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) {
-	quiet := now.Sub(e.changed)
+func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Duration) {
+	quiet := now - e.changed
 	settled := quiet >= w.cfg.Settle
 	if err := drop.Movable(w.inbox, e.name); err != nil {
 		if errors.Is(err, drop.ErrFolder) && w.mend(e) {
@@ -662,9 +690,9 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 		}
 		w.finish(e, now, odd(e.name, l, &rep))
 	case !settled, (rep.Complete() || invalid) && quiet < long:
-		next := e.changed.Add(w.cfg.Settle)
+		next := e.changed + w.cfg.Settle
 		if settled {
-			next = e.changed.Add(long)
+			next = e.changed + long
 		}
 		e.state = settling
 		w.schedule(e, next)
@@ -687,8 +715,8 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Time) 
 // overdue reports whether a folder that would be complete if it were left alone
 // is old, and not about to be left alone: it has not been quiet for longer than
 // any doubt lasts.
-func (w *watcher) overdue(e *entry, now time.Time) bool {
-	return w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter && now.Sub(e.restless) >= min(w.cfg.FailAfter, w.patience())
+func (w *watcher) overdue(e *entry, now time.Duration) bool {
+	return w.cfg.FailAfter > 0 && e.age(now) >= w.cfg.FailAfter && now-e.restless >= min(w.cfg.FailAfter, w.patience())
 }
 
 // Unmovable explains an error of drop.Movable to people.
@@ -729,7 +757,7 @@ func (w *watcher) mend(e *entry) bool { return w.cfg.Mend != nil && w.cfg.Mend(e
 
 // busy has another look scheduled if somebody is writing: there is no event
 // for the end of that.
-func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Time) bool {
+func (w *watcher) busy(e *entry, root *os.Root, l drop.Listing, now time.Duration) bool {
 	name := drop.Busy(root, l)
 	if name == "" {
 		return false
@@ -751,31 +779,32 @@ func odd(name string, l drop.Listing, rep *meta.Report) bool {
 
 // soon has e looked at again for what passes without any event, ever more seldom.
 // Rescans may be far apart, where they cost much.
-func (w *watcher) soon(e *entry, now time.Time) {
+func (w *watcher) soon(e *entry, now time.Duration) {
 	e.gap = min(max(2*e.gap, minGap), max(w.cfg.Rescan, minGap))
-	w.schedule(e, now.Add(e.gap))
+	w.schedule(e, now+e.gap)
 }
 
-func (w *watcher) finish(e *entry, now time.Time, odd bool) {
-	w.schedule(e, time.Time{})
-	e.state, e.complete, e.expired, e.changing, e.odd = ready, now, false, "", odd
+func (w *watcher) finish(e *entry, now time.Duration, odd bool) {
+	w.schedule(e, 0)
+	e.state, e.complete, e.odd = ready, now, odd
+	delete(w.expired, e)
 	q := w.queueOf(odd)
 	*q = append(*q, e.name)
 }
 
 // expire hands e on as one that never became complete.
-func (w *watcher) expire(e *entry, now time.Time, changing string) {
+func (w *watcher) expire(e *entry, now time.Duration, changing string) {
 	w.finish(e, now, true)
-	e.expired, e.changing = true, changing
+	w.expired[e] = changing
 }
 
 // wait notes that e is not complete, and warns of an old one.
-func (w *watcher) wait(e *entry, now time.Time, reasons []meta.Reason) {
+func (w *watcher) wait(e *entry, now time.Duration, reasons []meta.Reason) {
 	e.state = waiting
 	w.warn(e, now, reasons)
 }
 
-func (w *watcher) warn(e *entry, now time.Time, reasons []meta.Reason) {
+func (w *watcher) warn(e *entry, now time.Duration, reasons []meta.Reason) {
 	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
 		e.warned = true
 		w.emit(events.FolderWaits{Folder: e.name, Age: age, Reasons: reasons})
@@ -786,16 +815,16 @@ func (w *watcher) warn(e *entry, now time.Time, reasons []meta.Reason) {
 type dueHeap []*entry
 
 func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+	h[i].place, h[j].place = int32(i), int32(j)
 }
 
 // Push implements heap.Interface.
 func (h *dueHeap) Push(x any) {
 	e, _ := x.(*entry)
-	e.place = len(*h)
+	e.place = int32(len(*h))
 	*h = append(*h, e)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,16 +29,22 @@ type hints struct {
 	c       chan watcher.Hint
 	watched map[string]bool
 	fail    atomic.Pointer[error]
+	slow    atomic.Int64 // what a watch takes, in nanoseconds
+	asked   atomic.Int64 // how often a folder was to be watched
 }
 
-func (h *hints) Hints() <-chan watcher.Hint { return h.c }
-func (h *hints) Unwatch(name string)        { delete(h.watched, name) }
-func (h *hints) Watch(name string) error {
+func (h *hints) Hints() <-chan watcher.Hint   { return h.c }
+func (h *hints) Unwatch(name string, _ int32) { delete(h.watched, name) }
+func (h *hints) Watch(name string) (int32, error) {
+	if name != "" {
+		h.asked.Add(1)
+		time.Sleep(time.Duration(h.slow.Load()))
+	}
 	if err := h.fail.Load(); err != nil && name != "" {
-		return *err
+		return 0, *err
 	}
 	h.watched[name] = true
-	return nil
+	return 1, nil
 }
 
 // notes keeps what the watcher reports.
@@ -209,6 +216,40 @@ func TestWithoutEvents(t *testing.T) {
 		in.fill("case")
 		in.want("before two scans", in.after(15*time.Second))
 		in.want("after settle", in.after(5*time.Second+tick), "case")
+	})
+}
+
+// A rescan that costs much takes a twentieth of the time while it goes on, lest
+// those wait for it that became ready meanwhile; but not when events were lost.
+func TestRescanLeavesRoom(t *testing.T) {
+	const folders = 200
+	bubble(t, nil, func(in *inbox) {
+		denied := fs.ErrPermission // each look at a folder tries to watch it again
+		in.src.fail.Store(&denied)
+		in.src.slow.Store(int64(10 * time.Millisecond))
+		for n := range folders {
+			in.write(fmt.Sprintf("case%d", n), "note.txt", nil)
+		}
+		in.after(2 * time.Minute) // a scan, and the wait for quiet
+		looks := func(d time.Duration) int64 {
+			before := in.src.asked.Load()
+			in.after(d)
+			return in.src.asked.Load() - before
+		}
+		first := looks(time.Second)
+		for ; first == 0; first = looks(time.Second) {
+		}
+		ten := looks(10 * time.Second)
+		if ten > 100 { // a tenth of those that there could be
+			t.Errorf("%d looks in ten seconds", ten)
+		}
+		if all := first + ten + looks(40*time.Second); all != folders {
+			t.Errorf("%d looks, and not one at each of %d folders", all, folders)
+		}
+		in.src.c <- watcher.Hint{All: true, Err: errors.New("lost")}
+		if n := looks(10 * time.Second); n != folders {
+			t.Errorf("%d looks soon after events were lost", n)
+		}
 	})
 }
 
