@@ -461,7 +461,7 @@ idenfy-batch:idenfy-batch 640
 		b.script("")
 	})
 	step("reload", func(t *testing.T) {
-		edit("s/settle: 5s/settle: 1s/; s/listen: \"\"/listen: 127.0.0.1:9187/")
+		edit("s/settle: 5s/settle: 1s/; /^metrics:/,/^$/s/listen: \"\"/listen: 127.0.0.1:9187/")
 		b.run("systemctl reload idenfy-batch")
 		b.until("metrics are there", func() bool {
 			return strings.Contains(b.try("curl -s http://127.0.0.1:9187/metrics"), `idenfy_batch_folders_ended_total{outcome="accepted"}`)

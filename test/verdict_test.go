@@ -358,7 +358,7 @@ func (b *box) post(body []byte, signature string) (status int) {
 // stream is events that are sent, several at a time.
 type stream struct {
 	b     *box
-	ended chan struct{}
+	end   func() // once, and waits until all are answered
 	group sync.WaitGroup
 
 	mu      sync.Mutex
@@ -369,12 +369,18 @@ type stream struct {
 
 // stream begins to send events for sessions, each its own, until stop.
 func (b *box) stream(refs []string) *stream {
-	s := &stream{b: b, ended: make(chan struct{}), sent: map[string]string{}, answers: map[int]int{}}
+	ended := make(chan struct{})
+	s := &stream{b: b, sent: map[string]string{}, answers: map[int]int{}}
+	s.end = sync.OnceFunc(func() {
+		close(ended)
+		s.group.Wait()
+	})
+	b.t.Cleanup(s.end)
 	for sender := range 3 {
 		s.group.Go(func() {
 			for n := 0; ; n++ {
 				select {
-				case <-s.ended:
+				case <-ended:
 					return
 				case <-time.After(50 * time.Millisecond):
 					s.send(refs[n%len(refs)], fmt.Sprintf("%d of %d", n, sender))
@@ -403,8 +409,7 @@ func (s *stream) send(ref, name string) {
 // then is sent again: that is rare.
 func (s *stream) stop(behind string) {
 	s.b.t.Helper()
-	close(s.ended)
-	s.group.Wait()
+	s.end()
 	again := -len(s.sent)
 	for _, n := range s.answers {
 		again += n
