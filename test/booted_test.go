@@ -32,6 +32,7 @@ import (
 type box struct {
 	t     *testing.T
 	init  int    // its process 1
+	api   string // where the sandbox is reached in the box
 	share string // a directory of the host, /srv/share in the box
 }
 
@@ -49,7 +50,7 @@ func newBox(t *testing.T, options ...string) *box {
 	}
 	boxes.Lock()
 	t.Cleanup(boxes.Unlock)
-	b := &box{t: t, share: t.TempDir()}
+	b := &box{t: t, share: t.TempDir(), api: "https://ivs.idenfy.com"}
 	must(t, os.Chmod(b.share, 0o755))
 	cmd := exec.Command("systemd-nspawn", append([]string{
 		"-D", root, "--volatile=overlay", "--machine=idenfy-batch-test", "--register=no", "--keep-unit",
@@ -158,27 +159,27 @@ func (b *box) property(name string) string {
 }
 
 // startSandbox lets the service's name lead to the sandbox, which has the
-// certificate for it.
+// certificate for it. more are further flags.
 func (b *box) startSandbox(program string, more ...string) {
 	b.t.Helper()
 	b.run("echo 127.0.0.1 ivs.idenfy.com >>/etc/hosts; cp /srv/share/cert.pem /usr/local/share/ca-certificates/lab.crt; update-ca-certificates")
 	b.run("systemd-run --unit=sandbox " + program + " sandbox --listen 127.0.0.1:443 --tls-cert /srv/share/cert.pem --tls-key /srv/share/key.pem --key the-api-key --secret the-api-secret " + strings.Join(more, " "))
 	b.until("the sandbox is there", func() bool {
-		return strings.Contains(b.try("curl -s https://ivs.idenfy.com/sandbox/report"), "processed")
+		return strings.Contains(b.try("curl -s "+b.api+"/sandbox/report"), "processed")
 	})
 }
 
 // report is the sandbox's count.
 func (b *box) report() (r sandbox.Report) {
 	b.t.Helper()
-	must(b.t, json.Unmarshal([]byte(b.run("curl -s https://ivs.idenfy.com/sandbox/report")), &r))
+	must(b.t, json.Unmarshal([]byte(b.run("curl -s "+b.api+"/sandbox/report")), &r))
 	return r
 }
 
 // script sets how the sandbox treats all requests: a list of steps in JSON.
 func (b *box) script(steps string) {
 	b.t.Helper()
-	b.runWith(`{"steps": [`+steps+`]}`, "curl -sf -X POST --data-binary @- https://ivs.idenfy.com/sandbox/script")
+	b.runWith(`{"steps": [`+steps+`]}`, "curl -sf -X POST --data-binary @- "+b.api+"/sandbox/script")
 }
 
 // drop puts folders into the inbox, each with a token of its own.
@@ -192,7 +193,7 @@ const dropper = `#!/bin/bash
 set -e
 umask 007
 for i in $(seq "$2"); do
-	answer=$(curl -sf -u the-api-key:the-api-secret -H 'Content-Type: application/json' -d '{"clientId": "client"}' https://ivs.idenfy.com/api/v2/token)
+	answer=$(curl -sSf -u the-api-key:the-api-secret -H 'Content-Type: application/json' -d "{\"clientId\": \"$1-$i\"}" https://ivs.idenfy.com/api/v2/token)
 	token=$(sed 's/.*"authToken":"\([^"]*\)".*/\1/' <<<"$answer")
 	ref=$(sed 's/.*"scanRef":"\([^"]*\)".*/\1/' <<<"$answer")
 	rm -rf /tmp/new && cp -r --no-preserve=mode /srv/share/case /tmp/new
@@ -202,13 +203,14 @@ for i in $(seq "$2"); do
 done
 `
 
-// certificate makes one for ivs.idenfy.com, as the box knows it.
+// certificate makes one for ivs.idenfy.com, as the box knows it, and for the
+// name that verdicts.md uses.
 func certificate(t *testing.T, dir string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ivs.idenfy.com"}, DNSNames: []string{"ivs.idenfy.com"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ivs.idenfy.com"}, DNSNames: []string{"ivs.idenfy.com", "verdicts.example.com"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -220,7 +222,7 @@ func certificate(t *testing.T, dir string) {
 	must(t, os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}), 0o600))
 }
 
-var block = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+var block = regexp.MustCompile("(?ms)^ *```(\\w+)\n(.*?)^ *```$")
 
 // blocks returns the blocks of one language in a page of the documentation.
 func blocks(t *testing.T, page, language string) (list []string) {
@@ -459,7 +461,7 @@ idenfy-batch:idenfy-batch 640
 		b.script("")
 	})
 	step("reload", func(t *testing.T) {
-		edit("s/settle: 5s/settle: 1s/; s/listen: \"\"/listen: 127.0.0.1:9187/")
+		edit("s/settle: 5s/settle: 1s/; /^metrics:/,/^$/s/listen: \"\"/listen: 127.0.0.1:9187/")
 		b.run("systemctl reload idenfy-batch")
 		b.until("metrics are there", func() bool {
 			return strings.Contains(b.try("curl -s http://127.0.0.1:9187/metrics"), `idenfy_batch_folders_ended_total{outcome="accepted"}`)

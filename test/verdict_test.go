@@ -5,20 +5,20 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -345,53 +345,225 @@ func TestSocketHandedOver(t *testing.T) {
 	must(t, l.stop())
 }
 
-// Webhooks on a Debian that systemd has booted: the commands of verdicts.md word
-// by word, and restarts while folders are submitted and events come in: each
-// folder has its verdict.
+// post sends a webhook as iDenfy does, through the proxy, and returns how it was
+// answered; 0: not within ten seconds.
+func (b *box) post(body []byte, signature string) (status int) {
+	out, _ := b.exec(string(body), "curl -s -m 10 -o /dev/null -w '%{http_code} %{errormsg}' -H 'Content-Type: application/json' -H 'Idenfy-Signature: "+signature+"' --data-binary @- https://verdicts.example.com/idenfy")
+	if _, err := fmt.Sscan(out, &status); err != nil || status == 0 {
+		b.t.Logf("a webhook is not answered: %s", out)
+	}
+	return status
+}
+
+// stream is events that are sent, several at a time.
+type stream struct {
+	b     *box
+	end   func() // once, and waits until all are answered
+	group sync.WaitGroup
+
+	mu      sync.Mutex
+	sent    map[string]string // which session each is for, by its hash
+	answers map[int]int       // by status
+	slowest time.Duration     // answer
+}
+
+// stream begins to send events for sessions, each its own, until stop.
+func (b *box) stream(refs []string) *stream {
+	ended := make(chan struct{})
+	s := &stream{b: b, sent: map[string]string{}, answers: map[int]int{}}
+	s.end = sync.OnceFunc(func() {
+		close(ended)
+		s.group.Wait()
+	})
+	b.t.Cleanup(s.end)
+	for sender := range 3 {
+		s.group.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-ended:
+					return
+				case <-time.After(50 * time.Millisecond):
+					s.send(refs[n%len(refs)], fmt.Sprintf("%d of %d", n, sender))
+				}
+			}
+		})
+	}
+	return s
+}
+
+// send sends one, ten times at most, as iDenfy does.
+func (s *stream) send(ref, name string) {
+	body := bytes.Replace(sandbox.HookBody(ref, "APPROVED", true), []byte("sample-client"), []byte(name), 1)
+	for try, status := 0, 0; try < 10 && status != http.StatusOK; try++ {
+		begin := time.Now()
+		status = s.b.post(body, sandbox.Sign(body, webhookKey))
+		s.mu.Lock()
+		s.sent[bodySum(body)] = ref
+		s.answers[status]++
+		s.slowest = max(s.slowest, time.Since(begin))
+		s.mu.Unlock()
+	}
+}
+
+// stop ends it. A daemon that ends may cut off what it was just accepting, which
+// then is sent again: that is rare.
+func (s *stream) stop(behind string) {
+	s.b.t.Helper()
+	s.end()
+	again := -len(s.sent)
+	for _, n := range s.answers {
+		again += n
+	}
+	if s.answers[http.StatusOK] != len(s.sent) || again > len(s.sent)/50 {
+		s.b.t.Errorf("behind %s: %d events: answers %v", behind, len(s.sent), s.answers)
+	}
+	s.b.t.Logf("webhooks behind %s: %d events, %d of them sent again, the slowest answer %s", behind, len(s.sent), again, s.slowest.Round(time.Millisecond))
+}
+
+// verdicts returns what lies in done/.
+func (b *box) verdicts() (list []sidecar.Verdict) {
+	b.t.Helper()
+	in := json.NewDecoder(strings.NewReader(b.run("cat /var/spool/idenfy-batch/done/*/verdict.json")))
+	for in.More() {
+		var v sidecar.Verdict
+		must(b.t, in.Decode(&v))
+		list = append(list, v)
+	}
+	return list
+}
+
+// entered waits until each event is in the verdict.json of its folder, and
+// fails if one is there twice or is nobody's; the sandbox sent one more for each
+// folder.
+func (b *box) entered(folders int, sent map[string]string) {
+	b.t.Helper()
+	var list []sidecar.Verdict
+	b.until("each event is in its verdict.json", func() bool {
+		events := 0
+		list = b.verdicts()
+		for i := range list {
+			events += len(list[i].Events) + list[i].Omitted
+		}
+		return len(list) >= folders && events >= folders+len(sent)
+	})
+	seen := map[string]int{}
+	for i := range list {
+		v := &list[i]
+		own := 0 // the sandbox's
+		for _, e := range v.Events {
+			if ref, ok := sent[e.SHA256]; !ok {
+				own++
+			} else if seen[e.SHA256]++; ref != v.ScanRef {
+				b.t.Errorf("an event for %s is in the folder of %s", ref, v.ScanRef)
+			}
+		}
+		if own != 1 || v.Omitted > 0 || v.Overall != "APPROVED" || v.Contradicted {
+			b.t.Errorf("%d events of the sandbox, %d omitted, %s, contradicted: %v", own, v.Omitted, v.Overall, v.Contradicted)
+		}
+	}
+	for sum := range sent {
+		if seen[sum] != 1 {
+			b.t.Errorf("event %s is there %d times", sum, seen[sum])
+		}
+	}
+}
+
+// forged has what is not signed, or by another, refused by the proxy's way, and
+// looks for it in the whole spool: nothing is there.
+func (b *box) forged(ref string, sent map[string]string) {
+	b.t.Helper()
+	body := sandbox.HookBody(ref, "DENIED", true)
+	for _, signature := range slices.Repeat([]string{"", sandbox.Sign(body, "another-key")}, 10) {
+		if status := b.post(body, signature); status != http.StatusUnauthorized {
+			b.t.Errorf("a forged event is answered %d", status)
+		}
+	}
+	for sum := range sent { // that it would be found
+		b.run("grep -rqF " + sum + " /var/spool/idenfy-batch/journal")
+		break
+	}
+	b.run("! grep -rlF -e " + bodySum(body) + " -e DENIED -e JANE-SAMPLE /var/spool/idenfy-batch")
+	if status := b.try("curl -s -o /dev/null -w '%{http_code}' https://verdicts.example.com/metrics"); status != "404" {
+		b.t.Errorf("another path is answered %s", status)
+	}
+}
+
+// Webhooks on a Debian that systemd has booted, behind nginx and Caddy with TLS:
+// the commands and the configuration of verdicts.md word by word, and restarts
+// and an upgrade while folders are submitted and events come in.
 func TestLabVerdicts(t *testing.T) {
 	needsLab(t)
 	b := newBox(t)
 	certificate(t, b.share)
 	must(t, sample.Write(filepath.Join(b.share, "case"), map[string][]byte{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face}))
-	must(t, os.WriteFile(filepath.Join(b.share, "drop"), []byte(dropper), 0o755))
-	b.run(fmt.Sprintf("apt-get install -y /srv/dist/idenfy-batch_0.9.0_%s.deb", runtime.GOARCH))
-	b.startSandbox("/usr/bin/idenfy-batch", "--webhook", "http://127.0.0.1:9188/idenfy", "--webhook-key", webhookKey)
+	// The proxy has port 443 of all addresses.
+	b.api += ":8443"
+	must(t, os.WriteFile(filepath.Join(b.share, "drop"), []byte(strings.ReplaceAll(dropper, "https://ivs.idenfy.com", b.api)), 0o755))
+	deb := func(version string) string {
+		return fmt.Sprintf("/srv/dist/idenfy-batch_%s_%s.deb", version, runtime.GOARCH)
+	}
+	b.run("apt-get install -y " + deb("0.9.0"))
+	b.run("sed -i 's,base_url: .*,base_url: " + b.api + ",' /etc/idenfy-batch/config.yaml; echo 127.0.0.1 verdicts.example.com >>/etc/hosts")
+	b.startSandbox("/usr/bin/idenfy-batch", "--listen", "127.0.0.1:8443", "--webhook", "https://verdicts.example.com/idenfy", "--webhook-key", webhookKey)
 	b.runWith("the-api-key\n", "(umask 077; cat >/etc/idenfy-batch/api-key)")
 	b.runWith("the-api-secret\n", "(umask 077; cat >/etc/idenfy-batch/api-secret)")
-	b.run("systemctl enable --now idenfy-batch")
-	for _, c := range regexp.MustCompile("(?ms)^   ```sh\n(.*?)^   ```$").FindAllStringSubmatch(string(page(t, "verdicts.md")), -1) {
-		b.runWith(webhookKey+"\n", c[1])
+	b.run("systemctl enable --now idenfy-batch; systemctl start nginx")
+	b.run("mkdir -p /etc/letsencrypt/live/verdicts.example.com; cd /etc/letsencrypt/live/verdicts.example.com; cp /srv/share/cert.pem fullchain.pem; cp /srv/share/key.pem privkey.pem")
+	b.runWith(blocks(t, "verdicts.md", "nginx")[0], "cat >/etc/nginx/conf.d/idenfy.conf")
+	commands := blocks(t, "verdicts.md", "sh")
+	caddy := commands[len(commands)-1]
+	for _, c := range commands[:len(commands)-1] {
+		b.runWith(webhookKey+"\n", c)
 	}
 	if out := b.run("systemd-analyze verify --man=no idenfy-batch-verdict.socket idenfy-batch.service"); out != "" {
 		t.Errorf("verify: %s", out)
 	}
-	const folders = 40
+
+	b.drop("first", 8)
+	b.settled()
+	refs := strings.Fields(b.run("sed -sn 's/^scanRef: //p' /var/spool/idenfy-batch/done/first-*/meta.yaml"))
+	const more = 40
+	events := b.stream(refs)
 	dropped := make(chan struct{})
 	go func() {
 		defer close(dropped)
-		b.exec("", fmt.Sprintf("/srv/share/drop case %d", folders))
+		b.exec("", fmt.Sprintf("/srv/share/drop case %d", more))
 	}()
-	for range 5 {
+	for range 4 {
 		time.Sleep(time.Second)
 		b.run("systemctl restart idenfy-batch")
 	}
+	b.run("apt-get install -y " + deb("0.9.1"))
+	time.Sleep(time.Second)
 	<-dropped
 	b.settled()
-	b.until("all have their verdicts", func() bool {
-		return strings.TrimSpace(b.run("grep -l '\"overall\": \"APPROVED\"' /var/spool/idenfy-batch/done/*/verdict.json 2>/dev/null | wc -l || true")) == strconv.Itoa(folders)
+	events.stop("nginx, over four restarts and an upgrade")
+	folders, sent := len(refs)+more, events.sent
+	b.entered(folders, sent)
+	b.run("idenfy-batch version | grep 0.9.1; grep -q '\"version\": \"0.9.1\"' /var/spool/idenfy-batch/done/*/result.json")
+
+	b.forged(refs[0], sent)
+
+	// Caddy would get its certificate from a public authority.
+	b.runWith("{\n\tlocal_certs\n}\n\n"+blocks(t, "verdicts.md", "caddy")[0], "systemctl stop nginx; systemctl start caddy; cat >/etc/caddy/Caddyfile")
+	b.run(caddy)
+	b.until("Caddy has its certificate", func() bool {
+		return b.try("cp /var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt /usr/local/share/ca-certificates/caddy.crt && update-ca-certificates >/dev/null && curl -s -o /dev/null -w '%{http_code}' https://verdicts.example.com/") == "404"
 	})
-	if out := b.run("journalctl --no-pager -u idenfy-batch"); strings.Contains(out, "JANE-SAMPLE") || strings.Contains(out, webhookKey) {
-		t.Error("the journal has a person's data, or the key")
+	events = b.stream(refs)
+	for range 2 {
+		time.Sleep(time.Second)
+		b.run("systemctl restart idenfy-batch")
 	}
+	time.Sleep(time.Second)
+	events.stop("Caddy, over two restarts")
+	maps.Copy(sent, events.sent)
+	b.forged(refs[0], sent)
+	b.entered(folders, sent)
+
 	// An event starts a daemon that was stopped.
 	b.run("systemctl stop idenfy-batch")
-	b.run("curl -s -m 20 -o /dev/null -X POST -d x http://127.0.0.1:9188/idenfy; systemctl is-active idenfy-batch")
+	b.run("curl -s -m 20 -o /dev/null -X POST -d x http://127.0.0.1:9188/idenfy")
+	b.until("the daemon is there again", func() bool { return b.property("ActiveState") == "active" })
 	b.run("apt-get remove -y idenfy-batch; ! systemctl is-active idenfy-batch-verdict.socket")
-}
-
-func page(t *testing.T, name string) []byte {
-	t.Helper()
-	text, err := os.ReadFile("../docs/" + name)
-	must(t, err)
-	return text
 }

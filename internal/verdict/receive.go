@@ -80,31 +80,31 @@ func (r *Receiver) Server() *http.Server {
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	set := r.set.Load()
 	if set == nil || req.URL.Path != set.Path {
-		r.refuse(w, events.NotWebhook, http.StatusNotFound)
+		r.refuse(w, req, events.NotWebhook, http.StatusNotFound)
 		return
 	}
 	if req.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		r.refuse(w, events.NotWebhook, http.StatusMethodNotAllowed)
+		r.refuse(w, req, events.NotWebhook, http.StatusMethodNotAllowed)
 		return
 	}
 	signature, err := hex.DecodeString(req.Header.Get("Idenfy-Signature"))
 	if err != nil || len(signature) != sha256.Size {
-		r.refuse(w, events.BadSignature, http.StatusUnauthorized)
+		r.refuse(w, req, events.BadSignature, http.StatusUnauthorized)
 		return
 	}
 	if req.ContentLength > maxBody {
-		r.refuse(w, events.TooLarge, http.StatusRequestEntityTooLarge)
+		r.refuse(w, req, events.TooLarge, http.StatusRequestEntityTooLarge)
 		return
 	}
 	body, status := r.read(w, req)
 	if status != 0 {
 		why := map[int]events.Refusal{http.StatusRequestEntityTooLarge: events.TooLarge, http.StatusServiceUnavailable: events.Busy, http.StatusBadRequest: events.Unfinished}[status]
-		r.refuse(w, why, status)
+		r.refuse(w, req, why, status)
 		return
 	}
 	if !signed(body, signature, set.Keys) {
-		r.refuse(w, events.BadSignature, http.StatusUnauthorized)
+		r.refuse(w, req, events.BadSignature, http.StatusUnauthorized)
 		return
 	}
 	e := parse(body, req.Header.Get("Idenfy-Event-Type"), time.Now())
@@ -120,9 +120,12 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// refuse answers what is not taken, and wants no more of it.
-func (r *Receiver) refuse(w http.ResponseWriter, why events.Refusal, status int) {
+// refuse answers what is not taken, and wants no more of it: not before as much
+// of the body was read as is usual. To a proxy that still sends it, an answer is
+// an abort: Caddy hands that on.
+func (r *Receiver) refuse(w http.ResponseWriter, req *http.Request, why events.Refusal, status int) {
 	r.emit(events.WebhookRefused{Why: why})
+	_, _ = io.CopyN(io.Discard, req.Body, usualBody) // it is refused either way
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(status)
 }

@@ -652,6 +652,36 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// What is refused by its head is answered when its body is there: to a proxy that
+// still sends that, an answer is an abort.
+func TestRefusedByHead(t *testing.T) {
+	o := newOffice(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	server := o.r.Server()
+	go func() { _ = server.Serve(l) }() // it ends with the test
+	t.Cleanup(func() { _ = server.Close() })
+	body := strings.Repeat("x", usualBody)
+	for head, want := range map[string]string{"POST /idenfy": "401 ", "POST /other": "404 ", "PUT /idenfy": "405 "} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		must(t, err)
+		_, err = fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body[1:])
+		must(t, err)
+		must(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		if n, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %d bytes of an answer before the body was sent, %v", head, n, err)
+		}
+		must(t, c.SetReadDeadline(time.Time{}))
+		_, err = c.Write([]byte(body[:1]))
+		must(t, err)
+		said, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(said), "HTTP/1.1 "+want) {
+			t.Errorf("%s: %q, %v", head, said, err)
+		}
+		must(t, c.Close())
+	}
+}
+
 // Slow readers and a flood of what is not signed keep nobody out.
 func TestFlood(t *testing.T) {
 	if testing.Short() {
