@@ -196,8 +196,9 @@ func TestSessionExpires(t *testing.T) {
 			}
 			if step := steps[0]; !asked {
 				steps = steps[1:]
-				asked = len(steps) == 0
-				go b.api.Expire(name)
+				if asked = len(steps) == 0; asked {
+					step.Then = "EXPIRED"
+				}
 				return step
 			}
 			return sandbox.Step{}
@@ -233,9 +234,12 @@ func TestSessionOfHeld(t *testing.T) {
 	b.patience = time.Minute
 	b.start()
 	lose := func() {
-		b.api.Decide(func(tok string, n int) sandbox.Step {
-			go b.api.SetStatus(tok, "DELETED") // which tells nothing
-			return map[bool]sandbox.Step{true: {Fault: sandbox.LoseAnswer}}[n == 1]
+		b.api.Decide(func(_ string, n int) sandbox.Step {
+			step := sandbox.Step{Then: "DELETED"} // which tells nothing
+			if n == 1 {
+				step.Fault = sandbox.LoseAnswer
+			}
+			return step
 		})
 	}
 	lose()
@@ -265,9 +269,8 @@ func TestSessionResubmitted(t *testing.T) {
 	b := newBench(t, sandbox.Options{ManySessions: true})
 	b.patience = time.Minute
 	b.start()
-	b.api.Decide(func(tok string, _ int) sandbox.Step {
-		go b.api.SetStatus(tok, "ARCHIVED") // which tells nothing
-		return sandbox.Step{Fault: sandbox.Garbage}
+	b.api.Decide(func(string, int) sandbox.Step {
+		return sandbox.Step{Fault: sandbox.Garbage, Then: "ARCHIVED"} // which tells nothing
 	})
 	b.cfg.Retry.GiveUpAfter = time.Nanosecond
 	b.batch.Set(b.cfg)
