@@ -284,13 +284,11 @@ func (j *Journal) Written(ref string, newest int64) error {
 	})
 }
 
-// Proof returns iDenfy's newest word about a session, if it said one.
-func (j *Journal) Proof(ctx context.Context, ref string) (word string, err error) {
-	err = j.reads.QueryRowContext(ctx, "SELECT overall FROM verdict WHERE scan_ref = ?", ref).Scan(&word)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
-	}
-	return word, err
+// Words returns all that iDenfy has said of a session, each word once: the
+// newest says less than all, since events come in any order and may contradict
+// each other.
+func (j *Journal) Words(ctx context.Context, ref string) ([]string, error) {
+	return texts(j.reads.QueryContext(ctx, "SELECT DISTINCT overall FROM event WHERE scan_ref = ? AND overall <> ''", ref))
 }
 
 // Asks is how many status requests a session gets while its verdict doesn't

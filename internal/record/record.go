@@ -161,15 +161,16 @@ func makeRoom(dir *os.Root, name string) error {
 	}
 }
 
-// keep makes room, and keeps a result of another life as evidence. An empty one
-// is none: a power cut may leave it of what Show wrote.
+// keep makes room, and keeps a result of another life as evidence, and with it
+// the verdict of that: until this one has its own there is none. An empty
+// result is none: a power cut may leave it of what Show wrote.
 func keep(dir *os.Root, id string) error {
 	if err := MakeRoom(dir); err != nil {
 		return err
 	}
 	info, err := dir.Lstat(sidecar.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) { // its first
+		return sidecar.Rotate(dir, sidecar.VerdictName)
 	}
 	if err != nil {
 		return err
@@ -183,5 +184,5 @@ func keep(dir *os.Root, id string) error {
 			return nil
 		}
 	}
-	return sidecar.Rotate(dir, sidecar.Name)
+	return errors.Join(sidecar.Rotate(dir, sidecar.VerdictName), sidecar.Rotate(dir, sidecar.Name))
 }

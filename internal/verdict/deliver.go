@@ -191,7 +191,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 func (c *Clerk) settle(lives []journal.Other) error {
 	for i := range lives {
 		o := &lives[i]
-		if o.Fate == journal.Unsettled && o.Token == lives[0].Token && (o.State == journal.Filed || o.State == journal.Away) {
+		if (o.Fate == journal.Unsettled || o.Fate == journal.Refused) && o.Token == lives[0].Token && (o.State == journal.Filed || o.State == journal.Away) {
 			if err := c.journal.Settle(o.ID, journal.Taken); err != nil {
 				return err
 			}
@@ -213,6 +213,9 @@ func (c *Clerk) tell(h *journal.Heard, main *journal.Other) error {
 		after := time.Duration(0)
 		if !n.Accepted.IsZero() {
 			after = max(n.Event.Received.Sub(n.Accepted.Time), 0)
+		}
+		if n.Clash == "" && main.Fate == journal.Refused && idenfy.TakenBy(n.Event.Overall) == idenfy.WasTaken {
+			n.Clash = string(main.Outcome)
 		}
 		c.emit(events.VerdictCame{Folder: main.Folder, ID: main.ID, Overall: n.Event.Overall, Final: n.Event.Final, By: n.Event.By, After: after, Clash: n.Clash})
 	}

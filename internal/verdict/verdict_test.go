@@ -422,6 +422,26 @@ func TestHoldOfAnEarlierLife(t *testing.T) {
 	}
 }
 
+// A person said that it was not taken, and iDenfy says later that it was: that is
+// told aloud, and remembered, so that it isn't sent again by mistake.
+func TestTakenAfterAll(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-8", ref)
+	o.end(l, sidecar.Unknown, spool.Hold)
+	l, err := o.j.Load(t.Context(), l.ID)
+	must(t, err)
+	l.Fate, l.Result.Outcome = journal.Refused, sidecar.Rejected
+	must(t, o.j.Decide(l, journal.Unsettled, sidecar.Decision{At: sidecar.Now(), Action: sidecar.Denied, Result: l.ID}, journal.Refused, nil))
+	o.says(ref, "APPROVED", true)
+	o.look()
+	if l, err := o.j.Load(t.Context(), l.ID); err != nil || l.Fate != journal.Taken {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if came := o.came(); len(came) != 1 || came[0].Clash != "rejected" {
+		t.Errorf("%+v", came)
+	}
+}
+
 // Every step of the disk fails once, not done and done all the same, with a
 // crash after it: the folder is in one place, with the verdict, in the end.
 func TestHoldEmptiesOverCrashes(t *testing.T) {
