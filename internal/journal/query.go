@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -226,7 +227,15 @@ type Told struct {
 	Next   string          `json:"next,omitempty"` // id by which the same folder came again
 	Result *sidecar.Result `json:"result"`         // as result.json, but for the decisions
 
-	Verdict *sidecar.Verdict `json:"verdict,omitempty"` // as verdict.json; null: nothing was said
+	Verdict *sidecar.Verdict `json:"verdict,omitempty"`        // as verdict.json; null: nothing was said
+	Others  []OtherEvent     `json:"other_sessions,omitempty"` // what was said of sessions that it had before
+}
+
+// OtherEvent is what was said of a session that a life had before the one that
+// was submitted, as a rule that it expired.
+type OtherEvent struct {
+	ScanRef string `json:"scan_ref"`
+	sidecar.VerdictEvent
 }
 
 // mostLives bounds how many lives a story lists: the newest.
@@ -350,6 +359,12 @@ func tell(ctx context.Context, conn *sql.Conn, kase int64) (s Story, err error) 
 func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
 	for i := range s.Lives {
 		t := &s.Lives[i]
+		if len(t.Result.Sessions) > 0 {
+			var err error
+			if t.Others, err = saidOfOthers(ctx, conn, t.Result.ID); err != nil {
+				return err
+			}
+		}
 		if t.Result.Session == nil || t.Fate != Taken && t.Fate != Unsettled && t.Result.Outcome != sidecar.Accepted {
 			continue
 		}
@@ -363,6 +378,29 @@ func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
 		}
 	}
 	return nil
+}
+
+func saidOfOthers(ctx context.Context, conn *sql.Conn, id string) (list []OtherEvent, err error) {
+	rows, err := conn.QueryContext(ctx, `SELECT scan_ref, said FROM event WHERE scan_ref IN
+		(SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref IS NOT (SELECT scan_ref FROM life WHERE id = ?1)) ORDER BY n DESC LIMIT ?2`, id, mostLives)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var e OtherEvent
+		var said []byte
+		err := rows.Scan(&e.ScanRef, &said)
+		if err == nil {
+			err = json.Unmarshal(said, &e.VerdictEvent)
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	slices.Reverse(list)
+	return list, rows.Err()
 }
 
 // same reports whether a life and a later one of its case are of the same
