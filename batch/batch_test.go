@@ -53,6 +53,7 @@ type notes struct {
 
 	inFlight atomic.Int64
 	asked    atomic.Int64 // for how long the service wants to be left alone, by the newest gate that was shut
+	lost     func()       // is called when an attempt got no answer, before anything is done about it
 }
 
 func (n *notes) add(format string, args ...any) {
@@ -97,6 +98,9 @@ func (n *notes) take(e events.Event) {
 		n.add("vanished %s", e.Folder)
 	case events.Attempted:
 		n.add("attempt %s %d %s", e.Folder, e.Attempt.N, e.Attempt.State)
+		if e.Attempt.State == sidecar.NoAnswer && n.lost != nil {
+			n.lost()
+		}
 	case events.SessionAsked:
 		n.add("asked %s %d %s", e.Folder, e.Opening.N, e.Opening.State)
 	case events.GateShut:
@@ -132,6 +136,7 @@ type bench struct {
 	ended    func(error)      // what Run returned, if that is not to be an error of the test
 	patience time.Duration    // of the client; 0: little, so that stalls end soon
 	before   int              // requests of earlier lives
+	lost     func()           // see notes
 }
 
 // memory is a temporary directory in memory where there is one: what power cuts
@@ -192,7 +197,7 @@ func (b *bench) startAt(url string) {
 }
 
 func (b *bench) startWith(o idenfy.Options) {
-	b.ev = &notes{ended: make(chan string, 100)}
+	b.ev = &notes{ended: make(chan string, 100), lost: b.lost}
 	b.in = make(chan drop.Arrival)
 	b.done = make(chan batch.Left, 1)
 	o.Key, o.Secret, o.Conns = "k", "s", 3

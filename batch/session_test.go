@@ -231,14 +231,15 @@ func TestSessionExpires(t *testing.T) {
 func TestSessionOfHeld(t *testing.T) {
 	b := newBench(t)
 	b.patience = time.Minute
-	b.start()
-	lose := func() {
-		b.api.Decide(func(tok string, n int) sandbox.Step {
-			go b.api.SetStatus(tok, "DELETED") // which tells nothing
-			return map[bool]sandbox.Step{true: {Fault: sandbox.LoseAnswer}}[n == 1]
-		})
+	b.lost = func() {
+		for tok := range b.api.Sessions("client-7") {
+			b.api.SetStatus(tok, "DELETED") // which tells nothing
+		}
 	}
-	lose()
+	b.start()
+	b.api.Decide(func(_ string, n int) sandbox.Step {
+		return map[bool]sandbox.Step{true: {Fault: sandbox.LoseAnswer}}[n == 1]
+	})
 	b.sendPerson("case", "client-7")
 	b.want("case unknown hold/case")
 	b.noTokens(true)
