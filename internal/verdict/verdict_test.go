@@ -52,6 +52,8 @@ type office struct {
 	clerk *Clerk
 	sent  int
 
+	adopted bool // the journal was made anew from the folders
+
 	mu   sync.Mutex
 	seen []events.Event
 }
@@ -69,8 +71,27 @@ func newOffice(t testing.TB) *office {
 	o.j, err = journal.Create(o.where)
 	must(t, err)
 	t.Cleanup(func() { _ = o.j.Close() }) // it may be closed by then
+	t.Cleanup(o.unaltered)
 	o.begin()
 	return o
+}
+
+// unaltered holds all that was written against each other.
+func (o *office) unaltered() {
+	o.t.Helper()
+	if o.adopted { // the ledger of the new journal is begun by the daemon
+		return
+	}
+	ctx := context.Background()                //nolint:usetesting // a test's ends before its cleanup
+	r, err := journal.OpenReader(ctx, o.where) // the test may have closed its own
+	must(o.t, err)
+	defer r.Close()
+	_, err = verify.All(ctx, verify.Options{
+		Paths: o.paths, Reader: r, Told: func(int, int) {}, Found: func(f verify.Finding) { o.t.Errorf("found %+v", f) },
+	})
+	if err != nil {
+		o.t.Error(err)
+	}
 }
 
 func (o *office) begin() {
@@ -479,7 +500,7 @@ func TestAdopted(t *testing.T) {
 	o.j, err = journal.Open(o.where)
 	must(t, err)
 	o.begin()
-	o.seen = nil
+	o.seen, o.adopted = nil, true
 	unread, err := adopt.Spool(t.Context(), o.paths, o.j, false, func(int, int) {})
 	if err != nil || unread != 0 {
 		t.Fatal(unread, err)
@@ -854,9 +875,5 @@ func TestReplacedSession(t *testing.T) {
 	}
 	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
 		t.Errorf("%v, %v", left, err)
-	}
-	sum, err := verify.All(t.Context(), verify.Options{Paths: o.paths, Reader: o.j.Reader(), Told: func(int, int) {}, Found: func(f verify.Finding) { t.Errorf("found %+v", f) }})
-	if err != nil || sum.Folders != 1 {
-		t.Errorf("%+v, %v", sum, err)
 	}
 }
