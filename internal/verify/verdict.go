@@ -105,15 +105,6 @@ func (r *run) compareVerdict(id string, dir *os.Root) (data []byte, code, what s
 		}
 		var v sidecar.Verdict
 		isOne := json.Unmarshal(data, &v) == nil && v.Schema == sidecar.VerdictSchema
-		if w.Whole == nil && isOne && v.ID != id { // of an earlier submission of the folder, with a session of its own
-			ids, err := sidecar.IDs(dir)
-			if err == nil && slices.Contains(ids, v.ID) {
-				w, err = r.wordNow(v.ID)
-			}
-			if err != nil {
-				return nil, "", "", err
-			}
-		}
 		again, err := readVerdict(dir)
 		if err != nil {
 			return nil, "", "", err
@@ -146,7 +137,7 @@ func verdictDiffers(data []byte, v *sidecar.Verdict, isOne bool, id string, w *j
 	case want == nil && data == nil:
 		return "", ""
 	case want == nil:
-		return "file_added", "was put into the folder, or came with it: the journal knows of no verdict"
+		return "file_added", "was put into the folder: the journal knows of no verdict"
 	case data == nil:
 		return "file_removed", "is not there any more: it said " + cmp.Or(meta.Show(want.Overall), "nothing yet")
 	case !isOne:

@@ -185,8 +185,7 @@ func TestFinalVerdicts(t *testing.T) {
 }
 
 // What isn't altered: verdicts that are still to be written, events that come
-// while it looks, a folder that came again and has the verdict of before, and
-// what was said of a session that was replaced.
+// while it looks, and of a folder that came again, of which there is none yet.
 func TestVerdictNotAltered(t *testing.T) {
 	a := withVerdicts(t, 8)
 	j, err := journal.Open(a.where)
