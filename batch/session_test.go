@@ -265,16 +265,19 @@ func TestSessionOfHeld(t *testing.T) {
 func TestSessionResubmitted(t *testing.T) {
 	b := newBench(t, sandbox.Options{ManySessions: true})
 	b.patience = time.Minute
+	b.lost = func() {
+		for tok := range b.api.Sessions("client-7") {
+			b.api.SetStatus(tok, "ARCHIVED") // which tells nothing
+		}
+	}
 	b.start()
-	b.api.Decide(func(tok string, _ int) sandbox.Step {
-		go b.api.SetStatus(tok, "ARCHIVED") // which tells nothing
-		return sandbox.Step{Fault: sandbox.Garbage}
-	})
+	b.api.Decide(func(string, int) sandbox.Step { return sandbox.Step{Fault: sandbox.Garbage} })
 	b.cfg.Retry.GiveUpAfter = time.Nanosecond
 	b.batch.Set(b.cfg)
 	b.sendPerson("case", "client-7")
 	b.want("case unknown hold/case")
 	b.end()
+	b.lost = nil
 	for tok := range b.api.Sessions("client-7") {
 		b.api.SetStatus(tok, "ACTIVE")
 	}
