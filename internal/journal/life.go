@@ -405,7 +405,12 @@ func (j *Journal) Opened(l *Life) (isNew bool, err error) {
 		var known int
 		isNew = !t.row("SELECT 1 FROM life WHERE token = ? LIMIT 1", []any{l.Token}, &known)
 		if isNew {
+			var was string
+			t.row("SELECT scan_ref FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{l.ID}, &was)
 			t.put(l)
+			if was != "" && was != l.ScanRef {
+				t.replaced(was)
+			}
 		}
 		return t.err
 	})

@@ -2,7 +2,9 @@ package journal
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"time"
@@ -67,7 +69,7 @@ const firstTaken = " ORDER BY fate = 'taken' DESC, fate = 'unsettled' DESC, clai
 func (t *tx) joinEvents(ref string) (known bool) {
 	var life string
 	if !t.row("SELECT id FROM life WHERE scan_ref = ?"+firstTaken+" LIMIT 1", []any{ref}, &life) {
-		return false
+		return t.joinOther(ref)
 	}
 	var v struct {
 		overall      string
@@ -109,10 +111,33 @@ func (t *tx) joinEvents(ref string) (known bool) {
 	return true
 }
 
+// joinOther keeps what was said of a session that a life had before the one that
+// it has, as a rule that it expired: it is known whose that is, and no verdict
+// on what was sent.
+func (t *tx) joinOther(ref string) (known bool) {
+	var life string
+	if !t.row("SELECT life FROM session WHERE scan_ref = ? LIMIT 1", []any{ref}, &life) {
+		return false
+	}
+	t.exec("UPDATE event SET joined = 1, body = NULL WHERE scan_ref = ? AND (joined = 0 OR body IS NOT NULL)", ref)
+	return true
+}
+
+// replaced is for a session in whose place a life has another one: what was said
+// of it is no verdict any more.
+func (t *tx) replaced(ref string) {
+	var life string
+	if !t.row("SELECT id FROM life WHERE scan_ref = ? LIMIT 1", []any{ref}, &life) {
+		t.exec("DELETE FROM verdict WHERE scan_ref = ?", ref)
+		t.joinOther(ref)
+	}
+}
+
 // meet joins what was said of the session of a life before the life was known,
 // and has verdict.json written where its folder lies now.
 func (t *tx) meet(life string) {
 	var ref string
+	t.exec("UPDATE event SET joined = 1, body = NULL WHERE joined = 0 AND scan_ref IN (SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref IS NOT (SELECT scan_ref FROM life WHERE id = ?1))", life)
 	if !t.row("SELECT scan_ref FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{life}, &ref) {
 		return
 	}
@@ -214,11 +239,13 @@ func (j *Journal) Heard(ctx context.Context, ref string) (*Heard, error) {
 
 func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error) {
 	var told, accepted int64
+	var word string // as it stands in the verdict, where all events were counted
+	var final bool
 	v := &sidecar.Verdict{ScanRef: ref}
 	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	var all int
-	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
-		Scan(&v.Contradicted, &told, &accepted, &h.Newest, &all)
+	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
+		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &all)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
 	}
@@ -257,8 +284,68 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 		}
 		v.Events = append(v.Events, e)
 	}
-	v.Omitted = all - len(v.Events)
+	v.Overall, v.Final, v.Omitted = word, final, all-len(v.Events)
 	return h, rows.Err()
+}
+
+// wordOf returns what is known of the session of a life.
+func wordOf(ctx context.Context, conn *sql.Conn, id string, whole bool) (w Word, err error) {
+	var ref, dir, ownerDir string
+	var fate Fate
+	var said bool
+	err = conn.QueryRowContext(ctx, `SELECT coalesce(life.scan_ref, ''), coalesce(dir, ''), coalesce(newest > 0, 0), coalesce(written < newest, 0)
+		FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref WHERE id = ?`, id).Scan(&ref, &dir, &said, &w.Late)
+	if err == nil {
+		w.Finals, err = finals(ctx, conn, id, ref)
+	}
+	if err != nil || !said {
+		return w, err
+	}
+	err = conn.QueryRowContext(ctx, "SELECT id, fate, coalesce(dir, '') FROM life WHERE scan_ref = ?"+firstTaken+" LIMIT 1", ref).Scan(&w.Owner, &fate, &ownerDir)
+	if err != nil || w.Owner != id && (dir == "" || dir != ownerDir) {
+		return w, err
+	}
+	h, err := heard(ctx, conn, ref)
+	if err != nil || h == nil {
+		return w, err
+	}
+	if h.Verdict.ID = id; fate == Taken { // as it is written
+		h.Verdict.ID = w.Owner
+	}
+	data, err := sidecar.EncodeVerdict(h.Verdict)
+	if err != nil {
+		return w, err
+	}
+	if w.SHA256 = sum(data); whole {
+		w.Whole = h.Verdict
+	}
+	return w, nil
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+// finals returns the final events of a life's session, which are in the ledger,
+// and those of the sessions that it had before, which may be.
+func finals(ctx context.Context, conn *sql.Conn, id, ref string) (list []Final, err error) {
+	rows, err := conn.QueryContext(ctx, `SELECT sum, at, overall, 0 FROM event WHERE scan_ref = ?2 AND final = 1 AND overall <> '' AND n <= (SELECT newest FROM verdict WHERE scan_ref = ?2)
+		UNION ALL SELECT sum, at, overall, 1 FROM event WHERE scan_ref IN (SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref <> ?2) AND final = 1 AND overall <> ''`, id, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var f Final
+		var at int64
+		if err := rows.Scan(&f.SHA256, &at, &f.Verdict, &f.Other); err != nil {
+			return nil, err
+		}
+		f.At, f.Verdict = fromMillis(at), text(f.Verdict)
+		list = append(list, f)
+	}
+	return list, rows.Err()
 }
 
 // selectHeard has the newest events of a session, and its newest final one,

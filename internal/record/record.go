@@ -28,9 +28,13 @@ func Write(dir *os.Root, l *journal.Life) error {
 }
 
 // End is Write of a life that comes to its end: it also notes what lies there
-// of earlier ones.
+// of earlier ones. A verdict.json is of one of these too, or the uploader's: that
+// of this life is written where its folder goes.
 func End(dir *os.Root, l *journal.Life) error {
 	err := keep(dir, l.ID)
+	if err == nil {
+		err = sidecar.Rotate(dir, sidecar.VerdictName)
+	}
 	if err == nil {
 		l.Result.Earlier, err = sidecar.Others(dir, sidecar.Name)
 	}
@@ -161,16 +165,15 @@ func makeRoom(dir *os.Root, name string) error {
 	}
 }
 
-// keep makes room, and keeps a result of another life as evidence, and with it
-// the verdict of that: until this one has its own there is none. An empty
-// result is none: a power cut may leave it of what Show wrote.
+// keep makes room, and keeps a result of another life as evidence. An empty one
+// is none: a power cut may leave it of what Show wrote.
 func keep(dir *os.Root, id string) error {
 	if err := MakeRoom(dir); err != nil {
 		return err
 	}
 	info, err := dir.Lstat(sidecar.Name)
-	if errors.Is(err, fs.ErrNotExist) { // its first
-		return sidecar.Rotate(dir, sidecar.VerdictName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
 		return err
@@ -184,5 +187,5 @@ func keep(dir *os.Root, id string) error {
 			return nil
 		}
 	}
-	return errors.Join(sidecar.Rotate(dir, sidecar.VerdictName), sidecar.Rotate(dir, sidecar.Name))
+	return sidecar.Rotate(dir, sidecar.Name)
 }

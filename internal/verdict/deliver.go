@@ -156,8 +156,11 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 		return true, err
 	}
 	lives, err := c.journal.OfSession(ctx, ref)
-	if err != nil || len(lives) == 0 {
+	if err != nil {
 		return true, err
+	}
+	if len(lives) == 0 { // it was replaced just now
+		return true, c.journal.Written(ref, heard.Newest)
 	}
 	main := &lives[0]
 	heard.Verdict.ID = main.ID
