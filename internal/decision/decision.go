@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/journal"
@@ -149,6 +150,10 @@ func (c *matter) read(ctx context.Context) error {
 	}
 	if c.life.State != journal.Filed {
 		in, err := c.desk.InWork(id)
+		for n := 0; err == nil && in && c.life.State == journal.Ended && n < 200 && ctx.Err() == nil; n++ {
+			time.Sleep(5 * time.Millisecond) // it was moved here just now, and that is being noted
+			in, err = c.desk.InWork(id)
+		}
 		if err != nil {
 			return err
 		}
