@@ -26,7 +26,7 @@ CREATE TABLE verdict (
 	told     INTEGER NOT NULL, -- up to which event they were reported
 	accepted INTEGER NOT NULL, -- when its folder was taken by iDenfy; 0: it wasn't, as far as is known
 	asked    INTEGER NOT NULL, -- status requests that were made
-	due      INTEGER NOT NULL  -- of the next one; before the first: when the folder was taken; 0: never
+	due      INTEGER NOT NULL  -- of the next one, of which there are three at most; before the first: when the folder was taken; 0: never
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verdict_unwritten ON verdict (scan_ref) WHERE written < newest;
 CREATE INDEX verdict_due ON verdict (asked, due) WHERE final = 0 AND due > 0;

@@ -293,10 +293,6 @@ func (j *Journal) Proof(ctx context.Context, ref string) (word string, err error
 	return word, err
 }
 
-// Asks is how many status requests a session gets while its verdict doesn't
-// come.
-const Asks = 3
-
 // Due is a session that is to be asked for.
 type Due struct {
 	ScanRef string
@@ -327,24 +323,22 @@ func (j *Journal) ToAsk(ctx context.Context, now, first time.Time, most int) (li
 }
 
 // Ask records that a session is asked for, before it is, and when that is due
-// again; zero: never. may is false when its final verdict came, or somebody
-// asked meanwhile.
+// again; zero: this is the last time. may is false when its final verdict came,
+// or somebody asked meanwhile, or decided.
 func (j *Journal) Ask(d Due, again time.Time) (may bool, err error) {
 	err = j.write(func(t *tx) error {
-		t.exec("UPDATE verdict SET asked = asked + 1, due = ? WHERE scan_ref = ? AND asked = ? AND final = 0", millis(again), d.ScanRef, d.Asked)
-		var n int
-		t.row("SELECT changes() WHERE ? = 0", []any{0}, &n)
-		may = n == 1
+		may = t.exec("UPDATE verdict SET asked = asked + 1, due = CASE ?1 WHEN 0 THEN due ELSE ?1 END WHERE scan_ref = ?2 AND asked = ?3 AND final = 0 AND due > 0",
+			millis(again), d.ScanRef, d.Asked) == 1
 		return t.err
 	})
 	return may, err
 }
 
 // Unasked takes that back: nothing of the request left, or it was not for this
-// session to answer.
+// session to answer. What was decided meanwhile stays.
 func (j *Journal) Unasked(d Due) error {
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE verdict SET asked = ?, due = ? WHERE scan_ref = ?", d.Asked, d.Due, d.ScanRef)
+		t.exec("UPDATE verdict SET asked = ?1, due = ?2 WHERE scan_ref = ?3 AND asked = ?1 + 1 AND due > 0", d.Asked, d.Due, d.ScanRef)
 		return t.err
 	})
 }
@@ -353,8 +347,7 @@ func (j *Journal) Unasked(d Due) error {
 // many.
 func (j *Journal) Forget(now time.Time) (n int, err error) {
 	err = j.write(func(t *tx) error {
-		t.exec("DELETE FROM event WHERE joined = 0 AND at < ?", millis(now.Add(-strayKept)))
-		t.row("SELECT changes() WHERE ? = 0", []any{0}, &n)
+		n = int(t.exec("DELETE FROM event WHERE joined = 0 AND at < ?", millis(now.Add(-strayKept))))
 		return t.err
 	})
 	return n, err

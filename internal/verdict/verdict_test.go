@@ -652,6 +652,76 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// A session that meets another fault each time gets its three requests, and
+// keeps nobody else from theirs; what is the account's, or never left, is no
+// request of a session.
+func TestAskOverFaults(t *testing.T) {
+	for _, c := range []struct {
+		fault *idenfy.Error
+		times [2]int // that the faulty one and the other are asked for
+	}{
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 403, Identifier: "PERMISSIONS_ERROR"}, [2]int{3, 1}},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 404}, [2]int{3, 1}},
+		{&idenfy.Error{Class: idenfy.ServerError, Status: 500}, [2]int{3, 1}},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 401}, [2]int{9, 0}},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 429}, [2]int{9, 0}},
+		{&idenfy.Error{Class: idenfy.NotSent}, [2]int{9, 0}},
+	} {
+		o := newOffice(t)
+		at := time.Now()
+		for _, ref := range []string{"aaaa-0123456789", "bbbb-0123456789"} {
+			o.end(o.life(ref[:4], ref), sidecar.Accepted, spool.Done)
+		}
+		var asked [2]int
+		a := &Asker{Journal: o.j, Emit: o.see, Came: func() {}, Look: func(_ context.Context, ref string) (idenfy.Standing, error) {
+			if ref[0] == 'a' {
+				asked[0]++
+				return idenfy.Standing{}, c.fault
+			}
+			asked[1]++
+			return idenfy.Standing{Word: "APPROVED", Body: []byte(`{"status":"APPROVED"}`)}, nil
+		}}
+		for day := range 9 {
+			now := at.Add(time.Duration(day+1) * 48 * time.Hour)
+			for well := true; well; {
+				due, err := o.j.ToAsk(t.Context(), now, now, 1)
+				must(t, err)
+				well = len(due) > 0 && a.askAt(t.Context(), due[0], now)
+			}
+		}
+		if asked != c.times {
+			t.Errorf("%v: asked %v times", c.fault, asked)
+		}
+	}
+}
+
+// What a person decides while a session is asked for stays, though nothing of
+// the request left; and before, it is not asked for.
+func TestDecidedWhileAsked(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-8", ref)
+	o.end(l, sidecar.Unknown, spool.Hold)
+	now := time.Now().Add(2 * time.Hour)
+	due, err := o.j.ToAsk(t.Context(), now, now, 1)
+	must(t, err)
+	fails := &idenfy.Error{Class: idenfy.NotSent}
+	a := &Asker{Journal: o.j, Emit: o.see, Look: func(context.Context, string) (idenfy.Standing, error) {
+		return idenfy.Standing{}, errors.Join(o.j.Settle(l.ID, journal.Refused), fails)
+	}}
+	a.askAt(t.Context(), due[0], now)
+	if due, err := o.j.ToAsk(t.Context(), now.Add(1000*time.Hour), now, 1); err != nil || len(due) > 0 {
+		t.Errorf("asked again for what a person has decided: %v, %v", due, err)
+	}
+	l = o.life("case-9", "bbbb-0123456789")
+	o.end(l, sidecar.Unknown, spool.Hold)
+	due, err = o.j.ToAsk(t.Context(), now, now, 1)
+	must(t, err)
+	must(t, o.j.Settle(l.ID, journal.Refused))
+	if may, err := o.j.Ask(due[0], now); may || err != nil {
+		t.Errorf("asked for what a person has decided: %v", err)
+	}
+}
+
 // What is refused by its head is answered when its body is there: to a proxy that
 // still sends that, an answer is an abort.
 func TestRefusedByHead(t *testing.T) {
