@@ -23,6 +23,7 @@ CREATE TABLE verdict (
 	clash    INTEGER NOT NULL, -- 1: two final events have different words
 	newest   INTEGER NOT NULL, -- event
 	written  INTEGER NOT NULL, -- up to which event verdict.json has them
+	met      INTEGER NOT NULL DEFAULT 0, -- how often a folder came to its place since something was said
 	told     INTEGER NOT NULL, -- up to which event they were reported
 	accepted INTEGER NOT NULL, -- when its folder was taken by iDenfy; 0: it wasn't, as far as is known
 	asked    INTEGER NOT NULL, -- status requests that were made

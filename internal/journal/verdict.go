@@ -110,14 +110,15 @@ func (t *tx) joinEvents(ref string) (known bool) {
 }
 
 // meet joins what was said of the session of a life before the life was known,
-// and has verdict.json written where its folder lies now.
+// and has verdict.json written where its folder lies now. Who looked for that
+// before is told by met, see Written.
 func (t *tx) meet(life string) {
 	var ref string
 	if !t.row("SELECT scan_ref FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{life}, &ref) {
 		return
 	}
 	t.joinEvents(ref)
-	t.exec("UPDATE verdict SET written = 0 WHERE scan_ref = ? AND newest > 0", ref)
+	t.exec("UPDATE verdict SET written = 0, met = met + 1 WHERE scan_ref = ? AND newest > 0", ref)
 }
 
 // awaited is for how long after its end a verdict is still to come: what was
@@ -193,6 +194,7 @@ type Heard struct {
 	Bodies  map[string][]byte // that are to be written, by their names
 	Newest  int64             // event in it
 	News    []News            // what is to be told of it
+	met     int64             // how often its folder had come to its place
 }
 
 // News is an event that was not told yet.
@@ -217,8 +219,8 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 	v := &sidecar.Verdict{ScanRef: ref}
 	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	var all int
-	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
-		Scan(&v.Contradicted, &told, &accepted, &h.Newest, &all)
+	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted, newest, met, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
+		Scan(&v.Contradicted, &told, &accepted, &h.Newest, &h.met, &all)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
 	}
@@ -274,12 +276,16 @@ func (j *Journal) Told(ref string, newest int64) error {
 	})
 }
 
-// Written notes that verdict.json has the events of a session up to one of
-// them, or that there is no folder to write it into.
-func (j *Journal) Written(ref string, newest int64) error {
+// Written notes that what was heard is in the folder, where its bodies lie from
+// then on; or that there is no folder to write it into. When one came to its
+// place since it was heard, it is to be written there first.
+func (j *Journal) Written(h *Heard, inFolder bool) error {
+	ref := h.Verdict.ScanRef
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE verdict SET written = ? WHERE scan_ref = ?", newest, ref)
-		t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, newest)
+		current := t.exec("UPDATE verdict SET written = ? WHERE scan_ref = ? AND met = ?", h.Newest, ref, h.met) == 1
+		if current && inFolder {
+			t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, h.Newest)
+		}
 		return t.err
 	})
 }

@@ -183,7 +183,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 			return false, err
 		}
 	}
-	return true, c.journal.Written(ref, heard.Newest)
+	return true, c.journal.Written(heard, at.name != "")
 }
 
 // settle notes of lives that have ended that their session was taken. Who only

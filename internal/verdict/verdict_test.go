@@ -554,6 +554,60 @@ func TestKeepFull(t *testing.T) {
 	}
 }
 
+// back has a folder that was filed come again, from the inbox, as another life.
+func (o *office) back(name, ref string) {
+	o.t.Helper()
+	l := o.life(name, ref)
+	work := filepath.Join(o.paths[spool.Work], name+"."+l.ID)
+	must(o.t, os.Remove(work))
+	must(o.t, os.Rename(filepath.Join(o.paths[spool.Inbox], name), work))
+	o.end(l, sidecar.Accepted, spool.Done)
+}
+
+// A body that comes while the folder is in the inbox is kept until it is in the
+// folder.
+func TestKeepFullForALaterFolder(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	must(t, os.Rename(filepath.Join(o.paths[spool.Done], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	o.says(ref, "APPROVED", true)
+	o.look()
+	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
+		t.Errorf("still looked for: %v, %v", left, err)
+	}
+	o.back("case-7", ref)
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if !o.exists("done", "case-7", v.Events[0].Body) {
+		t.Errorf("verdict.json names %q, which is not there", v.Events[0].Body)
+	}
+	if h, err := o.j.Heard(t.Context(), ref); err != nil || len(h.Bodies) != 0 {
+		t.Errorf("%v, %v", h, err)
+	}
+}
+
+// A folder that comes to its place after it was looked for in vain, and before
+// that is noted, gets its verdict.json.
+func TestFiledBeforeWritten(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	must(t, os.Rename(filepath.Join(o.paths[spool.Done], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	o.says(ref, "APPROVED", true)
+	h, err := o.j.Heard(t.Context(), ref)
+	must(t, err)
+	o.back("case-7", ref)
+	for _, inFolder := range []bool{false, true} {
+		must(t, o.j.Written(h, inFolder))
+	}
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if !o.exists("done", "case-7", v.Events[0].Body) {
+		t.Errorf("verdict.json names %q, which is not there", v.Events[0].Body)
+	}
+}
+
 // A commit that fails is no 200; the same sent again is one event.
 func TestNotRecorded(t *testing.T) {
 	o := newOffice(t)
