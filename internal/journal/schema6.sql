@@ -34,3 +34,8 @@ CREATE INDEX verdict_due ON verdict (asked, due) WHERE final = 0 AND due > 0;
 CREATE INDEX verdict_waiting ON verdict (accepted) WHERE final = 0 AND accepted > 0;
 CREATE INDEX verdict_word ON verdict (overall) WHERE final = 1;
 CREATE INDEX verdict_clash ON verdict (scan_ref) WHERE clash = 1;
+
+-- The verdict of what was accepted of late, before there was this table, is to come as well.
+INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due)
+	SELECT scan_ref, '', 0, 0, 0, 0, 0, max(ended), 0, max(ended) FROM life
+	WHERE fate = 'taken' AND scan_ref IS NOT NULL AND scan_ref <> '' AND ended >= 1000 * (unixepoch() - 72 * 3600) GROUP BY scan_ref;
