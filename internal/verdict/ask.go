@@ -102,8 +102,15 @@ func (a *Asker) askAt(ctx context.Context, d journal.Due, now time.Time) (well b
 		return true
 	}
 	s, err := a.Look(ctx, d.ScanRef)
-	a.Emit(events.Asked{N: d.Asked + 1, Err: err})
-	if e, ok := errors.AsType[*idenfy.Error](err); ok && notAsked(e) {
+	told := events.Asked{N: d.Asked + 1}
+	e, ok := errors.AsType[*idenfy.Error](err)
+	if ok {
+		told.Fault, told.HTTPStatus, told.Identifier = e.Class.String(), e.Status, e.Identifier
+	} else if err != nil {
+		told.Fault = idenfy.NotSent.String() // it could not even be made
+	}
+	a.Emit(told)
+	if ok && notAsked(e) {
 		if err := a.Journal.Unasked(d); err != nil { // then this one request is missing
 			a.Emit(events.Trouble{What: "that a session was not asked for could not be recorded", Err: err})
 		}
