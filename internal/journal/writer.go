@@ -131,7 +131,8 @@ func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 
 func (w *writer) open(path string) (err error) {
 	w.path = path
-	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&_pragma=temp_store(MEMORY)&mode=rw"
+	// What is deleted is overwritten: bodies of webhooks have the person's data.
+	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)&mode=rw"
 	if w.db, err = sql.Open("sqlite", "file:"+escape(path)+pragmas); err != nil {
 		return err
 	}

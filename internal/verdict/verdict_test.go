@@ -608,6 +608,36 @@ func TestFiledBeforeWritten(t *testing.T) {
 	}
 }
 
+// What was taken out of the journal is not in its files any more, nor what was
+// dropped.
+func TestNothingLeft(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	const person = "JOHANNAMUSTERFRAU"
+	for _, ref := range []string{ref, "stray-0123456789"} { // on pages of its own, and within one
+		for _, n := range []int{9000, 9} {
+			pad := fmt.Appendf(nil, `{"secret":"%s","pad":"%s",`, person, strings.Repeat("x", n))
+			body := bytes.Replace(sandbox.HookBody(ref, "APPROVED", true), []byte("{"), pad, 1)
+			if s := o.send(body, sandbox.Sign(body, testKey)); s != http.StatusOK {
+				t.Fatal(s)
+			}
+		}
+	}
+	o.look()
+	if n, err := o.j.Forget(time.Now().Add(8 * 24 * time.Hour)); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	must(t, o.j.Close())
+	for _, end := range []string{"", "-wal"} {
+		data, err := os.ReadFile(filepath.Join(o.where.Dir, journal.Name+end))
+		must(t, err)
+		if bytes.Contains(data, []byte(person)) {
+			t.Errorf("%s%s still has the person", journal.Name, end)
+		}
+	}
+}
+
 // A commit that fails is no 200; the same sent again is one event.
 func TestNotRecorded(t *testing.T) {
 	o := newOffice(t)
