@@ -28,6 +28,10 @@ type op struct {
 // ErrClosed is what a closed journal answers.
 var ErrClosed = errors.New("the journal is closed")
 
+// ErrNotWritten is in the error of each step of a commit that failed as a whole:
+// it is the journal's, whatever the step was about.
+var ErrNotWritten = errors.New("the journal")
+
 // write has do made and committed, together with what others ask for at that
 // time. nil means that it is on the disk; an error, that it is not in the
 // journal, and will not be; an UncertainError, that this can't be told yet.
@@ -103,7 +107,7 @@ func (j *Journal) commit(batch []*op) {
 	if err != nil {
 		err = j.Blame(err)
 		for _, o := range batch {
-			o.err = fmt.Errorf("the journal: %w", inWords(err))
+			o.err = fmt.Errorf("%w: %w", ErrNotWritten, inWords(err))
 		}
 	} else {
 		j.mark.set(j.w.seq)

@@ -638,6 +638,54 @@ func TestNothingLeft(t *testing.T) {
 	}
 }
 
+// A stop, or a journal that can't be written, is no fault of a folder: the
+// journal is said once, and the folders are written into as soon as may be.
+func TestNotTheFolders(t *testing.T) {
+	o := newOffice(t)
+	const folders = 9
+	for i := range folders {
+		ref := fmt.Sprintf("session-%d-0123456789", i)
+		o.end(o.life(fmt.Sprint("case-", i), ref), sidecar.Accepted, spool.Done)
+		o.says(ref, "APPROVED", true)
+	}
+	troubles := func() (n int) {
+		for _, e := range o.seen {
+			if _, is := e.(events.Trouble); is {
+				n++
+			}
+		}
+		return n
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	o.clerk.emit = func(e events.Event) {
+		o.see(e)
+		stop() // amid the first
+	}
+	o.clerk.round(ctx)
+	o.clerk.emit = o.see
+	if n := troubles(); n > 0 {
+		t.Errorf("%d troubles of a stop", n)
+	}
+	durable.Inject(func(op durable.Op, _ string, do func() error) error {
+		if op == durable.OpCommit {
+			return syscall.EIO
+		}
+		return do()
+	})
+	o.clerk.round(t.Context())
+	durable.Inject(nil)
+	if n := troubles(); n != 1 {
+		t.Errorf("%d troubles of a journal that can't be written", n)
+	}
+	o.look()
+	for i := range folders {
+		if !o.exists("done", fmt.Sprint("case-", i), sidecar.VerdictName) {
+			t.Errorf("case-%d has to wait for its verdict", i)
+		}
+	}
+}
+
 // A commit that fails is no 200; the same sent again is one event.
 func TestNotRecorded(t *testing.T) {
 	o := newOffice(t)
