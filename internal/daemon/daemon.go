@@ -307,7 +307,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	left, err := d.batch.Run(ctx, arrivals, d.o.Once)
 	told := ctx.Err() != nil
 	stop()
-	d.now.Load().receiver.close() // events come in until then
+	d.deafen() // events come in until then
 	endLife()
 	return Left{left, told}, errors.Join(err, group.Wait())
 }

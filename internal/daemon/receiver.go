@@ -149,6 +149,14 @@ func (r *receiver) close() {
 	}
 }
 
+// deafen ends the receiver that is in force. A reload may just be about to have
+// another one answer.
+func (d *daemon) deafen() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now.Load().receiver.close()
+}
+
 // follow brings the settings of webhooks into force.
 func (d *daemon) follow(next *current, set verdict.Settings, cert *tls.Certificate) {
 	d.webhooks.Set(set)

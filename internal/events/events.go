@@ -185,10 +185,13 @@ type (
 		Clash      string        // the word of a final one before that this one contradicts
 	}
 	// Asked tells that a session was asked for by a status request, for the
-	// n-th time; Err says why there was no answer.
+	// n-th time. Fault says why there was no answer that tells; what the API says
+	// to people is not in it, since that may name the person.
 	Asked struct {
-		N   int
-		Err error
+		N          int
+		Fault      string // idenfy.Class; empty: there was one
+		HTTPStatus int    // 0: there was none at all
+		Identifier string // the API's
 	}
 	// StraysDropped tells that events were dropped for which no folder came.
 	StraysDropped struct{ Events int }

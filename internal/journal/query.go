@@ -215,6 +215,7 @@ func scanFolder(rows *sql.Rows) (f Folder, err error) {
 // Search asks for folders by what people know of them.
 type Search struct {
 	Key  string `json:"key"`
+	ID   bool   `json:"id,omitempty"` // Key is the id of a life: names and clientIds may be the same
 	Most int    `json:"most"`
 }
 
@@ -309,13 +310,16 @@ func search(ctx context.Context, conn *sql.Conn, s Search, version int) (cases [
 		sessions = `UNION SELECT kase FROM life WHERE client_id = ?1
 		UNION SELECT kase FROM life WHERE id IN (SELECT life FROM session WHERE scan_ref = lower(?1))`
 	}
-	rows, err := conn.QueryContext(ctx, `WITH hit (kase) AS (
-		SELECT kase FROM life WHERE id = upper(?1)
+	hit := `SELECT kase FROM life WHERE id = upper(?1)
 		UNION SELECT kase FROM life WHERE scan_ref = ?1
 		UNION SELECT kase FROM life WHERE scan_ref = lower(?1)
-		`+sessions+`
+		` + sessions + `
 		UNION SELECT kase FROM life WHERE folder = ?2 AND folder <> '' AND (?3 = '' OR place = ?3)
-		UNION SELECT kase FROM life WHERE name = ?2 AND name <> folder AND name <> '' AND (?3 = '' OR place = ?3))
+		UNION SELECT kase FROM life WHERE name = ?2 AND name <> folder AND name <> '' AND (?3 = '' OR place = ?3)`
+	if s.ID {
+		hit = "SELECT kase FROM life WHERE id = ?1"
+	}
+	rows, err := conn.QueryContext(ctx, `WITH hit (kase) AS (`+hit+`)
 		SELECT kase, count(*) OVER () FROM hit ORDER BY (SELECT max(claimed) FROM life WHERE life.kase = hit.kase) DESC, kase DESC LIMIT ?4`,
 		s.Key, name, place, s.Most)
 	if err != nil {

@@ -261,6 +261,36 @@ func TestUpgradeGate(t *testing.T) {
 	}
 }
 
+// After an upgrade the verdicts are awaited of what was accepted within the last
+// three days.
+func TestUpgradeAwaits(t *testing.T) {
+	now := time.Now()
+	rows := ""
+	for i, c := range []struct {
+		fate, ref string
+		ago       time.Duration
+	}{
+		{"taken", "'late-0123456789'", time.Hour}, {"taken", "'twice-0123456789'", 70 * time.Hour}, {"taken", "'twice-0123456789'", 71 * time.Hour},
+		{"taken", "'early-0123456789'", 73 * time.Hour}, {"refused", "'refused-0123456789'", time.Hour}, {"taken", "NULL", time.Hour},
+	} {
+		at := now.Add(-c.ago).UnixMilli()
+		rows += fmt.Sprintf(`INSERT INTO life VALUES ('%s', %d, 'filed', 'accepted', '%s', 1, 0, 'old', 'hash', %s, '1', 'done', 'old', 0, 0, 0, %d, %d, '{}');`, strings.Repeat(string(rune('A'+i)), 26), i, c.fate, c.ref, at, at)
+	}
+	j, err := journal.Open(first(t, rows))
+	must(t, err)
+	defer j.Close()
+	v, err := j.Reader().Verdicts(t.Context())
+	must(t, err)
+	if want := now.Add(-70 * time.Hour).UnixMilli(); v.Waiting != 2 || v.Oldest.UnixMilli() != want {
+		t.Errorf("%+v", v)
+	}
+	due, err := j.ToAsk(t.Context(), now, now, 9)
+	must(t, err)
+	if len(due) != 2 || due[0].ScanRef != "twice-0123456789" || due[1].ScanRef != "late-0123456789" {
+		t.Errorf("%+v", due)
+	}
+}
+
 // A journal of the first version is brought up to date when it is opened, with
 // all that is in it; a reader reads it before that as well.
 func TestUpgrade(t *testing.T) {

@@ -23,13 +23,19 @@ CREATE TABLE verdict (
 	clash    INTEGER NOT NULL, -- 1: two final events have different words
 	newest   INTEGER NOT NULL, -- event
 	written  INTEGER NOT NULL, -- up to which event verdict.json has them
+	met      INTEGER NOT NULL DEFAULT 0, -- how often a folder came to its place since something was said
 	told     INTEGER NOT NULL, -- up to which event they were reported
 	accepted INTEGER NOT NULL, -- when its folder was taken by iDenfy; 0: it wasn't, as far as is known
 	asked    INTEGER NOT NULL, -- status requests that were made
-	due      INTEGER NOT NULL  -- of the next one; before the first: when the folder was taken; 0: never
+	due      INTEGER NOT NULL  -- of the next one, of which there are three at most; before the first: when the folder was taken; 0: never
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX verdict_unwritten ON verdict (scan_ref) WHERE written < newest;
 CREATE INDEX verdict_due ON verdict (asked, due) WHERE final = 0 AND due > 0;
 CREATE INDEX verdict_waiting ON verdict (accepted) WHERE final = 0 AND accepted > 0;
 CREATE INDEX verdict_word ON verdict (overall) WHERE final = 1;
 CREATE INDEX verdict_clash ON verdict (scan_ref) WHERE clash = 1;
+
+-- The verdict of what was accepted of late, before there was this table, is to come as well.
+INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due)
+	SELECT scan_ref, '', 0, 0, 0, 0, 0, max(ended), 0, max(ended) FROM life
+	WHERE fate = 'taken' AND scan_ref IS NOT NULL AND scan_ref <> '' AND ended >= 1000 * (unixepoch() - 72 * 3600) GROUP BY scan_ref;

@@ -134,7 +134,8 @@ func (t *tx) replaced(ref string) {
 }
 
 // meet joins what was said of the session of a life before the life was known,
-// and has verdict.json written where its folder lies now.
+// and has verdict.json written where its folder lies now. Who looked for that
+// before is told by met, see Written.
 func (t *tx) meet(life string) {
 	var ref string
 	t.exec("UPDATE event SET joined = 1, body = NULL WHERE joined = 0 AND scan_ref IN (SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref IS NOT (SELECT scan_ref FROM life WHERE id = ?1))", life)
@@ -142,7 +143,7 @@ func (t *tx) meet(life string) {
 		return
 	}
 	t.joinEvents(ref)
-	t.exec("UPDATE verdict SET written = 0 WHERE scan_ref = ? AND newest > 0", ref)
+	t.exec("UPDATE verdict SET written = 0, met = met + 1 WHERE scan_ref = ? AND newest > 0", ref)
 }
 
 // awaited is for how long after its end a verdict is still to come: what was
@@ -218,6 +219,7 @@ type Heard struct {
 	Bodies  map[string][]byte // that are to be written, by their names
 	Newest  int64             // event in it
 	News    []News            // what is to be told of it
+	met     int64             // how often its folder had come to its place
 }
 
 // News is an event that was not told yet.
@@ -244,8 +246,8 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 	v := &sidecar.Verdict{ScanRef: ref}
 	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	var all int
-	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
-		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &all)
+	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, met, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
+		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &h.met, &all)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
 	}
@@ -361,12 +363,16 @@ func (j *Journal) Told(ref string, newest int64) error {
 	})
 }
 
-// Written notes that verdict.json has the events of a session up to one of
-// them, or that there is no folder to write it into.
-func (j *Journal) Written(ref string, newest int64) error {
+// Written notes that what was heard is in the folder, where its bodies lie from
+// then on; or that there is no folder to write it into. When one came to its
+// place since it was heard, it is to be written there first.
+func (j *Journal) Written(h *Heard, inFolder bool) error {
+	ref := h.Verdict.ScanRef
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE verdict SET written = ? WHERE scan_ref = ?", newest, ref)
-		t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, newest)
+		current := t.exec("UPDATE verdict SET written = ? WHERE scan_ref = ? AND met = ?", h.Newest, ref, h.met) == 1
+		if current && inFolder {
+			t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, h.Newest)
+		}
 		return t.err
 	})
 }
@@ -377,10 +383,6 @@ func (j *Journal) Written(ref string, newest int64) error {
 func (j *Journal) Words(ctx context.Context, ref string) ([]string, error) {
 	return texts(j.reads.QueryContext(ctx, "SELECT DISTINCT overall FROM event WHERE scan_ref = ? AND overall <> ''", ref))
 }
-
-// Asks is how many status requests a session gets while its verdict doesn't
-// come.
-const Asks = 3
 
 // Due is a session that is to be asked for.
 type Due struct {
@@ -412,24 +414,22 @@ func (j *Journal) ToAsk(ctx context.Context, now, first time.Time, most int) (li
 }
 
 // Ask records that a session is asked for, before it is, and when that is due
-// again; zero: never. may is false when its final verdict came, or somebody
-// asked meanwhile.
+// again; zero: this is the last time. may is false when its final verdict came,
+// or somebody asked meanwhile, or decided.
 func (j *Journal) Ask(d Due, again time.Time) (may bool, err error) {
 	err = j.write(func(t *tx) error {
-		t.exec("UPDATE verdict SET asked = asked + 1, due = ? WHERE scan_ref = ? AND asked = ? AND final = 0", millis(again), d.ScanRef, d.Asked)
-		var n int
-		t.row("SELECT changes() WHERE ? = 0", []any{0}, &n)
-		may = n == 1
+		may = t.exec("UPDATE verdict SET asked = asked + 1, due = CASE ?1 WHEN 0 THEN due ELSE ?1 END WHERE scan_ref = ?2 AND asked = ?3 AND final = 0 AND due > 0",
+			millis(again), d.ScanRef, d.Asked) == 1
 		return t.err
 	})
 	return may, err
 }
 
 // Unasked takes that back: nothing of the request left, or it was not for this
-// session to answer.
+// session to answer. What was decided meanwhile stays.
 func (j *Journal) Unasked(d Due) error {
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE verdict SET asked = ?, due = ? WHERE scan_ref = ?", d.Asked, d.Due, d.ScanRef)
+		t.exec("UPDATE verdict SET asked = ?1, due = ?2 WHERE scan_ref = ?3 AND asked = ?1 + 1 AND due > 0", d.Asked, d.Due, d.ScanRef)
 		return t.err
 	})
 }
@@ -438,8 +438,7 @@ func (j *Journal) Unasked(d Due) error {
 // many.
 func (j *Journal) Forget(now time.Time) (n int, err error) {
 	err = j.write(func(t *tx) error {
-		t.exec("DELETE FROM event WHERE joined = 0 AND at < ?", millis(now.Add(-strayKept)))
-		t.row("SELECT changes() WHERE ? = 0", []any{0}, &n)
+		n = int(t.exec("DELETE FROM event WHERE joined = 0 AND at < ?", millis(now.Add(-strayKept))))
 		return t.err
 	})
 	return n, err

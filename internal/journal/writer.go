@@ -28,6 +28,10 @@ type op struct {
 // ErrClosed is what a closed journal answers.
 var ErrClosed = errors.New("the journal is closed")
 
+// ErrNotWritten is in the error of each step of a commit that failed as a whole:
+// it is the journal's, whatever the step was about.
+var ErrNotWritten = errors.New("the journal")
+
 // write has do made and committed, together with what others ask for at that
 // time. nil means that it is on the disk; an error, that it is not in the
 // journal, and will not be; an UncertainError, that this can't be told yet.
@@ -103,7 +107,7 @@ func (j *Journal) commit(batch []*op) {
 	if err != nil {
 		err = j.Blame(err)
 		for _, o := range batch {
-			o.err = fmt.Errorf("the journal: %w", inWords(err))
+			o.err = fmt.Errorf("%w: %w", ErrNotWritten, inWords(err))
 		}
 	} else {
 		j.mark.set(j.w.seq)
@@ -131,7 +135,8 @@ func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 
 func (w *writer) open(path string) (err error) {
 	w.path = path
-	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&_pragma=temp_store(MEMORY)&mode=rw"
+	// What is deleted is overwritten: bodies of webhooks have the person's data.
+	pragmas := "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-2000)&_pragma=temp_store(MEMORY)&_pragma=secure_delete(ON)&mode=rw"
 	if w.db, err = sql.Open("sqlite", "file:"+escape(path)+pragmas); err != nil {
 		return err
 	}

@@ -190,8 +190,8 @@ func (l *Log) ofVerdicts(log *logrus.Logger, e events.Event) {
 		entry.Warn("webhooks were refused; those of iDenfy are sent again, ten times at most. If they are iDenfy's: does the key in verdict.key_file belong to the webhook in the dashboard?")
 	case events.Asked:
 		entry := log.WithField("request", e.N)
-		if e.Err != nil {
-			entry.WithError(e.Err).Warn("no verdict came, and asking for it had no answer")
+		if e.Fault != "" {
+			withAnswer(entry.WithField("fault", e.Fault), e.HTTPStatus, e.Identifier).Warn("no verdict came, and asking for it had no answer")
 			return
 		}
 		entry.Debug("no verdict came; it was asked for")
@@ -246,14 +246,20 @@ func asked(entry *logrus.Entry, o *sidecar.Opening) {
 	tried(entry.WithField("request", o.N), "session asked for", &o.Attempt)
 }
 
+// withAnswer adds what may be said of an answer.
+func withAnswer(entry *logrus.Entry, status int, identifier string) *logrus.Entry {
+	if status != 0 {
+		entry = entry.WithField("http_status", status)
+	}
+	if identifier != "" {
+		entry = entry.WithField("identifier", identifier)
+	}
+	return entry
+}
+
 func tried(entry *logrus.Entry, what string, a *sidecar.Attempt) {
 	entry = entry.WithFields(logrus.Fields{"state": string(a.State), "duration_ms": a.DurationMS})
-	if a.HTTPStatus != 0 {
-		entry = entry.WithField("http_status", a.HTTPStatus)
-	}
-	if a.Identifier != "" {
-		entry = entry.WithField("identifier", a.Identifier)
-	}
+	entry = withAnswer(entry, a.HTTPStatus, a.Identifier)
 	switch {
 	case a.State == sidecar.Answered && a.HTTPStatus < 300 && a.Identifier == "":
 		entry.Debug(what)

@@ -145,7 +145,7 @@ func (m *Metrics) takeVerdict(e events.Event) {
 		}
 	case events.Asked:
 		result := "answered"
-		if e.Err != nil {
+		if e.Fault != "" {
 			result = "failed"
 		}
 		m.asked.WithLabelValues(result).Inc()

@@ -62,6 +62,9 @@ func TestLines(t *testing.T) {
 		{events.Decided{Folder: "x", Action: sidecar.Requeued, Err: errors.New("no")}, map[string]any{"error": "no"}},
 		{events.Adopted{Folders: 5, Total: 9}, map[string]any{"folders": 5.0, "total": 9.0}},
 		{events.Adopted{Folders: 9, Total: 9, Done: true, Ledger: true}, map[string]any{"msg": "entering into the ledger what ended before there was one", "total": 9.0}},
+		{events.Asked{N: 2, Fault: "rejected", HTTPStatus: 400, Identifier: "BAD_VALUE"}, map[string]any{"request": 2.0, "fault": "rejected", "http_status": 400.0, "identifier": "BAD_VALUE", "level": "warning"}},
+		{events.Asked{N: 1, Fault: "not sent"}, map[string]any{"request": 1.0, "fault": "not sent", "http_status": nil, "identifier": nil}},
+		{events.Asked{N: 1}, map[string]any{"request": 1.0, "fault": nil, "level": "debug"}},
 		{events.Trouble{What: "it could not be done", Err: errors.New("no")}, map[string]any{"msg": "it could not be done", "error": "no", "level": "warning"}},
 	} {
 		out.Reset()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"idenfy-batch/internal/events"
@@ -101,8 +102,15 @@ func (a *Asker) askAt(ctx context.Context, d journal.Due, now time.Time) (well b
 		return true
 	}
 	s, err := a.Look(ctx, d.ScanRef)
-	a.Emit(events.Asked{N: d.Asked + 1, Err: err})
-	if e, ok := errors.AsType[*idenfy.Error](err); ok && (e.Class == idenfy.NotSent || e.Class == idenfy.ServiceFault) {
+	told := events.Asked{N: d.Asked + 1}
+	e, ok := errors.AsType[*idenfy.Error](err)
+	if ok {
+		told.Fault, told.HTTPStatus, told.Identifier = e.Class.String(), e.Status, e.Identifier
+	} else if err != nil {
+		told.Fault = idenfy.NotSent.String() // it could not even be made
+	}
+	a.Emit(told)
+	if ok && notAsked(e) {
 		if err := a.Journal.Unasked(d); err != nil { // then this one request is missing
 			a.Emit(events.Trouble{What: "that a session was not asked for could not be recorded", Err: err})
 		}
@@ -117,4 +125,11 @@ func (a *Asker) askAt(ctx context.Context, d journal.Due, now time.Time) (well b
 	}
 	a.Came()
 	return true
+}
+
+// notAsked reports whether a request was none for its session: nothing of it
+// left, or it met what any would, of the account. Whatever else is answered may
+// be answered so to this session only, and always: it is a request that was made.
+func notAsked(e *idenfy.Error) bool {
+	return e.Class == idenfy.NotSent || e.Status == http.StatusUnauthorized || e.Status == http.StatusTooManyRequests
 }

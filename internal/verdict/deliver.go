@@ -100,15 +100,18 @@ func (c *Clerk) round(ctx context.Context) (later bool) {
 			return again.Load()
 		}
 		after = refs[len(refs)-1]
-		var group errgroup.Group
+		group, all := errgroup.WithContext(ctx)
 		group.SetLimit(atOnce)
 		for _, ref := range refs {
-			if ctx.Err() != nil || c.patient(ref) {
+			if all.Err() != nil || c.patient(ref) {
 				continue
 			}
 			group.Go(func() error {
-				done, err := c.deliver(ctx, ref)
-				if err != nil {
+				done, err := c.deliver(all, ref)
+				if errors.Is(err, journal.ErrNotWritten) {
+					return err
+				}
+				if err != nil && all.Err() == nil { // else it was cut short
 					c.failed(ref, err)
 				} else if !done {
 					again.Store(true)
@@ -116,7 +119,14 @@ func (c *Clerk) round(ctx context.Context) (later bool) {
 				return nil // a folder's failure is its own
 			})
 		}
-		_ = group.Wait() // none returns an error
+		err = group.Wait()
+		if ctx.Err() != nil {
+			return false
+		}
+		if err != nil {
+			c.emit(events.Trouble{What: "verdicts could not be brought to their folders, since the journal can't be written; that is tried again", Err: err})
+			return false
+		}
 	}
 }
 
@@ -160,7 +170,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 		return true, err
 	}
 	if len(lives) == 0 { // it was replaced just now
-		return true, c.journal.Written(ref, heard.Newest)
+		return true, c.journal.Written(heard, false)
 	}
 	main := &lives[0]
 	heard.Verdict.ID = main.ID
@@ -186,7 +196,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 			return false, err
 		}
 	}
-	return true, c.journal.Written(ref, heard.Newest)
+	return true, c.journal.Written(heard, at.name != "")
 }
 
 // settle notes of lives that have ended that their session was taken. Who only

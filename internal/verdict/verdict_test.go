@@ -596,6 +596,138 @@ func TestKeepFull(t *testing.T) {
 	}
 }
 
+// back has a folder that was filed come again, from the inbox, as another life.
+func (o *office) back(name, ref string) {
+	o.t.Helper()
+	l := o.life(name, ref)
+	work := filepath.Join(o.paths[spool.Work], name+"."+l.ID)
+	must(o.t, os.Remove(work))
+	must(o.t, os.Rename(filepath.Join(o.paths[spool.Inbox], name), work))
+	o.end(l, sidecar.Accepted, spool.Done)
+}
+
+// A body that comes while the folder is in the inbox is kept until it is in the
+// folder.
+func TestKeepFullForALaterFolder(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	must(t, os.Rename(filepath.Join(o.paths[spool.Done], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	o.says(ref, "APPROVED", true)
+	o.look()
+	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
+		t.Errorf("still looked for: %v, %v", left, err)
+	}
+	o.back("case-7", ref)
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if !o.exists("done", "case-7", v.Events[0].Body) {
+		t.Errorf("verdict.json names %q, which is not there", v.Events[0].Body)
+	}
+	if h, err := o.j.Heard(t.Context(), ref); err != nil || len(h.Bodies) != 0 {
+		t.Errorf("%v, %v", h, err)
+	}
+}
+
+// A folder that comes to its place after it was looked for in vain, and before
+// that is noted, gets its verdict.json.
+func TestFiledBeforeWritten(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	must(t, os.Rename(filepath.Join(o.paths[spool.Done], "case-7"), filepath.Join(o.paths[spool.Inbox], "case-7")))
+	o.says(ref, "APPROVED", true)
+	h, err := o.j.Heard(t.Context(), ref)
+	must(t, err)
+	o.back("case-7", ref)
+	for _, inFolder := range []bool{false, true} {
+		must(t, o.j.Written(h, inFolder))
+	}
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if !o.exists("done", "case-7", v.Events[0].Body) {
+		t.Errorf("verdict.json names %q, which is not there", v.Events[0].Body)
+	}
+}
+
+// What was taken out of the journal is not in its files any more, nor what was
+// dropped.
+func TestNothingLeft(t *testing.T) {
+	o := newOffice(t)
+	o.r.Set(Settings{Path: "/idenfy", Keys: []string{testKey}, Full: true})
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	const person = "JOHANNAMUSTERFRAU"
+	for _, ref := range []string{ref, "stray-0123456789"} { // on pages of its own, and within one
+		for _, n := range []int{9000, 9} {
+			pad := fmt.Appendf(nil, `{"secret":"%s","pad":"%s",`, person, strings.Repeat("x", n))
+			body := bytes.Replace(sandbox.HookBody(ref, "APPROVED", true), []byte("{"), pad, 1)
+			if s := o.send(body, sandbox.Sign(body, testKey)); s != http.StatusOK {
+				t.Fatal(s)
+			}
+		}
+	}
+	o.look()
+	if n, err := o.j.Forget(time.Now().Add(8 * 24 * time.Hour)); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	must(t, o.j.Close())
+	for _, end := range []string{"", "-wal"} {
+		data, err := os.ReadFile(filepath.Join(o.where.Dir, journal.Name+end))
+		must(t, err)
+		if bytes.Contains(data, []byte(person)) {
+			t.Errorf("%s%s still has the person", journal.Name, end)
+		}
+	}
+}
+
+// A stop, or a journal that can't be written, is no fault of a folder: the
+// journal is said once, and the folders are written into as soon as may be.
+func TestNotTheFolders(t *testing.T) {
+	o := newOffice(t)
+	const folders = 9
+	for i := range folders {
+		ref := fmt.Sprintf("session-%d-0123456789", i)
+		o.end(o.life(fmt.Sprint("case-", i), ref), sidecar.Accepted, spool.Done)
+		o.says(ref, "APPROVED", true)
+	}
+	troubles := func() (n int) {
+		for _, e := range o.seen {
+			if _, is := e.(events.Trouble); is {
+				n++
+			}
+		}
+		return n
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	o.clerk.emit = func(e events.Event) {
+		o.see(e)
+		stop() // amid the first
+	}
+	o.clerk.round(ctx)
+	o.clerk.emit = o.see
+	if n := troubles(); n > 0 {
+		t.Errorf("%d troubles of a stop", n)
+	}
+	durable.Inject(func(op durable.Op, _ string, do func() error) error {
+		if op == durable.OpCommit {
+			return syscall.EIO
+		}
+		return do()
+	})
+	o.clerk.round(t.Context())
+	durable.Inject(nil)
+	if n := troubles(); n != 1 {
+		t.Errorf("%d troubles of a journal that can't be written", n)
+	}
+	o.look()
+	for i := range folders {
+		if !o.exists("done", fmt.Sprint("case-", i), sidecar.VerdictName) {
+			t.Errorf("case-%d has to wait for its verdict", i)
+		}
+	}
+}
+
 // A commit that fails is no 200; the same sent again is one event.
 func TestNotRecorded(t *testing.T) {
 	o := newOffice(t)
@@ -691,6 +823,76 @@ func TestAsk(t *testing.T) {
 	v := o.verdict(spool.Done, "case-7")
 	if len(v.Events) != 1 || v.Events[0].By != sidecar.ByStatus || v.Events[0].Overall != "REVIEWING" || !slices.Equal(v.FraudTags, []string{"X"}) {
 		t.Errorf("%+v", v)
+	}
+}
+
+// A session that meets another fault each time gets its three requests, and
+// keeps nobody else from theirs; what is the account's, or never left, is no
+// request of a session.
+func TestAskOverFaults(t *testing.T) {
+	for _, c := range []struct {
+		fault *idenfy.Error
+		times [2]int // that the faulty one and the other are asked for
+	}{
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 403, Identifier: "PERMISSIONS_ERROR"}, [2]int{3, 1}},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 404}, [2]int{3, 1}},
+		{&idenfy.Error{Class: idenfy.ServerError, Status: 500}, [2]int{3, 1}},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 401}, [2]int{9, 0}},
+		{&idenfy.Error{Class: idenfy.ServiceFault, Status: 429}, [2]int{9, 0}},
+		{&idenfy.Error{Class: idenfy.NotSent}, [2]int{9, 0}},
+	} {
+		o := newOffice(t)
+		at := time.Now()
+		for _, ref := range []string{"aaaa-0123456789", "bbbb-0123456789"} {
+			o.end(o.life(ref[:4], ref), sidecar.Accepted, spool.Done)
+		}
+		var asked [2]int
+		a := &Asker{Journal: o.j, Emit: o.see, Came: func() {}, Look: func(_ context.Context, ref string) (idenfy.Standing, error) {
+			if ref[0] == 'a' {
+				asked[0]++
+				return idenfy.Standing{}, c.fault
+			}
+			asked[1]++
+			return idenfy.Standing{Word: "APPROVED", Body: []byte(`{"status":"APPROVED"}`)}, nil
+		}}
+		for day := range 9 {
+			now := at.Add(time.Duration(day+1) * 48 * time.Hour)
+			for well := true; well; {
+				due, err := o.j.ToAsk(t.Context(), now, now, 1)
+				must(t, err)
+				well = len(due) > 0 && a.askAt(t.Context(), due[0], now)
+			}
+		}
+		if asked != c.times {
+			t.Errorf("%v: asked %v times", c.fault, asked)
+		}
+	}
+}
+
+// What a person decides while a session is asked for stays, though nothing of
+// the request left; and before, it is not asked for.
+func TestDecidedWhileAsked(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-8", ref)
+	o.end(l, sidecar.Unknown, spool.Hold)
+	now := time.Now().Add(2 * time.Hour)
+	due, err := o.j.ToAsk(t.Context(), now, now, 1)
+	must(t, err)
+	fails := &idenfy.Error{Class: idenfy.NotSent}
+	a := &Asker{Journal: o.j, Emit: o.see, Look: func(context.Context, string) (idenfy.Standing, error) {
+		return idenfy.Standing{}, errors.Join(o.j.Settle(l.ID, journal.Refused), fails)
+	}}
+	a.askAt(t.Context(), due[0], now)
+	if due, err := o.j.ToAsk(t.Context(), now.Add(1000*time.Hour), now, 1); err != nil || len(due) > 0 {
+		t.Errorf("asked again for what a person has decided: %v, %v", due, err)
+	}
+	l = o.life("case-9", "bbbb-0123456789")
+	o.end(l, sidecar.Unknown, spool.Hold)
+	due, err = o.j.ToAsk(t.Context(), now, now, 1)
+	must(t, err)
+	must(t, o.j.Settle(l.ID, journal.Refused))
+	if may, err := o.j.Ask(due[0], now); may || err != nil {
+		t.Errorf("asked for what a person has decided: %v", err)
 	}
 }
 

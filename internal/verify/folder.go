@@ -214,7 +214,7 @@ func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error 
 // told holds what the journal says of a life against its result, which is as it
 // was entered, field by field.
 func (r *run) told(k *known, p spool.Place, name string, res *sidecar.Result) error {
-	all, err := r.Reader.Show(r.ctx, journal.Search{Key: k.life.ID, Most: 1})
+	all, err := r.Reader.Show(r.ctx, journal.Search{Key: k.life.ID, ID: true, Most: 1})
 	if r.ctx.Err() != nil {
 		return r.ctx.Err()
 	}

@@ -549,6 +549,17 @@ func TestAlterations(t *testing.T) {
 	})
 }
 
+// A later folder that is found by the id of another one hides nothing of that.
+func TestFoundByAnothersID(t *testing.T) {
+	a := newArchive(t, 5)
+	a.alter(fmt.Sprintf("UPDATE life SET client_id = '%s' WHERE id = '%s'; UPDATE attempt SET duration_ms = duration_ms + 1 WHERE life = '%[1]s'", a.ids[name(0)], a.ids[name(1)]))
+	found, _, err := a.verify(nil)
+	must(t, err)
+	if want := []string{"journal_differs done/" + name(0)}; !slices.Equal(found, want) {
+		t.Errorf("found %v", found)
+	}
+}
+
 // What is done to the ledger, its key, its checkpoint, and with an earlier one.
 func TestLedgerAltered(t *testing.T) {
 	anew := func(a *archive, lines string) { // the tree is made anew, as if it had always been so
