@@ -1,20 +1,19 @@
 package watcher
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"sync"
+	"strings"
 	"syscall"
 
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
 // Hint says where something may have changed.
 type Hint struct {
 	Name string // of a folder in the inbox
+	Gone bool   // that folder was removed or renamed; another may have its name by now
 	All  bool   // events were lost: anything may have changed
 	Err  error  // why, with All
 }
@@ -23,91 +22,63 @@ type Hint struct {
 type Source interface {
 	Hints() <-chan Hint
 	// Watch begins hints for the folder name in the inbox, or with an empty
-	// name for the inbox itself. It returns what Unwatch needs, which is never
-	// zero but with an error.
-	Watch(name string) (wd int32, err error)
-	// Unwatch ends them; what isn't watched any more is no error.
-	Unwatch(name string, wd int32)
+	// name for the inbox itself. It is ErrNoWatch that another would have to be
+	// ended first.
+	Watch(name string) error
+	// Unwatch ends what one Watch began, whether or not the folder is there still.
+	Unwatch(name string)
 }
 
-// Inotify gives hints from the kernel's file events (inotify(7)). Of each
-// watched folder it keeps nothing but the name, which is the caller's string.
-// Its methods but Hints are for one goroutine.
+// ErrNoWatch is returned when as many folders are watched as may be.
+var ErrNoWatch = errors.New("no inotify watch is left")
+
+// watchesAtOnce is how many folders are watched at once. Each takes some 200
+// bytes, beside what is remembered of the folder.
+const watchesAtOnce = 20_000
+
+var errEnough = fmt.Errorf("%w: %d folders are watched, and more would take too much memory", ErrNoWatch, watchesAtOnce)
+
+// Inotify gives hints from the kernel's file events (inotify(7)). Its methods
+// but Hints are for one goroutine.
 type Inotify struct {
 	dir   string
 	hints chan Hint
-	queue *os.File // nil: there is none yet
+	w     *fsnotify.Watcher
 	done  chan struct{}
-	ended sync.WaitGroup
-
-	mu    sync.Mutex
-	names map[int32]string // by watch descriptor; empty: the inbox
+	count int // of watched folders
 }
 
 // NewInotify returns a source for the inbox dir, an absolute clean path.
 // Where the kernel has no instance left, Watch says so and tries again each
 // time.
 func NewInotify(dir string) *Inotify {
-	return &Inotify{dir: dir, hints: make(chan Hint, hintsAtOnce), done: make(chan struct{}), names: map[int32]string{}}
+	return &Inotify{dir: dir, hints: make(chan Hint, hintsAtOnce)}
 }
 
 // Hints implements Source.
 func (s *Inotify) Hints() <-chan Hint { return s.hints }
 
-// What is watched for: of the inbox its own end, too, which of a folder the
-// inbox's events tell.
-const (
-	folderEvents = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_ATTRIB | unix.IN_ONLYDIR
-	inboxGone    = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
-)
-
 // Watch implements Source.
-func (s *Inotify) Watch(name string) (int32, error) {
-	if s.queue == nil {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+func (s *Inotify) Watch(name string) error {
+	if name != "" && s.count >= watchesAtOnce {
+		return errEnough
+	}
+	if s.w == nil {
+		w, err := fsnotify.NewWatcher()
 		if err != nil {
-			return 0, explain(err)
+			return explain(err)
 		}
-		s.queue = os.NewFile(uintptr(fd), "inotify")
-		s.ended.Go(s.forward)
+		s.w, s.done = w, make(chan struct{})
+		go s.forward(w, s.done)
 	}
-	path, events := s.dir, uint32(folderEvents|inboxGone)
-	if name != "" {
-		path, events = s.dir+"/"+name, folderEvents|unix.IN_DONT_FOLLOW
+	if err := s.w.Add(s.path(name)); err != nil {
+		return explain(err)
 	}
-	// Held meanwhile, so that no event comes before the name is known.
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wd, err := s.add(path, events)
-	if err != nil {
-		return 0, explain(err)
-	}
-	// A folder that was renamed has its watch still, under another name.
-	s.names[wd] = name
 	if name == "" {
-		return wd, remote(s.dir)
+		return remote(s.dir)
 	}
-	return wd, nil
-}
-
-func (s *Inotify) add(path string, events uint32) (wd int32, err error) {
-	err = s.control(func(fd int) error {
-		n, err := unix.InotifyAddWatch(fd, path, events)
-		wd = int32(n)
-		return err
-	})
-	return wd, err
-}
-
-func (s *Inotify) control(f func(fd int) error) error {
-	conn, err := s.queue.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if failed := conn.Control(func(fd uintptr) { err = f(int(fd)) }); failed != nil {
-		return failed
-	}
-	return err
+	s.count++
+	return nil
 }
 
 // remote returns an error if dir lies on a file system where others can change
@@ -127,7 +98,7 @@ func remote(dir string) error {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("no inotify watch is left: %w; raise the sysctl fs.inotify.max_user_watches", err)
+		return fmt.Errorf("%w: %w; raise the sysctl fs.inotify.max_user_watches", ErrNoWatch, err)
 	case errors.Is(err, syscall.EMFILE):
 		return fmt.Errorf("no inotify instance or file descriptor is left: %w; raise the sysctl fs.inotify.max_user_instances or LimitNOFILE=", err)
 	default:
@@ -136,82 +107,62 @@ func explain(err error) error {
 }
 
 // Unwatch implements Source.
-func (s *Inotify) Unwatch(name string, wd int32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now, watched := s.names[wd]; !watched || now != name { // gone with the folder, or that of another name by now
-		return
+func (s *Inotify) Unwatch(name string) {
+	if s.w != nil {
+		_ = s.w.Remove(s.path(name)) // it may have ended with the folder
 	}
-	delete(s.names, wd)
-	// It may be gone with the folder.
-	_ = s.control(func(fd int) error { _, err := unix.InotifyRmWatch(fd, uint32(wd)); return err })
+	if name != "" {
+		s.count--
+	}
+}
+
+func (s *Inotify) path(name string) string {
+	if name == "" {
+		return s.dir
+	}
+	return s.dir + "/" + name
 }
 
 // Close ends the source. Nobody may be using it.
 func (s *Inotify) Close() error {
-	if s.queue == nil {
+	if s.w == nil {
 		return nil
 	}
 	close(s.done)
-	err := s.queue.Close()
-	s.ended.Wait()
-	return err
+	return s.w.Close()
 }
 
-// forward makes hints of the kernel's events until Close.
-func (s *Inotify) forward() {
-	buf := make([]byte, 64<<10)
+func (s *Inotify) forward(w *fsnotify.Watcher, done chan struct{}) {
 	for {
-		n, err := s.queue.Read(buf)
-		if errors.Is(err, os.ErrClosed) {
+		var h Hint
+		select {
+		case <-done:
 			return
-		}
-		if err != nil {
-			s.send(Hint{All: true, Err: err})
-			return // rescans go on
-		}
-		for rest := buf[:n]; len(rest) >= unix.SizeofInotifyEvent; {
-			size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(rest[12:]))
-			if h, ok := s.hint(rest[:size]); ok && !s.send(h) {
+		case e, ok := <-w.Events:
+			if !ok {
 				return
 			}
-			rest = rest[size:]
+			rest, below := strings.CutPrefix(e.Name, s.dir+"/")
+			if !below {
+				// The inbox itself: removed or renamed.
+				h = Hint{All: true, Err: errors.New("the inbox was replaced or removed")}
+				if e.Has(fsnotify.Chmod) {
+					continue
+				}
+				break
+			}
+			name, _, within := strings.Cut(rest, "/")
+			h = Hint{Name: name, Gone: !within && e.Has(fsnotify.Remove|fsnotify.Rename)}
+		case err, ok := <-w.Errors:
+			if !ok {
+				return
+			}
+			h = Hint{All: true, Err: err}
 		}
-	}
-}
-
-// hint reads one event (struct inotify_event), and tells whether it is worth a
-// hint.
-func (s *Inotify) hint(event []byte) (Hint, bool) {
-	wd, mask := int32(binary.NativeEndian.Uint32(event)), binary.NativeEndian.Uint32(event[4:])
-	if mask&unix.IN_Q_OVERFLOW != 0 {
-		return Hint{All: true, Err: errOverflow}, true
-	}
-	s.mu.Lock()
-	name, watched := s.names[wd]
-	if mask&unix.IN_IGNORED != 0 {
-		delete(s.names, wd)
-	}
-	s.mu.Unlock()
-	switch {
-	case !watched, mask&(unix.IN_IGNORED|unix.IN_UNMOUNT) != 0:
-		return Hint{}, false
-	case name != "":
-		return Hint{Name: name}, true
-	case mask&inboxGone != 0:
-		return Hint{All: true, Err: errors.New("the inbox was replaced or removed")}, true
-	}
-	in, _, _ := bytes.Cut(event[unix.SizeofInotifyEvent:], []byte{0})
-	return Hint{Name: string(in)}, len(in) > 0 // its own mode is no matter here
-}
-
-var errOverflow = errors.New("the kernel's queue of file events overflowed")
-
-func (s *Inotify) send(h Hint) bool {
-	select {
-	case s.hints <- h:
-		return true
-	case <-s.done:
-		return false
+		select {
+		case s.hints <- h:
+		case <-done:
+			return
+		}
 	}
 }

@@ -7,7 +7,8 @@
 // overflows, and can't be had for more folders than the kernel allows. So
 // whatever an event would have told, the next rescan finds.
 //
-// One goroutine does all of it, and keeps some two hundred bytes a folder.
+// One goroutine does all of it, and keeps some two hundred bytes a folder, beside
+// those for its watch.
 package watcher
 
 import (
@@ -93,11 +94,11 @@ type entry struct {
 	credit     time.Duration // age that the folder had when it was first seen
 	gap        time.Duration // back-off
 	place      int32         // in the heap, -1: not in it
-	wd         int32         // of its watch; zero: there is none
 	generation uint8         // of the scan that saw it last; those that no scan sees are forgotten
 	state      state
 	judged     bool // waiting, content has been read since the last change, and nothing but a change mends it
 	warned     bool
+	watched    bool
 	odd        bool // complete, and not what uploading programs make as a rule
 }
 
@@ -123,7 +124,6 @@ type watcher struct {
 	lostEvents bool          // while sweeping
 	hurry      bool          // events were lost, and no scan that began later has ended
 	mode       events.Mode
-	inboxWD    int32
 	inboxWatch error
 	watchErr   error
 	trouble    error // why the inbox can't be read, or nothing be moved from it
@@ -331,7 +331,11 @@ func (w *watcher) hint(h Hint) {
 		w.rescanSoon()
 		return
 	}
-	if e := w.find(h.Name); e != nil && e.state != offered {
+	e := w.find(h.Name)
+	if e != nil && h.Gone {
+		w.unwatch(e) // the watch goes with the folder, and isn't that of another under its name
+	}
+	if e != nil && e.state != offered {
 		w.schedule(e, w.now())
 	} else if e != nil {
 		// Gone, most likely; the look tells.
@@ -393,7 +397,7 @@ func (w *watcher) lookSweep() bool {
 	switch {
 	case len(w.sweep) == 0:
 		w.endSweep()
-	case w.mode == events.ByEvents && !w.hurry && !w.cfg.Once:
+	case (w.mode == events.ByEvents || w.mode == events.Partial) && !w.hurry && !w.cfg.Once:
 		w.nextSweep = w.now() + (haste-1)*cost
 	}
 	return true
@@ -429,7 +433,7 @@ func (w *watcher) list() (list []*entry, err error) {
 		if err1 != nil || err2 != nil || !os.SameFile(was, is) {
 			_ = w.inbox.Close() // it was read only
 			w.inbox = nil
-			w.src.Unwatch("", w.inboxWD)
+			w.src.Unwatch("")
 			for _, e := range w.entries {
 				w.unwatch(e)
 			}
@@ -444,7 +448,7 @@ func (w *watcher) list() (list []*entry, err error) {
 		w.inboxWatch = errNotTried
 	}
 	if w.inboxWatch != nil {
-		w.inboxWD, w.inboxWatch = w.src.Watch("") // before the scan, so that nothing falls between
+		w.inboxWatch = w.src.Watch("") // before the scan, so that nothing falls between
 	}
 	d, err := w.inbox.Open(".")
 	if err != nil {
@@ -541,9 +545,9 @@ func (w *watcher) forget(e *entry) {
 }
 
 func (w *watcher) unwatch(e *entry) {
-	if e.wd != 0 {
-		w.src.Unwatch(e.name, e.wd)
-		e.wd = 0
+	if e.watched {
+		w.src.Unwatch(e.name)
+		e.watched = false
 	}
 }
 
@@ -560,7 +564,7 @@ func (w *watcher) look(e *entry) {
 		}
 		return
 	}
-	if e.wd == 0 && e.state != offered && !w.watch(e) {
+	if !e.watched && e.state != offered && !w.watch(e) {
 		return
 	}
 	root, l, err := w.read(e)
@@ -624,12 +628,48 @@ func (w *watcher) watch(e *entry) bool {
 		w.forget(e)
 		return false
 	}
-	var err error
-	switch e.wd, err = w.src.Watch(e.name); {
+	err := w.src.Watch(e.name)
+	if errors.Is(err, ErrNoWatch) && w.lively(e) && w.spare() {
+		w.watchErr = err // of the one that was spared
+		err = w.src.Watch(e.name)
+	}
+	switch {
 	case err == nil:
+		e.watched = true
 	case !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR): // of that one folder, and told by the look
 		w.watchErr = err
 	}
+	return true
+}
+
+// lively reports whether e came, or was found changed, since the first scan: much
+// may be about to happen in it.
+func (w *watcher) lively(e *entry) bool {
+	return w.swept && e.seen == 0 || e.state == settling && e.changed > e.seen
+}
+
+// spare ends the watch of one that has been waiting for long, so that there is one
+// for another. It looks at a few, which are any of those there are: that none of
+// them has waited for longer than one that came lately happens about never.
+func (w *watcher) spare() bool {
+	var longest *entry
+	looked, waits := 0, 0
+	for _, e := range w.entries {
+		if looked++; looked > 500 || waits == 8 {
+			break
+		}
+		if !e.watched || e.state != waiting {
+			continue
+		}
+		waits++
+		if longest == nil || e.changed < longest.changed {
+			longest = e
+		}
+	}
+	if longest == nil {
+		return false
+	}
+	w.unwatch(longest)
 	return true
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,24 +28,44 @@ import (
 // hints is a source that the test feeds. Which folders are watched is noted.
 type hints struct {
 	c       chan watcher.Hint
+	mu      sync.Mutex
 	watched map[string]bool
+	most    int // folders that are watched at once; zero: any number
 	fail    atomic.Pointer[error]
 	slow    atomic.Int64 // what a watch takes, in nanoseconds
 	asked   atomic.Int64 // how often a folder was to be watched
 }
 
-func (h *hints) Hints() <-chan watcher.Hint   { return h.c }
-func (h *hints) Unwatch(name string, _ int32) { delete(h.watched, name) }
-func (h *hints) Watch(name string) (int32, error) {
+func (h *hints) Hints() <-chan watcher.Hint { return h.c }
+
+func (h *hints) Unwatch(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.watched, name)
+}
+
+// names returns which folders are watched.
+func (h *hints) names() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(h.watched)), func(name string) bool { return name == "" })
+}
+
+func (h *hints) Watch(name string) error {
 	if name != "" {
 		h.asked.Add(1)
 		time.Sleep(time.Duration(h.slow.Load()))
 	}
 	if err := h.fail.Load(); err != nil && name != "" {
-		return 0, *err
+		return *err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.most > 0 && name != "" && len(h.watched) > h.most { // the inbox is one of them
+		return watcher.ErrNoWatch
 	}
 	h.watched[name] = true
-	return 1, nil
+	return nil
 }
 
 // notes keeps what the watcher reports.
@@ -506,6 +527,56 @@ func TestLostEventsAndModes(t *testing.T) {
 		in.want("nothing left", in.after(time.Second))
 		if want := []string{"mode events", "lost", "mode partial", "lost", "mode events"}; !slices.Equal(in.ev.all(), want) {
 			t.Errorf("reports: %v, want %v", in.ev.all(), want)
+		}
+	})
+}
+
+// Where more folders wait than can be watched, those that came or changed last
+// are, and rescans find the others.
+func TestMoreThanWatched(t *testing.T) {
+	bubble(t, func(c *watcher.Config) { c.Rescan = time.Hour }, func(in *inbox) {
+		in.src.most = 2
+		watched := func(want ...string) {
+			t.Helper()
+			if got := in.src.names(); !slices.Equal(got, want) {
+				t.Errorf("%v are watched, and not %v", got, want)
+			}
+		}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			in.write(name, "FRONT.jpg", front)
+			in.hint(name)
+			in.after(time.Minute) // it is quiet, and waits
+		}
+		watched("c", "d")
+		in.write("a", "note.txt", nil)
+		in.after(time.Hour) // with a rescan
+		watched("a", "d")
+		in.fill("a")
+		in.hint("a")
+		in.want("its event tells", in.after(5*time.Second+tick), "a")
+		in.fill("b")
+		in.want("a rescan finds it", in.after(time.Hour+time.Minute), "b")
+		if !slices.Contains(in.ev.all(), "mode partial") {
+			t.Errorf("reports: %v", in.ev.all())
+		}
+	})
+}
+
+// One that takes the name of another is watched, too.
+func TestNameTakenAgain(t *testing.T) {
+	bubble(t, func(c *watcher.Config) { c.Rescan = time.Hour }, func(in *inbox) {
+		in.write("a", "FRONT.jpg", front)
+		in.hint("a")
+		in.after(time.Minute)
+		must(t, os.Rename(filepath.Join(in.dir, "a"), filepath.Join(in.dir, "b")))
+		in.write("a", "FRONT.jpg", front)
+		asked := in.src.asked.Load()
+		in.src.c <- watcher.Hint{Name: "a", Gone: true}
+		in.hint("b")
+		in.hint("a")
+		in.after(time.Minute)
+		if n := in.src.asked.Load() - asked; n != 2 {
+			t.Errorf("%d asked for, watched: %v", n, in.src.names())
 		}
 	})
 }
