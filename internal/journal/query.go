@@ -113,10 +113,6 @@ const selectFolders = `SELECT id, folder, place, name, outcome, life.scan_ref, a
 	AND (?9 = '' OR ?9 = 'waiting' AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' AND clash = 1 OR overall = ?9)
 	AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
 
-// itsVerdict is the condition that a session's verdict is about a life: others
-// may only name the session.
-const itsVerdict = "(fate IN ('taken', 'unsettled') OR outcome = 'accepted')"
-
 // selectBefore is selectFolders of a journal that has no verdicts yet.
 var selectBefore = strings.NewReplacer("verdict ON verdict.scan_ref = life.scan_ref AND "+itsVerdict,
 	"(SELECT NULL AS overall, NULL AS final, NULL AS clash, NULL AS accepted) ON 0").Replace(selectFolders)
@@ -357,7 +353,14 @@ func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
 		if err != nil {
 			return err
 		}
+		var its bool
 		if h != nil {
+			err = conn.QueryRowContext(ctx, "SELECT "+itsVerdict+" FROM life JOIN verdict ON verdict.scan_ref = ?1 WHERE life.id = ?2", h.Verdict.ScanRef, t.Result.ID).Scan(&its)
+		}
+		if err != nil {
+			return err
+		}
+		if its {
 			t.Verdict = h.Verdict
 			t.Verdict.ID = t.Result.ID
 		}

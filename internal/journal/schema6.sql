@@ -18,6 +18,7 @@ CREATE INDEX event_stray ON event (at) WHERE joined = 0;
 -- One row a session of a folder that was taken, or of which something was said.
 CREATE TABLE verdict (
 	scan_ref TEXT PRIMARY KEY NOT NULL,
+	life     TEXT NOT NULL,    -- whose it is
 	overall  TEXT NOT NULL,    -- of the newest final event, else of the newest; empty: nothing was said
 	final    INTEGER NOT NULL,
 	clash    INTEGER NOT NULL, -- 1: two final events have different words
