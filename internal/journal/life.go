@@ -151,7 +151,7 @@ func (t *tx) put(l *Life) {
 	if o := r.LastOpening(); o != nil {
 		t.opening(l.ID, o)
 		if o.N > keepFirst+keepLast {
-			t.exec("DELETE FROM session WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, o.N-keepLast)
+			t.exec("DELETE FROM session WHERE life = ? AND n > ? AND n <= ? AND scan_ref IS NULL", l.ID, keepFirst, o.N-keepLast)
 		}
 	}
 	changed := t.exec(`UPDATE life SET state = ?, outcome = ?, fate = ?, took = ?, forced = ?, place = ?, name = ?,
