@@ -160,9 +160,13 @@ func answered(e end) end {
 // and that the folder waits; an answer that tells nothing is TakenUnknown.
 // What iDenfy has said of it by itself needs no question.
 func (v *visit) question(ctx context.Context, scanRef string) (state idenfy.Taken, word string, e end, over bool) {
-	if word, err := v.b.journal.Proof(ctx, scanRef); err == nil { // else it is asked
-		if state := idenfy.TakenBy(word); state == idenfy.WasTaken || state == idenfy.TokenExpired {
-			return state, word, end{}, false
+	if words, err := v.b.journal.Words(ctx, scanRef); err == nil { // else it is asked
+		for _, sure := range []idenfy.Taken{idenfy.WasTaken, idenfy.TokenExpired} { // what was taken stays so, whatever else is said
+			for _, word := range words {
+				if idenfy.TakenBy(word) == sure {
+					return sure, word, end{}, false
+				}
+			}
 		}
 	}
 	if err := v.turn(ctx); err != nil { // the daemon stops, or the gate is shut: what the attempt before it came to is kept

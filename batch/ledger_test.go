@@ -79,6 +79,9 @@ func (b *bench) ledgerHolds() {
 	defer db.Close()
 	newest, made := map[string]ledger.Entry{}, map[string]int{}
 	b.audit(db, func(e ledger.Entry) {
+		if e.Kind == ledger.Verdict { // of what iDenfy said
+			return
+		}
 		again := e.Kind == ledger.Decided && newest[e.ID].Kind == e.Kind && newest[e.ID].Action == e.Action && newest[e.ID].At == e.At
 		if again && newest[e.ID].SHA256 == e.SHA256 {
 			b.t.Errorf("a decision about %s is twice in the ledger", e.ID)

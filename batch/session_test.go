@@ -196,8 +196,9 @@ func TestSessionExpires(t *testing.T) {
 			}
 			if step := steps[0]; !asked {
 				steps = steps[1:]
-				asked = len(steps) == 0
-				go b.api.Expire(name)
+				if asked = len(steps) == 0; asked {
+					step.Then = "EXPIRED"
+				}
 				return step
 			}
 			return sandbox.Step{}
@@ -233,9 +234,12 @@ func TestSessionOfHeld(t *testing.T) {
 	b.patience = time.Minute
 	b.start()
 	lose := func() {
-		b.api.Decide(func(tok string, n int) sandbox.Step {
-			go b.api.SetStatus(tok, "DELETED") // which tells nothing
-			return map[bool]sandbox.Step{true: {Fault: sandbox.LoseAnswer}}[n == 1]
+		b.api.Decide(func(_ string, n int) sandbox.Step {
+			step := sandbox.Step{Then: "DELETED"} // which tells nothing
+			if n == 1 {
+				step.Fault = sandbox.LoseAnswer
+			}
+			return step
 		})
 	}
 	lose()
@@ -265,9 +269,8 @@ func TestSessionResubmitted(t *testing.T) {
 	b := newBench(t, sandbox.Options{ManySessions: true})
 	b.patience = time.Minute
 	b.start()
-	b.api.Decide(func(tok string, _ int) sandbox.Step {
-		go b.api.SetStatus(tok, "ARCHIVED") // which tells nothing
-		return sandbox.Step{Fault: sandbox.Garbage}
+	b.api.Decide(func(string, int) sandbox.Step {
+		return sandbox.Step{Fault: sandbox.Garbage, Then: "ARCHIVED"} // which tells nothing
 	})
 	b.cfg.Retry.GiveUpAfter = time.Nanosecond
 	b.batch.Set(b.cfg)
@@ -543,4 +546,56 @@ func TestSessionIsFound(t *testing.T) {
 			t.Errorf("%s: %+v", key, all)
 		}
 	}
+}
+
+// What iDenfy said once stays true, whatever it says afterwards: a session that
+// was taken is not replaced because its newest event is that it expired.
+func TestSessionTakenAndExpired(t *testing.T) {
+	for _, words := range [][]string{{"APPROVED", "EXPIRED"}, {"EXPIRED", "REVIEWING"}, {"REVIEWING", "EXPIRED"}} {
+		b := newBench(t)
+		b.patience = time.Minute
+		b.cfg.Retry.First, b.cfg.Retry.Max = time.Hour, time.Hour
+		b.start()
+		b.api.Decide(func(_ string, n int) sandbox.Step {
+			return map[bool]sandbox.Step{true: {Fault: sandbox.LoseAnswer, Then: "DELETED"}}[n == 1] // which tells nothing
+		})
+		b.sendPerson("case", "client-7")
+		b.until("attempt case 1")
+		for _, s := range b.api.Sessions("client-7") {
+			for i, word := range words {
+				_, err := b.journal.Hear(journal.Event{ScanRef: s.ScanRef, Said: sidecar.VerdictEvent{
+					SHA256: strings.Repeat(string(rune('a'+i)), 64), Received: sidecar.Now(), By: sidecar.ByWebhook, Said: sidecar.Said{Overall: word, Final: true},
+				}})
+				must(t, err)
+			}
+		}
+		b.end()
+		b.cfg.Retry.First, b.cfg.Retry.Max = time.Millisecond, time.Millisecond
+		b.start()
+		b.want("case accepted done/case")
+		if n := len(b.api.Sessions("client-7")); n != 1 {
+			t.Errorf("%v: %d sessions", words, n)
+		}
+		b.end()
+	}
+}
+
+// What an uploader puts under the name of a verdict is no verdict, nor is that
+// of an earlier submission.
+func TestPlantedVerdict(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	b.put("case")
+	planted := []byte(`{"schema":"idenfy-batch/verdict/v1","overall":"APPROVED","final":true}`)
+	must(t, os.WriteFile(filepath.Join(b.spool.Path(spool.Inbox), "case", sidecar.VerdictName), planted, 0o600))
+	b.in <- b.arrival("case")
+	b.want("case accepted done/case")
+	dir := filepath.Join(b.spool.Path(spool.Done), "case")
+	if _, err := os.Stat(filepath.Join(dir, sidecar.VerdictName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it stands as the daemon's: %v", err)
+	}
+	if kept, err := os.ReadFile(filepath.Join(dir, "verdict.1.json")); err != nil || !bytes.Equal(kept, planted) {
+		t.Errorf("%s, %v", kept, err)
+	}
+	b.end()
 }

@@ -30,9 +30,10 @@ func newDemo() *cobra.Command {
 		Use:   "demo",
 		Short: "See it work, without any set-up",
 		Long: `Demo makes a spool in a temporary folder, starts the sandbox API on a free port
-of loopback, drops five folders that it draws itself, and shows them move. It
-takes some seconds, sends nothing anywhere, and exits 0 only if each folder
-ended where it should, and the verdict of one came by a signed webhook.`,
+of loopback, drops five folders that it draws itself, and shows them move. One has
+a clientId in place of a token, so the daemon opens its session. It takes some
+seconds, sends nothing anywhere, and exits 0 only if each folder ended where it
+should, and the verdict on that one came by a signed webhook.`,
 		Example: "  idenfy-batch demo\n  idenfy-batch demo --keep     # and look at the folders afterwards",
 		Args:    cobra.NoArgs,
 	}
@@ -62,7 +63,7 @@ type demo struct {
 	mu    sync.Mutex
 	ended chan string // names of folders that reached their end, or got their verdict
 
-	scanRef string // of the folder that gets one
+	scanRef string // of the folder that comes with one, and gets no verdict
 }
 
 // webhookKey signs the sandbox's webhooks.
@@ -74,7 +75,7 @@ var drops = []struct {
 	place      spool.Place
 	outcome    sidecar.Outcome
 }{
-	{"case-1-good", "an ID card, whole and well", spool.Done, sidecar.Accepted},
+	{"case-1-good", "an ID card, whole and well; a clientId and no token", spool.Done, sidecar.Accepted},
 	{"case-2-no-back", "its images: list leaves BACK out, so the API says no", spool.Failed, sidecar.Rejected},
 	{"case-3-broken-meta", "meta.yaml is wrong in two places, so nothing is sent", spool.Failed, sidecar.Invalid},
 	{"case-4-slow", "uploaded slowly, and not taken before it is whole", spool.Done, sidecar.Accepted},
@@ -105,7 +106,7 @@ func (d *demo) run(ctx context.Context) error {
 	d.say("", "sandbox API: %s", url)
 	d.say("", "webhooks to: http://%s%s", hooks, cfg.Verdict.Path)
 	api.Webhook(sandbox.Webhooks{URL: "http://" + hooks + cfg.Verdict.Path, Key: webhookKey, Script: func(scanRef string) []sandbox.Hook {
-		if scanRef != d.scanRef {
+		if scanRef == d.scanRef {
 			return nil
 		}
 		return []sandbox.Hook{{After: time.Second, Final: true}}
@@ -150,10 +151,8 @@ func freePort() (string, error) {
 func (d *demo) config(url, hooks string) (config.Config, error) {
 	cfg := config.Default()
 	cfg.Root = d.root
-	cfg.API = config.API{
-		BaseURL: url, Timeout: config.Duration(5 * time.Second),
-		KeyFile: filepath.Join(d.root, "api-key"), SecretFile: filepath.Join(d.root, "api-secret"),
-	}
+	cfg.API.BaseURL, cfg.API.Timeout = url, config.Duration(5*time.Second)
+	cfg.API.KeyFile, cfg.API.SecretFile = filepath.Join(d.root, "api-key"), filepath.Join(d.root, "api-secret")
 	cfg.Verdict.Listen, cfg.Verdict.KeyFile = hooks, filepath.Join(d.root, "webhook-key")
 	cfg.Rate.PerHour = 0
 	cfg.Completeness.Settle = config.Duration(time.Second)
@@ -181,16 +180,14 @@ func (d *demo) drop(ctx context.Context, api *sandbox.Sandbox) error {
 	card := func(n int, more ...string) []byte {
 		return []byte(sample.Meta(token(n), "LT", "ID_CARD", more...))
 	}
-	api.Issue(token(1), d.scanRef)
-	scanRef := sandbox.NewScanRef()
-	api.Issue(token(5), scanRef)
+	api.Issue(token(5), d.scanRef)
 	api.Script(token(5), sandbox.Step{Fault: sandbox.LoseAnswer})
 	files := []map[string][]byte{
-		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": card(1, "scanRef: "+d.scanRef)},
+		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte(sample.Person("customer-4711", "LT", "ID_CARD"))},
 		{"front.jpg": front, "selfie.png": sample.FacePNG(), "meta.yaml": card(2, "images:", "  FRONT: front.jpg", "  FACE: selfie.png")},
 		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": []byte("authToken: " + token(3) + "\ncontry: LT\ncountry: LTU\ndocumentType: ID_CARD\n")},
 		nil,
-		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": card(5, "scanRef: "+scanRef)},
+		{"FRONT.jpg": front, "BACK.jpg": back, "FACE.jpg": face, "meta.yaml": card(5, "scanRef: "+d.scanRef)},
 	}
 	for n, f := range files {
 		d.say(drops[n].name, "dropped: %s", drops[n].what)
@@ -243,6 +240,8 @@ func (d *demo) show(e events.Event) {
 	switch e := e.(type) {
 	case events.Claimed:
 		d.say(e.Folder, "→ work/")
+	case events.SessionAsked:
+		d.say(e.Folder, "a session is opened for its clientId: HTTP %d", e.Opening.HTTPStatus)
 	case events.Attempted:
 		switch a := e.Attempt; {
 		case a.State == sidecar.NoAnswer:
@@ -304,9 +303,12 @@ func (d *demo) verdict(api *sandbox.Sandbox) error {
 			continue
 		}
 		res, err := sidecar.Read(root)
-		if want.name == drops[0].name {
+		if err == nil && want.name == drops[0].name {
 			if v, _, err := sidecar.ReadVerdict(root); err != nil || !v.Final {
 				errs = append(errs, fmt.Errorf("%s has no verdict: %w", want.name, err))
+			}
+			if res.Session == nil || res.Session.By != sidecar.ByDaemon {
+				errs = append(errs, fmt.Errorf("the daemon opened no session for %s", want.name))
 			}
 		}
 		_ = root.Close() // it was read only

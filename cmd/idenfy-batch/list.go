@@ -52,30 +52,32 @@ the name is what iDenfy decided, once it has said so (docs/verdicts.md).
 
 --json prints an object a line: id, folder (the name that it was dropped with),
 place (empty: somebody took it out of work), name (in its place), outcome,
-reasons (their codes), country, document_type, token_hint, scan_ref, verdict
-(iDenfy's word; empty: none came) and verdict_final, attempts, claimed (taken) and
-finished, as in result.json and verdict.json.
+reasons (their codes), country, document_type, token_hint, scan_ref, client_id
+(empty: it came with a token), verdict (iDenfy's word; empty: none came) and
+verdict_final, attempts, claimed (taken) and finished, as in result.json and
+verdict.json.
 
 --csv prints the same by RFC 4180, with a line of heads, and an apostrophe before
 what a spreadsheet would take for a formula.`,
-		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --verdict waiting\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
+		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --verdict waiting\n  idenfy-batch list --client customer-4711\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
 		Args:    cobra.NoArgs,
 	}
 	load := configFlag(c)
 	place := c.Flags().String("place", "", "only those in this `place`: work, done, failed, hold, or sent back to the inbox")
 	outcome := c.Flags().String("outcome", "", "only those with this `outcome`: "+joined(outcomes))
 	verdict := c.Flags().String("verdict", "", "only those with this `verdict`: iDenfy's word, such as APPROVED or DENIED, or waiting (for a final one), or contradicted")
+	client := c.Flags().String("client", "", "only those of this person: the `clientId` in meta.yaml, for which the daemon opened the session")
 	since := c.Flags().String("since", "", "only those taken since this `time`: a date, RFC 3339, or how long ago, such as 24h or 7d")
 	until := c.Flags().String("until", "", "only those taken before this `time`; of a date, that day is included")
 	limit := c.Flags().Int("limit", 0, fmt.Sprintf("no more than this many; 0 is all (on a terminal %d, unless given)", listed))
 	asJSON := c.Flags().Bool("json", false, "print JSON, an object a line")
 	asCSV := c.Flags().Bool("csv", false, "print CSV")
 	c.MarkFlagsMutuallyExclusive("json", "csv")
-	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}} {
+	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}, "client": nil} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: verdictWord(*verdict)}
+		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: verdictWord(*verdict), Client: *client}
 		if err := bounds(&q, *since, *until); err != nil {
 			return err
 		}
@@ -278,14 +280,14 @@ type table struct{ *csv.Writer }
 func newCSV(out io.Writer) table {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
-	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final"}) // end says it
+	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final", "client_id"}) // end says it
 	return table{w}
 }
 
 func (t table) print(f *journal.Folder) error {
 	row := []string{
 		f.ID, meta.Show(f.Folder), f.Place, meta.Show(f.Name), string(f.Outcome), strings.Join(f.Reasons, " "), f.Country, f.DocumentType,
-		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final),
+		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final), meta.Show(f.ClientID),
 	}
 	for i := range row {
 		row[i] = harmless(row[i])

@@ -44,8 +44,9 @@ as in result.json. A life has place (where it was put; empty: somebody took it
 out of work), name (in its place), state (claimed, pending, ended: to be moved,
 or filed: moved), fate of what was sent (unsent, refused, unsettled: may have been
 taken, or taken), forced (it was sent because a person forced it), next (the id
-by which the folder came again), result, as result.json, without decisions, and
-verdict, as verdict.json, once iDenfy has said something.`,
+by which the folder came again), result, as result.json, without decisions,
+verdict, as verdict.json, once iDenfy has said something, and other_sessions, what
+it said of sessions in whose place another one was opened.`,
 		Example: "  idenfy-batch show case-7\n  idenfy-batch show 328c6766-934e-11ed-bb9b-025ad99a18e7\n  idenfy-batch show case-7 --json | jq '.lives[].result.reasons'",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -235,6 +236,10 @@ func (t *teller) life(l *journal.Told) {
 	case l.Fate == journal.Taken && end != sidecar.Accepted:
 		t.note("iDenfy took what was sent")
 	}
+	for i := range l.Others {
+		o := &l.Others[i]
+		t.event(&o.VerdictEvent, "of session "+meta.Show(o.ScanRef)+", in whose place another one was opened")
+	}
 	t.verdict(l.Verdict)
 }
 
@@ -247,25 +252,28 @@ func (t *teller) verdict(v *sidecar.Verdict) {
 		t.note(fmt.Sprintf("(%d older events of iDenfy's are not shown)", v.Omitted))
 	}
 	for i := range v.Events {
-		e := &v.Events[i]
-		what := map[sidecar.By]string{sidecar.ByWebhook: "iDenfy: ", sidecar.ByStatus: "iDenfy was asked: "}[e.By]
-		switch {
-		case e.Overall == "":
-			what += "an event without a verdict"
-		case e.Final:
-			what += meta.Show(e.Overall) + ", final"
-		default:
-			what += meta.Show(e.Overall) + ", not final"
-		}
-		var more []string
-		if checks := saidOf(&e.Said); checks != "" {
-			more = append(more, checks)
-		}
-		t.step(e.Received, what, more...)
+		t.event(&v.Events[i])
 	}
 	if v.Contradicted {
 		t.note("two final verdicts contradict each other; look the session up in the iDenfy dashboard")
 	}
+}
+
+// event tells one thing that iDenfy said.
+func (t *teller) event(e *sidecar.VerdictEvent, more ...string) {
+	what := map[sidecar.By]string{sidecar.ByWebhook: "iDenfy: ", sidecar.ByStatus: "iDenfy was asked: "}[e.By]
+	switch {
+	case e.Overall == "":
+		what += "an event without a verdict"
+	case e.Final:
+		what += meta.Show(e.Overall) + ", final"
+	default:
+		what += meta.Show(e.Overall) + ", not final"
+	}
+	if checks := saidOf(&e.Said); checks != "" {
+		more = append(more, checks)
+	}
+	t.step(e.Received, what, more...)
 }
 
 // saidOf names checks and tags.

@@ -127,7 +127,7 @@ func verdict(dir *os.Root, f *journal.Adopted) (*sidecar.Verdict, error) {
 		}
 		return nil, nil // it is evidence, and nothing is taken over of it
 	}
-	if !slices.ContainsFunc(f.Lives, func(l *journal.Life) bool { return l.ScanRef != "" && l.ScanRef == v.ScanRef }) {
+	if !slices.ContainsFunc(f.Lives, func(l *journal.Life) bool { return l.ID == v.ID && l.ScanRef != "" && l.ScanRef == v.ScanRef }) {
 		return nil, nil
 	}
 	v.Events = slices.DeleteFunc(v.Events, func(e sidecar.VerdictEvent) bool { return !sumForm.MatchString(e.SHA256) })

@@ -416,6 +416,22 @@ func TestCheckBaseURL(t *testing.T) {
 	}
 }
 
+// What the service says is recorded, but not the token that it repeats.
+func TestTokenInAnswer(t *testing.T) {
+	r := request(front, front, face)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"message": "bad token TOKEN", "identifier": "BAD_VALUE"}`)
+	}))
+	defer srv.Close()
+	r.Token = "TOKEN"
+	c := idenfy.New(idenfy.Options{BaseURL: srv.URL, Timeout: time.Minute, Conns: 1})
+	if _, err := c.Process(t.Context(), r); err == nil || strings.Contains(err.Error(), r.Token) || !strings.Contains(err.Error(), "bad token") {
+		t.Error(err)
+	}
+}
+
 func BenchmarkProcess(b *testing.B) {
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)

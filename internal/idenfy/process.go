@@ -175,6 +175,7 @@ func (c *Client) Process(ctx context.Context, r *Request) (Answer, error) {
 		return Answer{}, &Error{Class: Withheld, Message: err.Error(), Err: err}
 	}
 	x, err := c.do(ctx, processPath, body, body.length)
+	x.body = bytes.ReplaceAll(x.body, []byte(r.Token), []byte("(the token)")) // an error may repeat it, and is recorded
 	whole, stopped := body.stop()
 	if stopped != nil {
 		return Answer{}, &Error{Class: Withheld, Message: stopped.Error(), Err: stopped}

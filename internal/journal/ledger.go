@@ -296,6 +296,25 @@ type Standing struct {
 	Came      bool            `json:"came"`      // its folder came again, as another life
 	Decisions int             `json:"decisions"` // about it
 	SHA256    string          `json:"sha256"`    // that result.json would have by what the journal says, if nobody had decided anything; empty: it can't be read
+	Verdict   Word            `json:"verdict"`
+}
+
+// Word is what the journal knows of what iDenfy said of the session of a life.
+type Word struct {
+	SHA256 string  `json:"sha256,omitempty"` // that verdict.json would have in the folder of the life; empty: none is to lie there
+	Owner  string  `json:"owner,omitempty"`  // id of the life whose the session is; others only name it
+	Late   bool    `json:"late,omitempty"`   // verdict.json is still to be written
+	Finals []Final `json:"finals,omitempty"` // the oldest first
+
+	Whole *sidecar.Verdict `json:"whole,omitempty"` // as verdict.json would be; only of a life that is asked for by its id
+}
+
+// Final is a final event.
+type Final struct {
+	SHA256  string       `json:"sha256"` // of what iDenfy sent
+	At      sidecar.Time `json:"at"`
+	Verdict string       `json:"verdict"`         // iDenfy's word, as the ledger has it
+	Other   bool         `json:"other,omitempty"` // of a session that the life had before
 }
 
 // Lives returns how lives stand.
@@ -327,6 +346,12 @@ func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error
 		}
 		if err != nil { // one that can't be read keeps nobody from the others
 			list[i].SHA256 = ""
+		}
+		if r.v < 6 { // it has no verdicts yet
+			continue
+		}
+		if list[i].Verdict, err = wordOf(ctx, conn, list[i].ID, q.ID != ""); err != nil {
+			return nil, err
 		}
 	}
 	return list, nil

@@ -239,10 +239,12 @@ func (j *Journal) Put(l *Life) error {
 }
 
 // Settle records what became of a life that had ended: by a status request, a
-// person, a verdict. Only one that was open is changed.
+// person, a verdict. Only one that was open is changed; but that it was taken
+// goes before what a person said.
 func (j *Journal) Settle(id string, fate Fate) error {
 	return j.write(func(t *tx) error {
-		t.exec("UPDATE life SET fate = ? WHERE id = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id)
+		t.exec(`UPDATE life SET fate = ?1 WHERE id = ?2 AND state <> 'pending' AND (fate = 'unsettled' OR
+			?1 = 'taken' AND fate = 'refused' AND EXISTS (SELECT 1 FROM decision WHERE decision.life = life.id AND action = 'rejected'))`, fate, id)
 		t.settled(id)
 		return t.err
 	})
@@ -406,7 +408,12 @@ func (j *Journal) Opened(l *Life) (isNew bool, err error) {
 		var known int
 		isNew = !t.row("SELECT 1 FROM life WHERE token = ? LIMIT 1", []any{l.Token}, &known)
 		if isNew {
+			var was string
+			t.row("SELECT scan_ref FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{l.ID}, &was)
 			t.put(l)
+			if was != "" && was != l.ScanRef {
+				t.replaced(was)
+			}
 		}
 		return t.err
 	})

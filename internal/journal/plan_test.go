@@ -41,6 +41,48 @@ func TestListPlan(t *testing.T) {
 	}
 }
 
+// The folders of a clientId are found by it, in their order.
+func TestListOfClientPlan(t *testing.T) {
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	defer j.Close()
+	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectOfClient, 0, 1, 0, "", "", "", true, 500, "", "client-7")
+	check(t, err)
+	defer rows.Close()
+	found := false
+	for rows.Next() {
+		var a, b, c int
+		var step string
+		check(t, rows.Scan(&a, &b, &c, &step))
+		found = found || strings.Contains(step, "INDEX life_client (client_id=? AND claimed>? AND claimed<?)")
+		if strings.Contains(step, "TEMP") {
+			t.Error(step)
+		}
+	}
+	check(t, rows.Err())
+	if !found {
+		t.Error("it isn't found by its clientId")
+	}
+}
+
+// A journal that isn't brought up to date yet can be listed, too.
+func TestListOfOlder(t *testing.T) {
+	db, err := sql.Open("sqlite", ":memory:")
+	check(t, err)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6} {
+		_, err := db.ExecContext(t.Context(), schema)
+		check(t, err)
+		if _, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9}); err != nil {
+			t.Errorf("version %d: %v", v+1, err)
+		}
+		if list, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9, Client: "client-7"}); err != nil || len(list) > 0 {
+			t.Errorf("version %d: %v, %v", v+1, list, err)
+		}
+	}
+}
+
 // An upgrade makes no files in the system's directories for such: they may be
 // on another file system, whose state is nothing to the journal.
 func TestUpgradeSortsNothing(t *testing.T) {
@@ -85,7 +127,7 @@ func TestVerdictPlans(t *testing.T) {
 	for _, query := range []string{
 		selectHeard,
 		selectRival,
-		selectOfSession,
+		selectOthers + ofSession,
 		"SELECT scan_ref FROM verdict WHERE written < newest AND scan_ref > ?1 ORDER BY scan_ref LIMIT ?2",
 		"SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 1 AND due <= ?1 LIMIT ?2",
 		"SELECT count(*), min(accepted) FROM verdict WHERE final = 0 AND accepted > 0 LIMIT ?1 + ?2",

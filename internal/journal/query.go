@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,7 @@ type Query struct {
 	Since   time.Time       `json:"since,omitzero"`    // taken at that time or later
 	Until   time.Time       `json:"until,omitzero"`    // taken before it
 	Verdict string          `json:"verdict,omitempty"` // iDenfy's word, or waiting, or contradicted
+	Client  string          `json:"client,omitempty"`  // clientId of the session that the daemon opened
 	After   *Cursor         `json:"after,omitempty"`
 	Most    int             `json:"most"`
 	Brief   bool            `json:"brief,omitempty"` // without reasons and request, which takes half the time
@@ -83,7 +85,8 @@ type Folder struct {
 	DocumentType string          `json:"document_type"`
 	TokenHint    string          `json:"token_hint"`
 	ScanRef      string          `json:"scan_ref"`
-	Verdict      string          `json:"verdict"` // iDenfy's word; empty: none came
+	ClientID     string          `json:"client_id"` // empty: it came with a token
+	Verdict      string          `json:"verdict"`   // iDenfy's word; empty: none came
 	Final        bool            `json:"verdict_final"`
 	Attempts     int             `json:"attempts"`
 	Claimed      sidecar.Time    `json:"claimed,omitzero"`  // when it was taken into work; missing: of a folder of before the journal
@@ -108,14 +111,27 @@ const (
 )
 
 const selectFolders = `SELECT id, folder, place, name, outcome, life.scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END,
-	coalesce(overall, ''), coalesce(final, 0) FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict + `
+	coalesce(overall, ''), coalesce(final, 0), coalesce(client_id, '') FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict + `
 	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5) AND (?6 = '' OR outcome = ?6)
 	AND (?9 = '' OR ?9 = 'waiting' AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' AND clash = 1 OR overall = ?9)
 	AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
 
-// selectBefore is selectFolders of a journal that has no verdicts yet.
-var selectBefore = strings.NewReplacer("verdict ON verdict.scan_ref = life.scan_ref AND "+itsVerdict,
-	"(SELECT NULL AS overall, NULL AS final, NULL AS clash, NULL AS accepted) ON 0").Replace(selectFolders)
+// selectOfClient is selectFolders of one clientId: by the index of these, which
+// has the time too.
+var selectOfClient = strings.Replace(selectFolders, "WHERE claimed", "WHERE client_id = ?10 AND claimed", 1)
+
+// before makes a question one to a journal that has no verdicts, or no sessions,
+// yet.
+func before(version int, query string) string {
+	if version < 6 {
+		query = strings.Replace(query, "verdict ON verdict.scan_ref = life.scan_ref AND "+itsVerdict,
+			"(SELECT NULL AS overall, NULL AS final, NULL AS clash, NULL AS accepted) ON 0", 1)
+	}
+	if version < 5 {
+		query = strings.ReplaceAll(query, "client_id", "NULL")
+	}
+	return query
+}
 
 // Bounds of a question: whoever may read may ask anything.
 const (
@@ -145,11 +161,11 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 	if q.After != nil { // some of that very moment may be left
 		after, until = *q.After, min(until, millis(q.After.Claimed.Time)+1)
 	}
-	query := selectFolders
-	if r.v < 6 {
-		query = selectBefore
+	query, args := selectFolders, []any{millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most), q.Verdict}
+	if q.Client != "" {
+		query, args = selectOfClient, append(args, q.Client)
 	}
-	rows, err := r.db.QueryContext(ctx, query, millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most), q.Verdict)
+	rows, err := r.db.QueryContext(ctx, before(r.v, query), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +192,7 @@ func scanFolder(rows *sql.Rows) (f Folder, err error) {
 			DocumentType string `json:"document_type"`
 		}
 	}
-	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data, &f.Verdict, &f.Final); err != nil {
+	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data, &f.Verdict, &f.Final, &f.ClientID); err != nil {
 		return f, err
 	}
 	if err := json.Unmarshal(data, &res); err != nil {
@@ -222,7 +238,15 @@ type Told struct {
 	Next   string          `json:"next,omitempty"` // id by which the same folder came again
 	Result *sidecar.Result `json:"result"`         // as result.json, but for the decisions
 
-	Verdict *sidecar.Verdict `json:"verdict,omitempty"` // as verdict.json; null: nothing was said
+	Verdict *sidecar.Verdict `json:"verdict,omitempty"`        // as verdict.json; null: nothing was said
+	Others  []OtherEvent     `json:"other_sessions,omitempty"` // what was said of sessions that it had before
+}
+
+// OtherEvent is what was said of a session that a life had before the one that
+// was submitted, as a rule that it expired.
+type OtherEvent struct {
+	ScanRef string `json:"scan_ref"`
+	sidecar.VerdictEvent
 }
 
 // mostLives bounds how many lives a story lists: the newest.
@@ -346,6 +370,12 @@ func tell(ctx context.Context, conn *sql.Conn, kase int64) (s Story, err error) 
 func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
 	for i := range s.Lives {
 		t := &s.Lives[i]
+		if len(t.Result.Sessions) > 0 {
+			var err error
+			if t.Others, err = saidOfOthers(ctx, conn, t.Result.ID); err != nil {
+				return err
+			}
+		}
 		if t.Result.Session == nil || t.Fate != Taken && t.Fate != Unsettled && t.Result.Outcome != sidecar.Accepted {
 			continue
 		}
@@ -366,6 +396,29 @@ func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
 		}
 	}
 	return nil
+}
+
+func saidOfOthers(ctx context.Context, conn *sql.Conn, id string) (list []OtherEvent, err error) {
+	rows, err := conn.QueryContext(ctx, `SELECT scan_ref, said FROM event WHERE scan_ref IN
+		(SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref IS NOT (SELECT scan_ref FROM life WHERE id = ?1)) ORDER BY n DESC LIMIT ?2`, id, mostLives)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var e OtherEvent
+		var said []byte
+		err := rows.Scan(&e.ScanRef, &said)
+		if err == nil {
+			err = json.Unmarshal(said, &e.VerdictEvent)
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	slices.Reverse(list)
+	return list, rows.Err()
 }
 
 // same reports whether a life and a later one of its case are of the same

@@ -62,7 +62,7 @@ func TestList(t *testing.T) {
 	again.Fate, again.Token = journal.Taken, "token"
 	lived(t, j, 2, again)
 	copied := ended("copy", "failed", "3", sidecar.Invalid) // of the same case, and another folder
-	copied.Token = "token"
+	copied.Token, copied.ClientID = "token", "client-7"
 	lived(t, j, 3, copied)
 	claimed(t, j, "now")
 	for _, c := range []struct {
@@ -76,6 +76,9 @@ func TestList(t *testing.T) {
 		{journal.Query{Outcome: sidecar.Rejected}, ""},
 		{journal.Query{Since: day.Add(time.Hour), Until: day.Add(3 * time.Hour)}, "a b"},
 		{journal.Query{Most: 2}, "now copy"},
+		{journal.Query{Client: "client-7"}, "copy"},
+		{journal.Query{Client: "client-7", Place: "done"}, ""},
+		{journal.Query{Client: "CLIENT-7"}, ""},
 	} {
 		if got := listed(t, j, c.q); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.q, got, c.want)

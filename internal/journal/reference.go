@@ -74,5 +74,5 @@ const firstTaken = "fate = 'taken' DESC, fate = 'unsettled' DESC, claimed, id"
 // it, or to another one with its token; and that one may have been taken.
 const itsVerdict = "(fate IN ('taken', 'unsettled') OR outcome = 'accepted') AND life.token IS (SELECT its.token FROM life AS its WHERE its.id = verdict.life)"
 
-// selectOfSession finds the lives that a session's verdict is about.
-const selectOfSession = selectOthers + "scan_ref = ?1 AND token IS (SELECT its.token FROM life AS its WHERE its.id = (SELECT life FROM verdict WHERE scan_ref = ?1)) ORDER BY " + firstTaken
+// ofSession finds the lives that a session's verdict is about.
+const ofSession = "scan_ref = ?1 AND token IS (SELECT its.token FROM life AS its WHERE its.id = (SELECT life FROM verdict WHERE scan_ref = ?1)) ORDER BY " + firstTaken

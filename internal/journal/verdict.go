@@ -2,7 +2,9 @@ package journal
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"time"
@@ -60,7 +62,11 @@ func (t *tx) adoptVerdict(v *sidecar.Verdict) {
 		t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, NULL, 0) ON CONFLICT (sum) DO NOTHING`,
 			e.SHA256, millis(e.Received.Time), v.ScanRef, e.Overall, e.Final, string(said))
 	}
-	if t.joinEvents(v.ScanRef) {
+	known := t.joinEvents(v.ScanRef)
+	if !known && t.row("SELECT 1 FROM life WHERE id = ? AND scan_ref = ?", []any{v.ID, v.ScanRef}, &known) { // it was certain when it was written
+		t.joinTo(v.ID, v.ScanRef)
+	}
+	if known {
 		t.exec("UPDATE verdict SET told = newest, written = newest WHERE scan_ref = ?", v.ScanRef)
 	}
 }
@@ -71,8 +77,14 @@ func (t *tx) adoptVerdict(v *sidecar.Verdict) {
 func (t *tx) joinEvents(ref string) (known bool) {
 	life, known := t.owner(ref)
 	if !known {
-		return false
+		return t.joinOther(ref)
 	}
+	t.joinTo(life, ref)
+	return true
+}
+
+// joinTo is joinEvents with the life whose the session is.
+func (t *tx) joinTo(life, ref string) {
 	var v struct {
 		overall      string
 		final, clash bool
@@ -110,13 +122,34 @@ func (t *tx) joinEvents(ref string) (known bool) {
 			ref, life, v.overall, v.final, v.clash, v.newest)
 		t.exec("UPDATE event SET joined = 1 WHERE scan_ref = ? AND joined = 0", ref)
 	}
+}
+
+// joinOther keeps what was said of a session that a life had before the one that
+// it has, as a rule that it expired: it is known whose that is, and no verdict
+// on what was sent.
+func (t *tx) joinOther(ref string) (known bool) {
+	var life string
+	if !t.row("SELECT life FROM session WHERE scan_ref = ? LIMIT 1", []any{ref}, &life) {
+		return false
+	}
+	t.exec("UPDATE event SET joined = 1, body = NULL WHERE scan_ref = ? AND (joined = 0 OR body IS NOT NULL)", ref)
 	return true
+}
+
+// replaced is for a session in whose place a life has another one: what was said
+// of it is no verdict any more.
+func (t *tx) replaced(ref string) {
+	if _, known := t.owner(ref); !known {
+		t.exec("DELETE FROM verdict WHERE scan_ref = ?", ref)
+		t.joinOther(ref)
+	}
 }
 
 // meet joins what was said of the session of a life before the life was known,
 // and has verdict.json written where its folder lies now.
 func (t *tx) meet(life string) {
 	var ref string
+	t.exec("UPDATE event SET joined = 1, body = NULL WHERE joined = 0 AND scan_ref IN (SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref IS NOT (SELECT scan_ref FROM life WHERE id = ?1))", life)
 	if !t.row("SELECT scan_ref FROM life WHERE id = ? AND scan_ref IS NOT NULL", []any{life}, &ref) {
 		return
 	}
@@ -186,7 +219,7 @@ func (j *Journal) Unwritten(ctx context.Context, after string, most int) ([]stri
 // OfSession returns the lives that a session's verdict is about: the one whose
 // it is first.
 func (j *Journal) OfSession(ctx context.Context, ref string) ([]Other, error) {
-	return j.find(ctx, selectOfSession, ref)
+	return j.find(ctx, selectOthers+ofSession, ref)
 }
 
 // MostEvents bounds how many events a verdict lists: the newest.
@@ -219,11 +252,13 @@ func (j *Journal) Heard(ctx context.Context, ref string) (*Heard, error) {
 
 func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error) {
 	var told, accepted int64
+	var word string // as it stands in the verdict, where all events were counted
+	var final bool
 	v := &sidecar.Verdict{ScanRef: ref}
 	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	var all int
-	err = conn.QueryRowContext(ctx, "SELECT clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref AND n <= newest) FROM verdict WHERE scan_ref = ?", ref).
-		Scan(&v.Contradicted, &told, &accepted, &h.Newest, &all)
+	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref AND n <= newest) FROM verdict WHERE scan_ref = ?", ref).
+		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &all)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
 	}
@@ -262,8 +297,69 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 		}
 		v.Events = append(v.Events, e)
 	}
-	v.Omitted = all - len(v.Events)
+	v.Overall, v.Final, v.Omitted = word, final, all-len(v.Events)
 	return h, rows.Err()
+}
+
+// wordOf returns what is known of the session of a life.
+func wordOf(ctx context.Context, conn *sql.Conn, id string, whole bool) (w Word, err error) {
+	var ref, dir, ownerDir string
+	var fate Fate
+	var said bool
+	err = conn.QueryRowContext(ctx, `SELECT coalesce(life.scan_ref, ''), coalesce(dir, ''), coalesce(newest > 0, 0), coalesce(written < newest, 0)
+		FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref WHERE id = ?`, id).Scan(&ref, &dir, &said, &w.Late)
+	if err == nil {
+		w.Finals, err = finals(ctx, conn, id, ref)
+	}
+	if err != nil || !said {
+		return w, err
+	}
+	var its bool
+	err = conn.QueryRowContext(ctx, "SELECT id, fate, coalesce(dir, ''), token IS (SELECT token FROM life WHERE id = ?2) FROM life WHERE "+ofSession+" LIMIT 1", ref, id).Scan(&w.Owner, &fate, &ownerDir, &its)
+	if err != nil || !its || w.Owner != id && (dir == "" || dir != ownerDir) {
+		return w, err
+	}
+	h, err := heard(ctx, conn, ref)
+	if err != nil || h == nil {
+		return w, err
+	}
+	if h.Verdict.ID = id; fate == Taken { // as it is written
+		h.Verdict.ID = w.Owner
+	}
+	data, err := sidecar.EncodeVerdict(h.Verdict)
+	if err != nil {
+		return w, err
+	}
+	if w.SHA256 = sum(data); whole {
+		w.Whole = h.Verdict
+	}
+	return w, nil
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+// finals returns the final events of a life's session, which are in the ledger,
+// and those of the sessions that it had before, which may be.
+func finals(ctx context.Context, conn *sql.Conn, id, ref string) (list []Final, err error) {
+	rows, err := conn.QueryContext(ctx, `SELECT sum, at, overall, 0 FROM event WHERE scan_ref = ?2 AND final = 1 AND overall <> '' AND n <= (SELECT newest FROM verdict WHERE scan_ref = ?2)
+		UNION ALL SELECT sum, at, overall, 1 FROM event WHERE scan_ref IN (SELECT scan_ref FROM session WHERE life = ?1 AND scan_ref <> ?2) AND final = 1 AND overall <> ''`, id, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var f Final
+		var at int64
+		if err := rows.Scan(&f.SHA256, &at, &f.Verdict, &f.Other); err != nil {
+			return nil, err
+		}
+		f.At, f.Verdict = fromMillis(at), text(f.Verdict)
+		list = append(list, f)
+	}
+	return list, rows.Err()
 }
 
 // selectHeard has the newest events of a session, and its newest final one,
@@ -289,13 +385,11 @@ func (j *Journal) Written(ref string, newest int64) error {
 	})
 }
 
-// Proof returns iDenfy's newest word about a session, if it said one.
-func (j *Journal) Proof(ctx context.Context, ref string) (word string, err error) {
-	err = j.reads.QueryRowContext(ctx, "SELECT overall FROM verdict WHERE scan_ref = ?", ref).Scan(&word)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
-	}
-	return word, err
+// Words returns all that iDenfy has said of a session, each word once: the
+// newest says less than all, since events come in any order and may contradict
+// each other.
+func (j *Journal) Words(ctx context.Context, ref string) ([]string, error) {
+	return texts(j.reads.QueryContext(ctx, "SELECT DISTINCT overall FROM event WHERE scan_ref = ? AND overall <> ''", ref))
 }
 
 // Asks is how many status requests a session gets while its verdict doesn't

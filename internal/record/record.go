@@ -28,9 +28,13 @@ func Write(dir *os.Root, l *journal.Life) error {
 }
 
 // End is Write of a life that comes to its end: it also notes what lies there
-// of earlier ones.
+// of earlier ones. A verdict.json is of one of these too, or the uploader's: that
+// of this life is written where its folder goes.
 func End(dir *os.Root, l *journal.Life) error {
 	err := keep(dir, l.ID)
+	if err == nil {
+		err = sidecar.Rotate(dir, sidecar.VerdictName)
+	}
 	if err == nil {
 		l.Result.Earlier, err = sidecar.Others(dir, sidecar.Name)
 	}

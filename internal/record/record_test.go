@@ -87,6 +87,30 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// A verdict.json that lies in a folder at its end is no verdict on what was
+// submitted, whatever it is.
+func TestKeepVerdict(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"a file":      func(p string) error { return os.WriteFile(p, []byte(`{"overall":"APPROVED"}`), 0o600) },
+		"a directory": func(p string) error { return os.MkdirAll(filepath.Join(p, "sub"), 0o700) },
+		"a link":      func(p string) error { return os.Symlink("/etc/passwd", p) },
+	} {
+		dir := t.TempDir()
+		must(t, plant(filepath.Join(dir, sidecar.VerdictName)))
+		root, err := os.OpenRoot(dir)
+		must(t, err)
+		l := newLife()
+		must(t, record.End(root, l))
+		must(t, record.End(root, l)) // once more, after a crash
+		must(t, root.Close())
+		_, err = os.Lstat(filepath.Join(dir, sidecar.VerdictName))
+		_, kept := os.Lstat(filepath.Join(dir, "verdict.1.json"))
+		if !os.IsNotExist(err) || kept != nil {
+			t.Errorf("%s: %v, %v", name, err, kept)
+		}
+	}
+}
+
 // Each life's result is kept, in order.
 func TestLives(t *testing.T) {
 	root, err := os.OpenRoot(t.TempDir())

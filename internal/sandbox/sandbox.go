@@ -67,6 +67,7 @@ const (
 type Step struct {
 	Latency time.Duration `json:"latency,omitempty"` // before the answer; nanoseconds in JSON
 	Fault   Fault         `json:"fault,omitempty"`
+	Then    string        `json:"then,omitempty"` // the session's status from now on, whatever else happens; empty: as it comes
 
 	// An answer in place of a faithful one; nothing is processed.
 	Status      int    `json:"status,omitempty"`       // HTTP status
@@ -446,6 +447,9 @@ func (s *Sandbox) treat(w http.ResponseWriter, r *http.Request, step Step, req *
 		if sums, e = s.validate(req); e == nil {
 			e = s.use(req.Token, sums)
 		}
+	}
+	if step.Then != "" {
+		s.SetStatus(req.Token, step.Then)
 	}
 	if step.Fault != "" { // whoever sees it counted may rely on what was processed
 		s.count(string(step.Fault))

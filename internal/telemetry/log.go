@@ -171,7 +171,7 @@ func (l *Log) ofVerdicts(log *logrus.Logger, e events.Event) {
 		}
 		switch {
 		case e.Clash != "":
-			entry.WithField("before", e.Clash).Error("a final verdict contradicts the one before; look the session up in the iDenfy dashboard")
+			entry.WithField("before", e.Clash).Error("it contradicts what was said before; look the session up in the iDenfy dashboard")
 		case e.Final:
 			entry.Info("verdict")
 		default:

@@ -156,8 +156,11 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 		return true, err
 	}
 	lives, err := c.journal.OfSession(ctx, ref)
-	if err != nil || len(lives) == 0 {
+	if err != nil {
 		return true, err
+	}
+	if len(lives) == 0 { // it was replaced just now
+		return true, c.journal.Written(ref, heard.Newest)
 	}
 	main := &lives[0]
 	heard.Verdict.ID = main.ID
@@ -191,7 +194,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 func (c *Clerk) settle(lives []journal.Other) error {
 	for i := range lives {
 		o := &lives[i]
-		if o.Fate == journal.Unsettled && o.Token == lives[0].Token && (o.State == journal.Filed || o.State == journal.Away) {
+		if (o.Fate == journal.Unsettled || o.Fate == journal.Refused) && o.Token == lives[0].Token && (o.State == journal.Filed || o.State == journal.Away) {
 			if err := c.journal.Settle(o.ID, journal.Taken); err != nil {
 				return err
 			}
@@ -213,6 +216,9 @@ func (c *Clerk) tell(h *journal.Heard, main *journal.Other) error {
 		after := time.Duration(0)
 		if !n.Accepted.IsZero() {
 			after = max(n.Event.Received.Sub(n.Accepted.Time), 0)
+		}
+		if n.Clash == "" && main.Fate == journal.Refused && idenfy.TakenBy(n.Event.Overall) == idenfy.WasTaken {
+			n.Clash = string(main.Outcome)
 		}
 		c.emit(events.VerdictCame{Folder: main.Folder, ID: main.ID, Overall: n.Event.Overall, Final: n.Event.Final, By: n.Event.By, After: after, Clash: n.Clash})
 	}

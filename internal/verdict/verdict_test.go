@@ -29,6 +29,7 @@ import (
 	"idenfy-batch/internal/record"
 	"idenfy-batch/internal/sandbox"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/verify"
 	"idenfy-batch/sidecar"
 )
 
@@ -51,6 +52,8 @@ type office struct {
 	clerk *Clerk
 	sent  int
 
+	adopted bool // the journal was made anew from the folders
+
 	mu   sync.Mutex
 	seen []events.Event
 }
@@ -68,8 +71,27 @@ func newOffice(t testing.TB) *office {
 	o.j, err = journal.Create(o.where)
 	must(t, err)
 	t.Cleanup(func() { _ = o.j.Close() }) // it may be closed by then
+	t.Cleanup(o.unaltered)
 	o.begin()
 	return o
+}
+
+// unaltered holds all that was written against each other.
+func (o *office) unaltered() {
+	o.t.Helper()
+	if o.adopted { // the ledger of the new journal is begun by the daemon
+		return
+	}
+	ctx := context.Background()                //nolint:usetesting // a test's ends before its cleanup
+	r, err := journal.OpenReader(ctx, o.where) // the test may have closed its own
+	must(o.t, err)
+	defer r.Close()
+	_, err = verify.All(ctx, verify.Options{
+		Paths: o.paths, Reader: r, Told: func(int, int) {}, Found: func(f verify.Finding) { o.t.Errorf("found %+v", f) },
+	})
+	if err != nil {
+		o.t.Error(err)
+	}
 }
 
 func (o *office) begin() {
@@ -393,7 +415,7 @@ func TestHoldEmpties(t *testing.T) {
 func TestSessionOfTheDaemon(t *testing.T) {
 	o := newOffice(t)
 	its := o.life("case-7", ref)
-	its.Result.Session = &sidecar.Session{ScanRef: ref, By: sidecar.ByDaemon}
+	its.ClientID, its.Result.Session = "client-7", &sidecar.Session{ScanRef: ref, By: sidecar.ByDaemon}
 	its.Result.Sessions = []sidecar.Opening{{Attempt: sidecar.Attempt{N: 1, State: sidecar.Answered}, ScanRef: ref}}
 	must(t, o.j.Put(its))
 	for name, outcome := range map[string]sidecar.Outcome{"case-8": sidecar.Accepted, "case-9": sidecar.Unknown} {
@@ -430,14 +452,12 @@ func TestSessionOfNobody(t *testing.T) {
 	first := o.life("case-7", ref)
 	first.Result.Session = &sidecar.Session{ScanRef: ref, By: sidecar.ByProducer}
 	o.end(first, sidecar.Accepted, spool.Done)
-	held := o.life("case-8", "stale-0123456789")
-	o.end(held, sidecar.Unknown, spool.Hold)
 	o.says(ref, "REVIEWING", false) // as long as nobody else names it
 	o.look()
-	held, err := o.j.Load(t.Context(), held.ID)
-	must(t, err)
+	held := o.life("case-8", "stale-0123456789")
 	held.ScanRef, held.Result.Session = ref, first.Result.Session
 	must(t, o.j.Put(held))
+	o.end(held, sidecar.Unknown, spool.Hold)
 	for range 2 {
 		o.says(ref, "APPROVED", true)
 		o.look()
@@ -527,6 +547,26 @@ func TestHoldOfAnEarlierLife(t *testing.T) {
 	}
 }
 
+// A person said that it was not taken, and iDenfy says later that it was: that is
+// told aloud, and remembered, so that it isn't sent again by mistake.
+func TestTakenAfterAll(t *testing.T) {
+	o := newOffice(t)
+	l := o.life("case-8", ref)
+	o.end(l, sidecar.Unknown, spool.Hold)
+	l, err := o.j.Load(t.Context(), l.ID)
+	must(t, err)
+	l.Fate, l.Result.Outcome = journal.Refused, sidecar.Rejected
+	must(t, o.j.Decide(l, journal.Unsettled, sidecar.Decision{At: sidecar.Now(), Action: sidecar.Denied, Result: l.ID}, journal.Refused, nil))
+	o.says(ref, "APPROVED", true)
+	o.look()
+	if l, err := o.j.Load(t.Context(), l.ID); err != nil || l.Fate != journal.Taken {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if came := o.came(); len(came) != 1 || came[0].Clash != "rejected" {
+		t.Errorf("%+v", came)
+	}
+}
+
 // Every step of the disk fails once, not done and done all the same, with a
 // crash after it: the folder is in one place, with the verdict, in the end.
 func TestHoldEmptiesOverCrashes(t *testing.T) {
@@ -583,7 +623,7 @@ func TestAdopted(t *testing.T) {
 	o.j, err = journal.Open(o.where)
 	must(t, err)
 	o.begin()
-	o.seen = nil
+	o.seen, o.adopted = nil, true
 	unread, err := adopt.Spool(t.Context(), o.paths, o.j, false, func(int, int) {})
 	if err != nil || unread != 0 {
 		t.Fatal(unread, err)
@@ -926,4 +966,68 @@ func FuzzBody(f *testing.F) {
 			}
 		}
 	})
+}
+
+// open gives a life another session.
+func (o *office) open(l *journal.Life, ref string) {
+	o.t.Helper()
+	n := len(l.Result.Sessions) + 1
+	l.Result.Sessions = append(l.Result.Sessions, sidecar.Opening{Attempt: sidecar.Attempt{N: n, Started: sidecar.Now(), State: sidecar.Answered, HTTPStatus: 201}, ScanRef: ref})
+	l.Result.Session = &sidecar.Session{ScanRef: ref, ClientID: l.ClientID, By: sidecar.ByDaemon}
+	l.ScanRef, l.Token = ref, hash(ref)
+	isNew, err := o.j.Opened(l)
+	if err != nil || !isNew {
+		o.t.Fatalf("%v, %v", isNew, err)
+	}
+}
+
+// What iDenfy says of a session in whose place another was opened, or whose token
+// could not be kept, is known as that folder's, whenever it comes, and never the
+// verdict on what was sent.
+func TestReplacedSession(t *testing.T) {
+	o := newOffice(t)
+	ref := func(n int) string { return fmt.Sprintf("328c6766-934e-11ed-bb9b-%012d", n) }
+	id := spool.NewID()
+	must(t, o.j.Claim(id, "case-7"))
+	l, err := o.j.Load(t.Context(), id)
+	must(t, err)
+	l.State, l.ClientID, l.Dir = journal.Pending, "client-7", "dir-case-7"
+	o.says(ref(3), "EXPIRED", true) // before it is known whose it is
+	o.open(l, ref(1))
+	o.says(ref(1), "EXPIRED", true) // while it is the life's own
+	o.look()
+	o.open(l, ref(2))
+	o.says(ref(1), "EXPIRED", true) // and once more
+	n := len(l.Result.Sessions) + 1 // one that nobody has the token of
+	l.Result.Sessions = append(l.Result.Sessions, sidecar.Opening{Attempt: sidecar.Attempt{N: n, Started: sidecar.Now(), State: sidecar.NoAnswer}, ScanRef: ref(3)})
+	must(t, o.j.Put(l))
+	l.Fate = journal.Taken
+	must(t, os.Mkdir(filepath.Join(o.paths[spool.Work], "case-7."+l.ID), 0o700))
+	o.end(l, sidecar.Accepted, spool.Done)
+	o.says(ref(2), "APPROVED", true)
+	o.says(ref(1), "EXPIRED", true)
+	o.look()
+	o.restart()
+	o.look()
+	v := o.verdict(spool.Done, "case-7")
+	if v.Overall != "APPROVED" || len(v.Events) != 1 || v.Contradicted || v.ScanRef != ref(2) {
+		t.Errorf("%+v", v)
+	}
+	all, err := o.j.Reader().Verdicts(t.Context())
+	must(t, err)
+	if all.Strays != 0 || all.Waiting != 0 || len(all.Final) != 1 || all.Contradicted != 0 {
+		t.Errorf("%+v", all)
+	}
+	show, err := o.j.Reader().Show(t.Context(), journal.Search{Key: "case-7", Most: 1})
+	must(t, err)
+	var said []string
+	for _, e := range show.Stories[0].Lives[0].Others {
+		said = append(said, e.ScanRef[35:]+" "+e.Overall)
+	}
+	if !slices.Equal(said, []string{"3 EXPIRED", "1 EXPIRED", "1 EXPIRED", "1 EXPIRED"}) {
+		t.Errorf("%v", said)
+	}
+	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
 }

@@ -128,7 +128,10 @@ func (r *run) lookInto(p spool.Place, name string, look lookup) error {
 	if !k.row {
 		r.found("journal_differs", k, string(p), name, "the ledger says that it ended as %s, and the journal doesn't know it", k.entry.Outcome)
 	}
-	return r.content(k, dir, p, name)
+	if err := r.content(k, dir, p, name); err != nil {
+		return err
+	}
+	return r.verdict(k, dir, p, name)
 }
 
 // undone reports whether the newest entry may be one that is still to be carried
@@ -236,26 +239,31 @@ func (r *run) told(k *known, p spool.Place, name string, res *sidecar.Result) er
 			}
 			is.Decisions = append(is.Decisions, d)
 		}
-		if diff, err := differences(&is, res); err != nil || diff != "" {
+		if diff, err := resultDiffers(&is, res); err != nil || diff != "" {
 			r.found("journal_differs", k, string(p), name, "the journal is not as %s: %s", sidecar.Name, cmp.Or(diff, fmt.Sprint(err)))
 		}
 	}
 	return nil
 }
 
-// differences names the fields in which what the journal says is not what
-// stands in the file.
-func differences(is, file *sidecar.Result) (string, error) {
-	data, err := sidecar.Encode(is)
-	var cut sidecar.Result // some lists are cut as they are written
-	if err == nil {
-		err = json.Unmarshal(data, &cut)
-	}
+// resultDiffers is differences of two results.
+func resultDiffers(is, file *sidecar.Result) (string, error) {
+	data, err := sidecar.Encode(is) // some lists are cut as they are written
 	if err != nil {
 		return "", err
 	}
+	stands, err := json.Marshal(file)
+	if err != nil {
+		return "", err
+	}
+	return differences(data, stands)
+}
+
+// differences names the fields in which what the journal says is not what
+// stands in the file.
+func differences(is, file []byte) (string, error) {
 	says, stands := map[string]string{}, map[string]string{}
-	if err := errors.Join(flatten(&cut, says), flatten(file, stands)); err != nil {
+	if err := errors.Join(flatten(is, says), flatten(file, stands)); err != nil {
 		return "", err
 	}
 	var list []string
@@ -276,12 +284,8 @@ func union(a, b map[string]string) map[string]string {
 	return all
 }
 
-// flatten puts the values of a result into a map, by their paths.
-func flatten(r *sidecar.Result, into map[string]string) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
+// flatten puts the values of a JSON text into a map, by their paths.
+func flatten(data []byte, into map[string]string) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	var tree any

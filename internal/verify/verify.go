@@ -77,18 +77,21 @@ type known struct {
 	agrees  bool // the journal's record is the result that was entered
 	row     bool // the journal has it
 	listed  bool // the ledger has it
-	seen    bool // its folder, or its result in a later life's, was met
+	words   []word
+	differs []string // between final verdicts in the ledger and in the journal
+	seen    bool     // its folder, or its result in a later life's, was met
 }
 
 type run struct {
 	Options
-	ctx  context.Context //nolint:containedctx // of one run, which the object is
-	sum  Summary
-	mu   sync.Mutex
-	all  map[string]*known
-	list []Finding
-	keys []string
-	shut map[place]bool // folders that can't be looked at
+	ctx   context.Context //nolint:containedctx // of one run, which the object is
+	sum   Summary
+	mu    sync.Mutex
+	all   map[string]*known
+	words map[string]bool // final verdicts in the ledger, by their SHA-256
+	list  []Finding
+	keys  []string
+	shut  map[place]bool // folders that can't be looked at
 
 	inbox map[string]bool // ids of what lies in the inbox, and in work; nil: not read
 	blind string          // what can't be seen there
@@ -97,7 +100,7 @@ type run struct {
 // All holds all against all. Beside a working daemon what seems wrong is looked
 // at again at the end, so that what only was in motion is not reported.
 func All(ctx context.Context, o Options) (Summary, error) {
-	r := &run{Options: o, ctx: ctx, all: map[string]*known{}, shut: map[place]bool{}}
+	r := &run{Options: o, ctx: ctx, all: map[string]*known{}, words: map[string]bool{}, shut: map[place]bool{}}
 	present, err := r.ledger()
 	if err == nil {
 		err = r.checkpoints(present)
@@ -217,10 +220,12 @@ func (r *run) entry(row journal.Row, misfit error) {
 		}
 		return
 	}
+	k := r.of(e.ID)
 	if e.Kind == ledger.Verdict { // it says nothing of the result
+		k.words = append(k.words, wordOf(&e))
+		r.words[e.SHA256] = true
 		return
 	}
-	k := r.of(e.ID)
 	e.ID = k.id
 	k.take(row.N, e)
 	k.doubt = misfit != nil
@@ -236,8 +241,8 @@ func (r *run) of(id string) *known {
 	return k
 }
 
-// word returns s, which is one of a few, once for all.
-func word[T ~string](s T) T { return T(unique.Make(string(s)).Value()) }
+// once returns s, which is one of a few, once for all.
+func once[T ~string](s T) T { return T(unique.Make(string(s)).Value()) }
 
 // stand takes in how the life stands. There are as many of these in memory as
 // there ever were folders, so that texts are kept once.
@@ -250,7 +255,7 @@ func (k *known) stand(l journal.Standing) {
 	if l.Name == l.Folder {
 		l.Name = l.Folder
 	}
-	l.State, l.Outcome, l.Place = word(l.State), word(l.Outcome), word(l.Place)
+	l.State, l.Outcome, l.Place = once(l.State), once(l.Outcome), once(l.Place)
 	k.life, k.row = l, true
 }
 
@@ -269,7 +274,7 @@ func (k *known) take(n int64, e ledger.Entry) {
 	if e.Kind == ledger.Decided && !again {
 		k.decided++
 	}
-	e.Kind, e.Outcome, e.Place = word(e.Kind), word(e.Outcome), word(e.Place)
+	e.Kind, e.Outcome, e.Place = once(e.Kind), once(e.Outcome), once(e.Place)
 	k.n, k.entry, k.listed = n, e, true
 }
 
@@ -344,6 +349,7 @@ func (r *run) lives() error {
 		for _, l := range list {
 			k := r.of(l.ID)
 			k.stand(l)
+			r.judge(k)
 			after = k.id
 		}
 		read += len(list)
@@ -362,6 +368,9 @@ func (k *known) working() bool {
 // row holds what the journal says of a life against what the ledger says.
 func (r *run) row(k *known) {
 	l, e := &k.life, &k.entry
+	for _, what := range k.differs {
+		r.found("journal_differs", k, "", "", "%s", what)
+	}
 	switch {
 	case l.State == journal.Claimed && l.Folder == "": // kept for a folder that is still to come
 		return
@@ -369,6 +378,9 @@ func (r *run) row(k *known) {
 		r.count(&r.sum.Working)
 		return
 	case !k.row: // it is named with its folder, if there is one
+		if !k.listed && len(k.words) > 0 {
+			r.found("journal_differs", k, "", "", "the ledger has a final verdict about submission %s, and the journal doesn't know it", k.id)
+		}
 		return
 	case !k.listed && !l.Outcome.Final(): // what somebody submits without the daemon
 		return
@@ -407,7 +419,12 @@ func (r *run) fresh(id string) (*known, error) {
 			return nil, err
 		}
 		for _, row := range slices.Backward(rows) {
-			if e, err := ledger.Parse([]byte(row.Line)); err == nil {
+			e, err := ledger.Parse([]byte(row.Line))
+			switch {
+			case err != nil:
+			case e.Kind == ledger.Verdict:
+				k.words = append(k.words, wordOf(&e))
+			default:
 				k.take(row.N, e)
 			}
 		}
@@ -417,6 +434,7 @@ func (r *run) fresh(id string) (*known, error) {
 		}
 		if len(lives) > 0 {
 			k.stand(lives[0])
+			r.judge(k)
 		}
 		again, err := r.Reader.Entries(r.ctx, journal.Entries{Life: id, Most: 1})
 		if err != nil {
