@@ -85,14 +85,14 @@ func (v *visit) changed(ctx context.Context, why string) end {
 	}
 	v.because("changed_in_work", "the folder changed while the daemon was submitting it: %s", why)
 	if v.life.Fate == journal.Unsettled {
-		v.mayHaveBeen()
+		v.mayHaveBeen(ctx)
 		return v.decide(ctx, sidecar.Unknown)
 	}
 	return v.decide(ctx, sidecar.Invalid)
 }
 
-func (v *visit) mayHaveBeen() {
-	v.because("may_have_been_accepted", "an attempt got no clear answer, so it may have been processed; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve")
+func (v *visit) mayHaveBeen(ctx context.Context) {
+	v.because("may_have_been_accepted", "an attempt got no clear answer, so it may have been processed; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve%s", v.alsoNamed(ctx))
 }
 
 // begin makes the first attempt with a folder, or ends one that can't be sent.
@@ -180,7 +180,7 @@ func (v *visit) shut(ctx context.Context, err error) end {
 	v.because(sidecar.NotWritable, "the daemon can't write %s into the folder (%v), so it was not sent, and lies inside this one, as %s; see its modes, and what lies in it under that name", sidecar.Name, v.brief(err), meta.Show(v.name))
 	v.evidence()
 	if v.life.Fate == journal.Unsettled {
-		v.mayHaveBeen()
+		v.mayHaveBeen(ctx)
 		return v.decide(ctx, sidecar.Unknown)
 	}
 	return v.decide(ctx, sidecar.Invalid)

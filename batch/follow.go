@@ -55,7 +55,11 @@ func (v *visit) refuseToken(ctx context.Context, err *idenfy.Error) end {
 		v.life.Fate = journal.Refused
 		return v.reject(ctx, err)
 	}
-	v.because("may_have_been_accepted", "an attempt got no clear answer, and now the token is refused: either that attempt was taken, or the token expired; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve. With scanRef in meta.yaml the daemon finds out by itself")
+	hint := v.alsoNamed(ctx)
+	if hint == "" {
+		hint = ". With scanRef in meta.yaml the daemon finds out by itself"
+	}
+	v.because("may_have_been_accepted", "an attempt got no clear answer, and now the token is refused: either that attempt was taken, or the token expired; look the session up in the iDenfy dashboard, then decide with idenfy-batch resolve%s", hint)
 	v.life.Fate = journal.Unsettled
 	return answered(v.decide(ctx, sidecar.Unknown))
 }
@@ -84,7 +88,7 @@ func (v *visit) retryOwn(ctx context.Context, err *idenfy.Error) end {
 	v.because("gave_up", "no attempt of %d came to an end within %s; the last one: %v", len(res.Attempts)+res.Omitted, v.set.Retry.GiveUpAfter, err)
 	silent := res.Omitted > 0 || slices.ContainsFunc(res.Attempts, func(a sidecar.Attempt) bool { return a.State == sidecar.NoAnswer })
 	if silent && v.life.Fate == journal.Unsettled {
-		v.mayHaveBeen()
+		v.mayHaveBeen(ctx)
 		return v.decide(ctx, sidecar.Unknown)
 	}
 	return v.decide(ctx, sidecar.GaveUp)
@@ -102,6 +106,13 @@ func (v *visit) readAgain(ctx context.Context, _ *idenfy.Error) end { return v.r
 // clear answer. over tells that the folder is not to be sent again now.
 func (v *visit) settle(ctx context.Context) (e end, over bool) {
 	if v.life.ScanRef == "" {
+		return end{}, false
+	}
+	other, err := v.b.journal.Rival(context.WithoutCancel(ctx), v.life.ScanRef, v.life.ID, v.life.Token)
+	if err != nil {
+		return v.unrecorded(err), true
+	}
+	if other != nil { // its status may be of the other one
 		return end{}, false
 	}
 	state, word, e, over := v.question(ctx, v.life.ScanRef)
@@ -124,6 +135,19 @@ func (v *visit) settle(ctx context.Context) (e end, over bool) {
 	default:
 		return end{}, false
 	}
+}
+
+// alsoNamed says to the end of a reason why the session of the scanRef in
+// meta.yaml isn't asked for, if it isn't.
+func (v *visit) alsoNamed(ctx context.Context) string {
+	if v.life.ScanRef == "" {
+		return ""
+	}
+	other, err := v.b.journal.Rival(context.WithoutCancel(ctx), v.life.ScanRef, v.life.ID, v.life.Token)
+	if err != nil || other == nil {
+		return "" // it is only said
+	}
+	return fmt.Sprintf(". The scanRef in meta.yaml is also another folder's, %s (submission %s), so it can't tell", meta.Show(other.Where()), other.ID)
 }
 
 // answered notes that the service answered in its own words.
@@ -179,11 +203,19 @@ func (v *visit) settleOthers(ctx context.Context, a journal.Answer) (found, end,
 	all := true
 	news := asked
 	for _, o := range a.Open {
-		ref := o.ScanRef
+		ref, id := o.ScanRef, o.ID
 		if ref == "" && o.Token != "" && o.Token == v.life.Token {
-			ref = v.life.ScanRef
+			ref, id = v.life.ScanRef, v.life.ID
 		}
 		if ref == "" {
+			all = false
+			continue
+		}
+		other, err := v.b.journal.Rival(context.WithoutCancel(ctx), ref, id, o.Token)
+		if err != nil {
+			return asked, v.unrecorded(err), true
+		}
+		if other != nil {
 			all = false
 			continue
 		}

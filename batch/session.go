@@ -86,7 +86,7 @@ func (v *visit) session(ctx context.Context) (e end, over bool) {
 		}
 		if v.life.Fate == journal.Unsettled && !kept {
 			v.because("token_lost", "an attempt got no clear answer, and its token is no longer in work")
-			v.mayHaveBeen()
+			v.mayHaveBeen(ctx)
 			return v.decide(ctx, sidecar.Unknown), true
 		}
 	}

@@ -243,7 +243,7 @@ func printVerdicts(out io.Writer, v *journal.Verdicts) {
 		fmt.Fprintf(out, "  CONTRADICTED: %d have two final ones that differ; look them up in the iDenfy dashboard (idenfy-batch list --verdict contradicted)\n", v.Contradicted)
 	}
 	if v.Strays > 0 {
-		fmt.Fprintf(out, "  %d webhooks are of sessions without a folder here; they are kept for a week\n", v.Strays)
+		fmt.Fprintf(out, "  %d webhooks are of sessions without a folder here, or that several name; they are kept for a week\n", v.Strays)
 	}
 }
 

@@ -343,7 +343,7 @@ func (c *matter) allowed(ctx context.Context) error {
 	}
 	taken, word, err := c.ask(ctx)
 	switch {
-	case errors.Is(err, errNoReference):
+	case errors.Is(err, errNoReference), errors.Is(err, errNotIts):
 		if c.dec.Action == sidecar.Resubmit {
 			return refuse("it may have been accepted, and that can't be found out (%v). If the iDenfy dashboard shows that its token is unused, repeat this with --force, which is recorded", err)
 		}
@@ -396,13 +396,19 @@ func (c *matter) taken() (id, token string) {
 	return "", ""
 }
 
-var errNoReference = errors.New("there is no scanRef in meta.yaml")
+// Why nothing can be asked for.
+var (
+	errNoReference = errors.New("there is no scanRef in meta.yaml")
+	errNotIts      = errors.New("the session of the scanRef in meta.yaml can't tell")
+)
 
 // ask asks once for each session that may have been taken. What it returns is
 // that one was; or how they all stand.
 func (c *matter) ask(ctx context.Context) (taken idenfy.Taken, word string, err error) {
-	refs := c.references()
+	refs, err := c.references(ctx)
 	switch {
+	case err != nil:
+		return 0, "", err
 	case len(refs) == 0:
 		return 0, "", errNoReference
 	case c.desk.Status == nil:
@@ -421,23 +427,31 @@ func (c *matter) ask(ctx context.Context) (taken idenfy.Taken, word string, err 
 }
 
 // references returns the references of the sessions that may have been taken;
-// none, if one of them isn't known. That in meta.yaml is of the token there.
-func (c *matter) references() (refs []string) {
+// none, if one of them isn't known, or not for certain whose it is. That in
+// meta.yaml is of the token there.
+func (c *matter) references(ctx context.Context) (refs []string, err error) {
 	open := c.history.Open
 	if c.life.Fate == journal.Unsettled || len(open) == 0 {
-		open = append([]journal.Other{{Token: c.life.Token, ScanRef: c.life.ScanRef}}, open...)
+		open = append([]journal.Other{{ID: c.life.ID, Token: c.life.Token, ScanRef: c.life.ScanRef}}, open...)
 	}
 	for _, o := range open {
-		ref := o.ScanRef
+		ref, token := o.ScanRef, o.Token
 		if ref == "" && c.meta != nil && (o.Token == "" || o.Token == c.meta.TokenSHA256()) {
-			ref = c.meta.ScanRef
+			ref, token = c.meta.ScanRef, c.meta.TokenSHA256()
 		}
 		if ref == "" {
-			return nil
+			return nil, nil
+		}
+		other, err := c.desk.Journal.Rival(ctx, ref, o.ID, token)
+		if err != nil {
+			return nil, err
+		}
+		if other != nil {
+			return nil, fmt.Errorf("%w: it is also another folder's, %s", errNotIts, meta.Show(other.Where()))
 		}
 		if !slices.Contains(refs, ref) {
 			refs = append(refs, ref)
 		}
 	}
-	return refs
+	return refs, nil
 }

@@ -170,6 +170,12 @@ type (
 	// WebhookTaken tells that a webhook was recorded; Known, that there is a
 	// folder of its session by now.
 	WebhookTaken struct{ Known, Readable bool }
+	// Disputed tells that iDenfy said something of a session for the first time
+	// that several folders name, with different tokens.
+	Disputed struct {
+		ScanRef string
+		Folders []string
+	}
 	// WebhookRefused tells that one was not; Err is of the journal.
 	WebhookRefused struct {
 		Why Refusal
@@ -271,6 +277,7 @@ func (ReloadRefused) event()    {}
 func (Decided) event()          {}
 func (Adopted) event()          {}
 func (WebhookTaken) event()     {}
+func (Disputed) event()         {}
 func (WebhookRefused) event()   {}
 func (VerdictCame) event()      {}
 func (Asked) event()            {}

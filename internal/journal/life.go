@@ -126,8 +126,9 @@ func (t *tx) insert(l *Life, kase int64) {
 		t.opening(l.ID, &r.Sessions[i])
 	}
 	if l.Fate == Taken && !r.Times.Finished.IsZero() { // it is adopted
-		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), true)
+		t.awaits(l.ID, l.ScanRef, millis(r.Times.Finished.Time), true)
 	}
+	t.named(l.ScanRef)
 }
 
 // put brings the row of a life, and that of its last attempt, up to date.
@@ -150,7 +151,7 @@ func (t *tx) put(l *Life) {
 	if o := r.LastOpening(); o != nil {
 		t.opening(l.ID, o)
 		if o.N > keepFirst+keepLast {
-			t.exec("DELETE FROM session WHERE life = ? AND n > ? AND n <= ?", l.ID, keepFirst, o.N-keepLast)
+			t.exec("DELETE FROM session WHERE life = ? AND n > ? AND n <= ? AND scan_ref IS NULL", l.ID, keepFirst, o.N-keepLast)
 		}
 	}
 	changed := t.exec(`UPDATE life SET state = ?, outcome = ?, fate = ?, took = ?, forced = ?, place = ?, name = ?,
@@ -159,14 +160,16 @@ func (t *tx) put(l *Life) {
 		n, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Finished.Time), data, l.ID)
 	// Most indexes are of these, which seldom change; what is set is written
 	// into its indexes anew, whether it changes or not.
-	t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, client_id = ?6, content = ?7, claimed = ?8
+	if t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, client_id = ?6, content = ?7, claimed = ?8
 		WHERE id = ?1 AND (folder, token, scan_ref, dir, client_id, content, claimed) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
-		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time))
+		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time)) > 0 {
+		t.named(l.ScanRef)
+	}
 	if t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
 	}
 	if l.Fate == Taken || l.Fate == Unsettled && l.State == Ended {
-		t.awaits(l.ScanRef, millis(r.Times.Finished.Time), l.Fate == Taken)
+		t.awaits(l.ID, l.ScanRef, millis(r.Times.Finished.Time), l.Fate == Taken)
 	}
 }
 

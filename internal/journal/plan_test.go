@@ -126,13 +126,14 @@ func TestVerdictPlans(t *testing.T) {
 	t.Cleanup(func() { check(t, j.Close()) })
 	for _, query := range []string{
 		selectHeard,
+		selectRival,
+		selectOthers + ofSession,
 		"SELECT scan_ref FROM verdict WHERE written < newest AND scan_ref > ?1 ORDER BY scan_ref LIMIT ?2",
-		selectOthers + "scan_ref = ?1" + firstTaken,
 		"SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 1 AND due <= ?1 LIMIT ?2",
 		"SELECT count(*), min(accepted) FROM verdict WHERE final = 0 AND accepted > 0 LIMIT ?1 + ?2",
 		"SELECT count(*) FROM event WHERE joined = 0 AND at < ?1 LIMIT ?2",
 	} {
-		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1)
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1, 1)
 		check(t, err)
 		for rows.Next() {
 			var id, parent, unused int

@@ -116,13 +116,9 @@ const selectFolders = `SELECT id, folder, place, name, outcome, life.scan_ref, a
 	AND (?9 = '' OR ?9 = 'waiting' AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' AND clash = 1 OR overall = ?9)
 	AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
 
-// itsVerdict is the condition that a session's verdict is about a life: others
-// may only name the session.
-const itsVerdict = "(fate IN ('taken', 'unsettled') OR outcome = 'accepted')"
-
 // selectOfClient is selectFolders of one clientId: by the index of these, which
 // has the time too.
-var selectOfClient = strings.Replace(selectFolders, "WHERE ", "WHERE client_id = ?10 AND ", 1)
+var selectOfClient = strings.Replace(selectFolders, "WHERE claimed", "WHERE client_id = ?10 AND claimed", 1)
 
 // before makes a question one to a journal that has no verdicts, or no sessions,
 // yet.
@@ -391,7 +387,14 @@ func tellVerdicts(ctx context.Context, conn *sql.Conn, s *Story) error {
 		if err != nil {
 			return err
 		}
+		var its bool
 		if h != nil {
+			err = conn.QueryRowContext(ctx, "SELECT "+itsVerdict+" FROM life JOIN verdict ON verdict.scan_ref = ?1 WHERE life.id = ?2", h.Verdict.ScanRef, t.Result.ID).Scan(&its)
+		}
+		if err != nil {
+			return err
+		}
+		if its {
 			t.Verdict = h.Verdict
 			t.Verdict.ID = t.Result.ID
 		}

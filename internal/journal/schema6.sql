@@ -18,6 +18,7 @@ CREATE INDEX event_stray ON event (at) WHERE joined = 0;
 -- One row a session of a folder that was taken, or of which something was said.
 CREATE TABLE verdict (
 	scan_ref TEXT PRIMARY KEY NOT NULL,
+	life     TEXT NOT NULL,    -- whose it is
 	overall  TEXT NOT NULL,    -- of the newest final event, else of the newest; empty: nothing was said
 	final    INTEGER NOT NULL,
 	clash    INTEGER NOT NULL, -- 1: two final events have different words
@@ -36,6 +37,6 @@ CREATE INDEX verdict_word ON verdict (overall) WHERE final = 1;
 CREATE INDEX verdict_clash ON verdict (scan_ref) WHERE clash = 1;
 
 -- The verdict of what was accepted of late, before there was this table, is to come as well.
-INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due)
-	SELECT scan_ref, '', 0, 0, 0, 0, 0, max(ended), 0, max(ended) FROM life
+INSERT INTO verdict (scan_ref, life, overall, final, clash, newest, written, told, accepted, asked, due)
+	SELECT scan_ref, id, '', 0, 0, 0, 0, 0, max(ended), 0, ended FROM life
 	WHERE fate = 'taken' AND scan_ref IS NOT NULL AND scan_ref <> '' AND ended >= 1000 * (unixepoch() - 72 * 3600) GROUP BY scan_ref;

@@ -29,19 +29,27 @@ type Event struct {
 const strayKept = 7 * 24 * time.Hour
 
 // Hear records an event. The same one again, by its SHA-256, changes nothing.
-// known tells whether there is a folder of that session.
-func (j *Journal) Hear(e Event) (known bool, err error) {
+func (j *Journal) Hear(e Event) (h Hearing, err error) {
 	said, err := json.Marshal(&e.Said)
 	if err != nil {
-		return false, err
+		return h, err
 	}
 	err = j.write(func(t *tx) error {
-		t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (sum) DO NOTHING`,
-			e.Said.SHA256, millis(e.Said.Received.Time), nullable(e.ScanRef), e.Said.Overall, e.Said.Final, string(said), e.Body)
-		known = e.ScanRef != "" && t.joinEvents(e.ScanRef)
+		fresh := t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (sum) DO NOTHING`,
+			e.Said.SHA256, millis(e.Said.Received.Time), nullable(e.ScanRef), e.Said.Overall, e.Said.Final, string(said), e.Body) == 1
+		h = Hearing{Known: e.ScanRef != "" && t.joinEvents(e.ScanRef)}
+		if fresh && !h.Known && e.ScanRef != "" {
+			h.Disputed = t.disputed(e.ScanRef)
+		}
 		return t.err
 	})
-	return known, err
+	return h, err
+}
+
+// Hearing tells what became of an event.
+type Hearing struct {
+	Known    bool    // there is a folder of that session
+	Disputed []Other // lives that name it, so that nobody knows whose it is; once, with the first event that waits for that
 }
 
 // adoptVerdict enters what a verdict.json tells: it has been told, and lies
@@ -54,23 +62,29 @@ func (t *tx) adoptVerdict(v *sidecar.Verdict) {
 		t.exec(`INSERT INTO event (sum, at, scan_ref, overall, final, said, body, joined) VALUES (?, ?, ?, ?, ?, ?, NULL, 0) ON CONFLICT (sum) DO NOTHING`,
 			e.SHA256, millis(e.Received.Time), v.ScanRef, e.Overall, e.Final, string(said))
 	}
-	if t.joinEvents(v.ScanRef) {
+	known := t.joinEvents(v.ScanRef)
+	if !known && t.row("SELECT 1 FROM life WHERE id = ? AND scan_ref = ?", []any{v.ID, v.ScanRef}, &known) { // it was certain when it was written
+		t.joinTo(v.ID, v.ScanRef)
+	}
+	if known {
 		t.exec("UPDATE verdict SET told = newest, written = newest WHERE scan_ref = ?", v.ScanRef)
 	}
 }
 
-// firstTaken sorts the lives of one session: whose it is comes first. Others may
-// name it in their meta.yaml.
-const firstTaken = " ORDER BY fate = 'taken' DESC, fate = 'unsettled' DESC, claimed, id"
-
 // joinEvents brings the verdict of a session up to date by its events, and
-// enters the final ones into the ledger. known tells whether there is a life of
-// that session; else they wait.
+// enters the final ones into the ledger. known tells whether it is certain of which
+// life that session is; else they wait.
 func (t *tx) joinEvents(ref string) (known bool) {
-	var life string
-	if !t.row("SELECT id FROM life WHERE scan_ref = ?"+firstTaken+" LIMIT 1", []any{ref}, &life) {
+	life, known := t.owner(ref)
+	if !known {
 		return t.joinOther(ref)
 	}
+	t.joinTo(life, ref)
+	return true
+}
+
+// joinTo is joinEvents with the life whose the session is.
+func (t *tx) joinTo(life, ref string) {
 	var v struct {
 		overall      string
 		final, clash bool
@@ -103,12 +117,11 @@ func (t *tx) joinEvents(ref string) (known bool) {
 		}
 	}
 	if v.newest != was {
-		t.exec("INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due) VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)"+
-			" ON CONFLICT (scan_ref) DO UPDATE SET overall = excluded.overall, final = excluded.final, clash = excluded.clash, newest = excluded.newest",
-			ref, v.overall, v.final, v.clash, v.newest)
+		t.exec("INSERT INTO verdict (scan_ref, life, overall, final, clash, newest, written, told, accepted, asked, due) VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0)"+
+			" ON CONFLICT (scan_ref) DO UPDATE SET life = excluded.life, overall = excluded.overall, final = excluded.final, clash = excluded.clash, newest = excluded.newest",
+			ref, life, v.overall, v.final, v.clash, v.newest)
 		t.exec("UPDATE event SET joined = 1 WHERE scan_ref = ? AND joined = 0", ref)
 	}
-	return true
 }
 
 // joinOther keeps what was said of a session that a life had before the one that
@@ -126,8 +139,7 @@ func (t *tx) joinOther(ref string) (known bool) {
 // replaced is for a session in whose place a life has another one: what was said
 // of it is no verdict any more.
 func (t *tx) replaced(ref string) {
-	var life string
-	if !t.row("SELECT id FROM life WHERE scan_ref = ? LIMIT 1", []any{ref}, &life) {
+	if _, known := t.owner(ref); !known {
 		t.exec("DELETE FROM verdict WHERE scan_ref = ?", ref)
 		t.joinOther(ref)
 	}
@@ -143,25 +155,25 @@ func (t *tx) meet(life string) {
 		return
 	}
 	t.joinEvents(ref)
-	t.exec("UPDATE verdict SET written = 0, met = met + 1 WHERE scan_ref = ? AND newest > 0", ref)
+	t.exec("UPDATE verdict SET written = 0, met = met + 1 WHERE scan_ref = ?1 AND newest > 0 AND (SELECT token FROM life WHERE id = verdict.life) IS (SELECT token FROM life WHERE id = ?2)", ref, life)
 }
 
 // awaited is for how long after its end a verdict is still to come: what was
 // accepted longer ago, of a spool that is adopted, is not waited for.
 const awaited = 72 * time.Hour
 
-// awaits notes that a session was taken, and that its verdict is to come; or,
-// where nobody knows whether it was, that a verdict would tell.
-func (t *tx) awaits(ref string, at int64, taken bool) {
+// awaits notes that the session of a life was taken, and that its verdict is to
+// come; or, where nobody knows whether it was, that a verdict would tell.
+func (t *tx) awaits(life, ref string, at int64, taken bool) {
 	now := time.Now()
 	if at == 0 {
 		at = millis(now)
 	}
-	if ref == "" || at < millis(now.Add(-awaited)) {
+	if ref == "" || at < millis(now.Add(-awaited)) || !t.certain(ref, life) {
 		return
 	}
-	t.exec("INSERT INTO verdict (scan_ref, overall, final, clash, newest, written, told, accepted, asked, due) VALUES (?1, '', 0, 0, 0, 0, 0, ?2 * ?3, 0, ?2)"+
-		" ON CONFLICT (scan_ref) DO UPDATE SET accepted = max(accepted, excluded.accepted), due = CASE asked WHEN 0 THEN excluded.due ELSE due END WHERE accepted = 0", ref, at, taken)
+	t.exec("INSERT INTO verdict (scan_ref, life, overall, final, clash, newest, written, told, accepted, asked, due) VALUES (?1, ?4, '', 0, 0, 0, 0, 0, ?2 * ?3, 0, ?2)"+
+		" ON CONFLICT (scan_ref) DO UPDATE SET life = excluded.life, accepted = max(accepted, excluded.accepted), due = CASE asked WHEN 0 THEN excluded.due ELSE due END WHERE accepted = 0", ref, at, taken, life)
 }
 
 // settled is for a life of which was found out after its end what became of what
@@ -174,9 +186,9 @@ func (t *tx) settled(life string) {
 	}
 	switch fate {
 	case Taken:
-		t.awaits(ref, 0, true)
+		t.awaits(life, ref, 0, true)
 	case Refused:
-		t.exec("UPDATE verdict SET due = 0 WHERE scan_ref = ? AND accepted = 0", ref)
+		t.exec("UPDATE verdict SET due = 0 WHERE scan_ref = ?1 AND accepted = 0 AND (SELECT token FROM life WHERE id = verdict.life) IS (SELECT token FROM life WHERE id = ?2)", ref, life)
 	}
 }
 
@@ -205,9 +217,10 @@ func (j *Journal) Unwritten(ctx context.Context, after string, most int) ([]stri
 	return texts(j.reads.QueryContext(ctx, "SELECT scan_ref FROM verdict WHERE written < newest AND scan_ref > ? ORDER BY scan_ref LIMIT ?", after, most))
 }
 
-// OfSession returns the lives of a session: the one whose it is first.
+// OfSession returns the lives that a session's verdict is about: the one whose
+// it is first.
 func (j *Journal) OfSession(ctx context.Context, ref string) ([]Other, error) {
-	return j.find(ctx, selectOthers+"scan_ref = ?"+firstTaken, ref)
+	return j.find(ctx, selectOthers+ofSession, ref)
 }
 
 // MostEvents bounds how many events a verdict lists: the newest.
@@ -246,7 +259,7 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 	v := &sidecar.Verdict{ScanRef: ref}
 	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	var all int
-	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, met, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref) FROM verdict WHERE scan_ref = ?", ref).
+	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, met, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref AND n <= newest) FROM verdict WHERE scan_ref = ?", ref).
 		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &h.met, &all)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
@@ -254,7 +267,7 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 	if err != nil {
 		return nil, err
 	}
-	rows, err := conn.QueryContext(ctx, selectHeard, ref, MostEvents)
+	rows, err := conn.QueryContext(ctx, selectHeard, ref, MostEvents, h.Newest)
 	if err != nil {
 		return nil, err
 	}
@@ -303,8 +316,9 @@ func wordOf(ctx context.Context, conn *sql.Conn, id string, whole bool) (w Word,
 	if err != nil || !said {
 		return w, err
 	}
-	err = conn.QueryRowContext(ctx, "SELECT id, fate, coalesce(dir, '') FROM life WHERE scan_ref = ?"+firstTaken+" LIMIT 1", ref).Scan(&w.Owner, &fate, &ownerDir)
-	if err != nil || w.Owner != id && (dir == "" || dir != ownerDir) {
+	var its bool
+	err = conn.QueryRowContext(ctx, "SELECT id, fate, coalesce(dir, ''), token IS (SELECT token FROM life WHERE id = ?2) FROM life WHERE "+ofSession+" LIMIT 1", ref, id).Scan(&w.Owner, &fate, &ownerDir, &its)
+	if err != nil || !its || w.Owner != id && (dir == "" || dir != ownerDir) {
 		return w, err
 	}
 	h, err := heard(ctx, conn, ref)
@@ -351,9 +365,9 @@ func finals(ctx context.Context, conn *sql.Conn, id, ref string) (list []Final, 
 }
 
 // selectHeard has the newest events of a session, and its newest final one,
-// which may be older, in their order.
-const selectHeard = `SELECT n, said, body FROM event WHERE n IN (SELECT n FROM event WHERE scan_ref = ?1 ORDER BY n DESC LIMIT ?2)
-	OR n = (SELECT max(n) FROM event WHERE scan_ref = ?1 AND final = 1) ORDER BY n`
+// which may be older, in their order; up to one event.
+const selectHeard = `SELECT n, said, body FROM event WHERE n IN (SELECT n FROM event WHERE scan_ref = ?1 AND n <= ?3 ORDER BY n DESC LIMIT ?2)
+	OR n = (SELECT max(n) FROM event WHERE scan_ref = ?1 AND n <= ?3 AND final = 1) ORDER BY n`
 
 // Told notes that the events of a session were told, up to one of them.
 func (j *Journal) Told(ref string, newest int64) error {

@@ -76,7 +76,7 @@ func (l *Log) Take(e events.Event) {
 		ofDaemon(log, e)
 	case events.FolderWaits, events.WatchModeChanged, events.Overflowed, events.InboxTrouble:
 		ofWatcher(log, e)
-	case events.VerdictCame, events.WebhookTaken, events.WebhookRefused, events.Asked, events.StraysDropped, events.VerdictsCounted:
+	case events.VerdictCame, events.WebhookTaken, events.Disputed, events.WebhookRefused, events.Asked, events.StraysDropped, events.VerdictsCounted:
 		l.ofVerdicts(log, e)
 	default:
 		ofBatch(log, e)
@@ -195,6 +195,12 @@ func (l *Log) ofVerdicts(log *logrus.Logger, e events.Event) {
 			return
 		}
 		entry.Debug("no verdict came; it was asked for")
+	case events.Disputed:
+		names := make([]string, len(e.Folders))
+		for i, name := range e.Folders {
+			names[i] = meta.Show(name)
+		}
+		log.WithField("folders", names).Warn("iDenfy said something of a session (scanRef " + meta.Show(e.ScanRef) + ") that several folders name in meta.yaml, so it can't be told whose it is, and none of them gets it; look the session up in the iDenfy dashboard")
 	case events.StraysDropped:
 		log.WithField("events", e.Events).Info("webhooks of sessions for which no folder came within a week were dropped")
 	}

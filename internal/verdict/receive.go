@@ -184,9 +184,16 @@ func (r *Receiver) record(ctx context.Context, e journal.Event) error {
 	done := make(chan error, 1)
 	go func() {
 		defer func() { <-r.writing }()
-		known, err := r.journal.Hear(e)
+		heard, err := r.journal.Hear(e)
 		if err == nil {
-			r.emit(events.WebhookTaken{Known: known, Readable: e.ScanRef != ""})
+			r.emit(events.WebhookTaken{Known: heard.Known, Readable: e.ScanRef != ""})
+			if len(heard.Disputed) > 0 {
+				d := events.Disputed{ScanRef: e.ScanRef}
+				for i := range heard.Disputed {
+					d.Folders = append(d.Folders, heard.Disputed[i].Where())
+				}
+				r.emit(d)
+			}
 			r.came()
 		}
 		done <- err

@@ -410,6 +410,109 @@ func TestHoldEmpties(t *testing.T) {
 	}
 }
 
+// What is said of a session goes to the folder whose it is for certain: the one
+// for which the daemon opened it. Others that name it get nothing by it.
+func TestSessionOfTheDaemon(t *testing.T) {
+	o := newOffice(t)
+	its := o.life("case-7", ref)
+	its.ClientID, its.Result.Session = "client-7", &sidecar.Session{ScanRef: ref, By: sidecar.ByDaemon}
+	its.Result.Sessions = []sidecar.Opening{{Attempt: sidecar.Attempt{N: 1, State: sidecar.Answered}, ScanRef: ref}}
+	must(t, o.j.Put(its))
+	for name, outcome := range map[string]sidecar.Outcome{"case-8": sidecar.Accepted, "case-9": sidecar.Unknown} {
+		l := o.life(name, "stale-0123456789")
+		l.ScanRef, l.Token = ref, hash(name)
+		l.Result.Session = &sidecar.Session{ScanRef: ref, By: sidecar.ByProducer}
+		must(t, o.j.Put(l))
+		o.end(l, outcome, map[sidecar.Outcome]spool.Place{sidecar.Accepted: spool.Done, sidecar.Unknown: spool.Hold}[outcome])
+	}
+	o.says(ref, "APPROVED", true)
+	o.look()
+	o.end(its, sidecar.Accepted, spool.Done)
+	o.look()
+	o.says(ref, "REVIEWING", false)
+	o.look()
+	if v := o.verdict(spool.Done, "case-7"); v == nil || v.ID != its.ID || len(v.Events) != 2 {
+		t.Errorf("%+v", v)
+	}
+	if o.exists("done", "case-8", "verdict.json") || !o.exists("hold", "case-9") || o.exists("hold", "case-9", "verdict.json") {
+		t.Error("it went to a folder that only names the session")
+	}
+	if entered := o.ledger(ledger.Verdict); len(entered) != 1 || entered[0].ID != its.ID {
+		t.Errorf("%+v", entered)
+	}
+	if got := o.shown(ref); !slices.Equal(got, []string{"case-7 APPROVED APPROVED", "case-8  ", "case-9  "}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// Where folders with different tokens name a session, and the daemon opened it
+// for none, it is nobody's: it is told once, and nobody waits for it, or asks.
+func TestSessionOfNobody(t *testing.T) {
+	o := newOffice(t)
+	first := o.life("case-7", ref)
+	first.Result.Session = &sidecar.Session{ScanRef: ref, By: sidecar.ByProducer}
+	o.end(first, sidecar.Accepted, spool.Done)
+	o.says(ref, "REVIEWING", false) // as long as nobody else names it
+	o.look()
+	held := o.life("case-8", "stale-0123456789")
+	held.ScanRef, held.Result.Session = ref, first.Result.Session
+	must(t, o.j.Put(held))
+	o.end(held, sidecar.Unknown, spool.Hold)
+	for range 2 {
+		o.says(ref, "APPROVED", true)
+		o.look()
+	}
+	if v := o.verdict(spool.Done, "case-7"); len(v.Events) != 1 || v.Overall != "REVIEWING" {
+		t.Errorf("%+v", v)
+	}
+	if !o.exists("hold", "case-8") || len(o.ledger(ledger.Verdict)) != 0 {
+		t.Error("it went to one of them")
+	}
+	if got := o.shown(ref); !slices.Equal(got, []string{"case-7 REVIEWING REVIEWING", "case-8  "}) {
+		t.Errorf("%q", got)
+	}
+	n, err := o.j.Reader().Verdicts(t.Context())
+	if err != nil || n.Waiting != 0 || n.Strays != 2 {
+		t.Errorf("%+v, %v", n, err)
+	}
+	due, err := o.j.ToAsk(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour), 9)
+	if err != nil || slices.ContainsFunc(due, func(d journal.Due) bool { return d.ScanRef == ref }) {
+		t.Errorf("%v, %v", due, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var told []events.Event
+	for _, e := range o.seen {
+		if d, ok := e.(events.Disputed); ok {
+			told = append(told, d)
+		}
+	}
+	if fmt.Sprint(told) != "[{"+ref+" [done/case-7 hold/case-8]}]" {
+		t.Errorf("%v", told)
+	}
+}
+
+// shown returns the folders that name a session, with the verdicts that list and
+// show give them.
+func (o *office) shown(ref string) (all []string) {
+	o.t.Helper()
+	list, err := o.j.Reader().List(o.t.Context(), journal.Query{Most: 9})
+	must(o.t, err)
+	stories, err := o.j.Reader().Show(o.t.Context(), journal.Search{Key: ref, Most: 9})
+	must(o.t, err)
+	for _, s := range stories.Stories {
+		l := s.Lives[0]
+		at := slices.IndexFunc(list, func(f journal.Folder) bool { return f.ID == l.Result.ID })
+		word := ""
+		if l.Verdict != nil {
+			word = l.Verdict.Overall
+		}
+		all = append(all, l.Result.Folder+" "+list[at].Verdict+" "+word)
+	}
+	slices.Sort(all)
+	return all
+}
+
 // A folder that is held because of an earlier life, which may have been taken,
 // is accepted as well, and that life is settled; a person's rejection ends the
 // questions.
@@ -1039,7 +1142,8 @@ func FuzzBody(f *testing.F) {
 		if status != 200 {
 			t.Fatalf("%d", status)
 		}
-		known, err := o.j.Hear(e) // the same once more
+		heard, err := o.j.Hear(e) // the same once more
+		known := heard.Known
 		must(t, err)
 		if known != (e.ScanRef == ref) {
 			t.Errorf("%q is known: %v", e.ScanRef, known)
