@@ -270,11 +270,12 @@ func TestUpgradeAwaits(t *testing.T) {
 		fate, ref string
 		ago       time.Duration
 	}{
+		{"taken", "'named-0123456789'", time.Hour}, {"refused", "'named-0123456789'", 80 * time.Hour}, // with another token
 		{"taken", "'late-0123456789'", time.Hour}, {"taken", "'twice-0123456789'", 70 * time.Hour}, {"taken", "'twice-0123456789'", 71 * time.Hour},
 		{"taken", "'early-0123456789'", 73 * time.Hour}, {"refused", "'refused-0123456789'", time.Hour}, {"taken", "NULL", time.Hour},
 	} {
 		at := now.Add(-c.ago).UnixMilli()
-		rows += fmt.Sprintf(`INSERT INTO life VALUES ('%s', %d, 'filed', 'accepted', '%s', 1, 0, 'old', 'hash', %s, '1', 'done', 'old', 0, 0, 0, %d, %d, '{}');`, strings.Repeat(string(rune('A'+i)), 26), i, c.fate, c.ref, at, at)
+		rows += fmt.Sprintf(`INSERT INTO life VALUES ('%s', %d, 'filed', 'accepted', '%s', 1, 0, 'old', 'hash of %s', %s, '1', 'done', 'old', 0, 0, 0, %d, %d, '{}');`, strings.Repeat(string(rune('A'+i)), 26), i, c.fate, c.fate, c.ref, at, at)
 	}
 	j, err := journal.Open(first(t, rows))
 	must(t, err)

@@ -37,6 +37,11 @@ CREATE INDEX verdict_word ON verdict (overall) WHERE final = 1;
 CREATE INDEX verdict_clash ON verdict (scan_ref) WHERE clash = 1;
 
 -- The verdict of what was accepted of late, before there was this table, is to come as well.
+-- Where it is certain whose that is, see reference.go. (id is that of the row with the maximum.)
 INSERT INTO verdict (scan_ref, life, overall, final, clash, newest, written, told, accepted, asked, due)
-	SELECT scan_ref, id, '', 0, 0, 0, 0, 0, max(ended), 0, ended FROM life
-	WHERE fate = 'taken' AND scan_ref IS NOT NULL AND scan_ref <> '' AND ended >= 1000 * (unixepoch() - 72 * 3600) GROUP BY scan_ref;
+	SELECT scan_ref, id, '', 0, 0, 0, 0, 0, max(ended), 0, max(ended) FROM life
+	WHERE fate = 'taken' AND scan_ref IS NOT NULL AND scan_ref <> '' AND ended >= 1000 * (unixepoch() - 72 * 3600)
+		AND (EXISTS (SELECT 1 FROM session WHERE session.scan_ref = life.scan_ref AND session.life = life.id)
+			OR NOT EXISTS (SELECT 1 FROM session WHERE session.scan_ref = life.scan_ref)
+			AND NOT EXISTS (SELECT 1 FROM life AS other WHERE other.scan_ref = life.scan_ref AND other.token IS NOT life.token))
+	GROUP BY scan_ref;
