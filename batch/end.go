@@ -150,6 +150,9 @@ func (v *visit) finish(ctx context.Context) end {
 // wrap puts a folder in which no result can be written into a directory of the
 // daemon's own, where it can.
 func (v *visit) wrap(why error) (e end, over bool) {
+	if err := v.b.spool.Intact(); err != nil {
+		return v.diskFault(err), true
+	}
 	if !v.has(sidecar.NotWritable) {
 		v.because(sidecar.NotWritable, "the daemon can't write %s into the folder (%v), so the folder lies inside this one, as %s", sidecar.Name, v.brief(why), meta.Show(v.name))
 	}

@@ -1288,7 +1288,7 @@ func (w *world) hidden() {
 	paused := w.ev.count("shut")
 	w.drive(func() bool { return w.ev.count("shut") > paused || w.broke.Load() })
 	if err := os.Remove(work); err != nil {
-		w.s.Errorf("something was put into the wrong work: %v", err)
+		w.s.Errorf("something was put into the wrong work: %v; there is %q", err, w.all())
 		_ = os.Rename(work, work+".wrong")
 	}
 	must(w.s, os.Rename(work+".hidden", work))
@@ -1309,7 +1309,7 @@ func (w *world) check() {
 	where := w.where()
 	for _, f := range w.folders {
 		if list := where[f.no]; len(list) != 1 {
-			w.s.Errorf("%v is in %d places: %v", f, len(list), list)
+			w.s.Errorf("%v is in %d places: %v; there is %q", f, len(list), list, w.all())
 			continue
 		}
 		a := where[f.no][0]
@@ -1348,6 +1348,15 @@ func (w *world) check() {
 			return strings.HasPrefix(f.Code, "image_") || strings.HasPrefix(f.Code, "meta_") || strings.HasPrefix(f.Code, "file_")
 		})
 	}
+}
+
+// all returns the paths of all that there is.
+func (w *world) all() (paths []string) {
+	must(w.s, fs.WalkDir(os.DirFS(w.root), ".", func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	}))
+	return paths
 }
 
 // stands reports whether a folder says, by its place or its reasons, that its

@@ -98,7 +98,7 @@ func (p *plan) step(op durable.Op, path string, do func() error) error {
 	if p.dead.Load() {
 		return errInjected
 	}
-	if p.mounted.Load() && op == durable.OpMove && filepath.Base(path) != sidecar.Name {
+	if p.mounted.Load() && op == durable.OpMove && !sidecar.IsOwn(filepath.Base(path)) { // those stay in their folder
 		return syscall.EXDEV
 	}
 	if n := p.calls.Add(1); n < p.n || n > p.n+p.more || p.n == 0 {
