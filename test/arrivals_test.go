@@ -532,6 +532,9 @@ func (u *upload) command(ctx context.Context, name string, args ...string) error
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
+		if ctx.Err() != nil { // on a busy machine, before it began
+			return errKilled
+		}
 		return err
 	}
 	var halts sync.WaitGroup
