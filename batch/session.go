@@ -44,11 +44,6 @@ func (v *visit) mark() string {
 	return "authToken"
 }
 
-func sumOf(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
-}
-
 // expired reports whether the session that the daemon opened can't be used any
 // more.
 func (v *visit) expired() bool {
@@ -79,7 +74,7 @@ func (v *visit) session(ctx context.Context) (e end, over bool) {
 	if err != nil {
 		return v.diskFault(err), true
 	}
-	kept := token != "" && sumOf(token) == v.life.Token
+	kept := token != "" && meta.TokenSum(token) == v.life.Token
 	if v.life.Fate == journal.Unsettled && (!kept || v.expired()) {
 		if e, over := v.settle(ctx); over {
 			return e, true
@@ -153,7 +148,7 @@ func (v *visit) opened(ctx context.Context, o *sidecar.Opening, s idenfy.Session
 	res.Session = &sidecar.Session{
 		ScanRef: s.ScanRef, ClientID: v.life.ClientID, Opened: o.Started, Expires: sidecar.Time{Time: o.Started.Add(s.Expiry)}, By: sidecar.ByDaemon,
 	}
-	v.life.ScanRef, v.life.Token = s.ScanRef, sumOf(s.Token)
+	v.life.ScanRef, v.life.Token = s.ScanRef, meta.TokenSum(s.Token)
 	req.TokenSHA256, req.TokenHint = v.life.Token, sidecar.TokenHint(s.Token)
 	isNew, err := v.b.journal.Opened(v.life)
 	if err != nil {

@@ -83,7 +83,12 @@ func (m *Meta) TokenSHA256() string {
 	if m == nil || !tokenForm.MatchString(m.AuthToken) {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(m.AuthToken))
+	return TokenSum(m.AuthToken)
+}
+
+// TokenSum returns the SHA-256 of a token, in lower-case hex, valid or not.
+func TokenSum(token string) string {
+	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
 }
 
