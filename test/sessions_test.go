@@ -32,6 +32,7 @@ func TestKillSessions(t *testing.T) {
 		kills = 15
 	}
 	l := newLab(t, "completeness: {settle: 100ms, rescan: 100ms}", "concurrency: 8")
+	l.patience = 5 * time.Minute // what a killed daemon had sent may open a session later than it is looked for: that has to expire
 	l.inboxReady()
 	l.api.AlwaysSession(&sandbox.Step{Latency: 60 * time.Millisecond})
 	l.api.Always(&sandbox.Step{Latency: 10 * time.Millisecond})
