@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/strictyaml"
 )
 
@@ -80,7 +81,7 @@ type Meta struct {
 // TokenSHA256 returns the SHA-256 of the token, in lower-case hex, or "" when
 // there is no valid one: by it a token is known without being kept.
 func (m *Meta) TokenSHA256() string {
-	if m == nil || !tokenForm.MatchString(m.AuthToken) {
+	if m == nil || !idenfy.IsToken(m.AuthToken) {
 		return ""
 	}
 	return TokenSum(m.AuthToken)
@@ -117,11 +118,7 @@ func (m *Meta) steps(found func(step string) bool) []string {
 	return steps
 }
 
-var (
-	tokenForm   = regexp.MustCompile(`^[\x21-\x7e]{10,40}$`)
-	scanRefForm = regexp.MustCompile(`^[0-9A-Za-z-]{8,64}$`)
-	hashForm    = regexp.MustCompile(`^[0-9a-f]{64}$`)
-)
+var hashForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // Parse reads meta.yaml and returns all that is wrong with it, in the order of
 // the lines. Values are never part of a message where they may be secret.
@@ -245,7 +242,7 @@ func Read(dir *os.Root) (*Meta, error) {
 		return nil, err
 	}
 	m, _ := Parse(data)
-	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !tokenForm.MatchString(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
+	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !idenfy.IsToken(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
 		return nil, errors.New(Name + " has no valid authToken or clientId")
 	}
 	return m, nil

@@ -201,6 +201,35 @@ func (paths Paths) OpenFolder(p Place, name string) (*os.Root, error) {
 	return drop.Open(parent, name)
 }
 
+// Brief is an error as it may stand in a log: with the places' paths, and
+// without a name of a folder or of a file in it.
+func (paths Paths) Brief(err error) error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range many.Unwrap() {
+			all = append(all, paths.Brief(e))
+		}
+		return errors.Join(all...)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s %s: %w", e.Op, paths.lead(e.Path), e.Err)
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("%s %s %s: %w", e.Op, paths.lead(e.Old), paths.lead(e.New), e.Err)
+	}
+	return err
+}
+
+// lead names the place that a path leads into.
+func (paths Paths) lead(path string) string {
+	for _, p := range Places() {
+		if at := paths[p]; at != "" && (path == at || strings.HasPrefix(path, at+"/")) {
+			return at
+		}
+	}
+	return "in the folder"
+}
+
 // Paths returns where each place is.
 func (s *Spool) Paths() Paths { return s.paths }
 

@@ -147,15 +147,7 @@ func (c *Clerk) failed(ref string, err error) {
 	c.mu.Lock()
 	c.next[ref] = time.Now().Add(tryAgain)
 	c.mu.Unlock()
-	c.emit(events.Trouble{What: "a verdict could not be brought to its folder; it is kept in the journal, and tried again in ten minutes (scanRef " + ref + ")", Err: brief(err)})
-}
-
-// brief is an error without the names in its paths.
-func brief(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s: %w", e.Op, e.Err)
-	}
-	return err
+	c.emit(events.Trouble{What: "a verdict could not be brought to its folder; it is kept in the journal, and tried again in ten minutes (scanRef " + ref + ")", Err: c.paths.Brief(err)})
 }
 
 // deliver brings all that was said of a session to its folder. done is false
@@ -170,7 +162,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 		return true, err
 	}
 	if len(lives) == 0 { // it was replaced just now
-		return true, c.journal.Written(heard, false)
+		return c.journal.Written(heard, false)
 	}
 	main := &lives[0]
 	heard.Verdict.ID = main.ID
@@ -196,7 +188,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 			return false, err
 		}
 	}
-	return true, c.journal.Written(heard, at.name != "")
+	return c.journal.Written(heard, at.name != "")
 }
 
 // settle notes of lives that have ended that their session was taken. Who only
@@ -230,7 +222,7 @@ func (c *Clerk) tell(h *journal.Heard, main *journal.Other) error {
 		if n.Clash == "" && main.Fate == journal.Refused && idenfy.TakenBy(n.Event.Overall) == idenfy.WasTaken {
 			n.Clash = string(main.Outcome)
 		}
-		c.emit(events.VerdictCame{Folder: main.Folder, ID: main.ID, Overall: n.Event.Overall, Final: n.Event.Final, By: n.Event.By, After: after, Clash: n.Clash})
+		c.emit(events.VerdictCame{Folder: main.Folder, ID: main.ID, Overall: n.Event.Overall, Final: n.Event.Final, First: n.First, By: n.Event.By, After: after, Clash: n.Clash})
 	}
 	return nil
 }
