@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
@@ -757,6 +758,53 @@ func TestKeepDecision(t *testing.T) {
 			t.Errorf("%s: %d", body, status)
 		}
 	}
+}
+
+// A folder that somebody gave another name, or place, is found by its directory;
+// that is looked for once for all that are away, and not with each event.
+func TestRenamed(t *testing.T) {
+	o := newOffice(t)
+	refs := []string{ref, "moved-0123456789", "taken-0123456789"}
+	for i, ref := range refs {
+		l := o.life(fmt.Sprint("case-", i), ref)
+		dir, err := os.OpenRoot(filepath.Join(o.paths[spool.Work], l.Result.Folder+"."+l.ID))
+		must(t, err)
+		l.Dir, err = drop.Identity(dir)
+		must(t, errors.Join(err, dir.Close()))
+		if l.Dir == "" {
+			t.Skip("this file system keeps no time of birth")
+		}
+		must(t, o.j.Put(l))
+		o.end(l, sidecar.Accepted, spool.Done)
+	}
+	must(t, os.Mkdir(filepath.Join(o.paths[spool.Done], "case-10"), 0o700)) // somebody's
+	done := func(name string) string { return filepath.Join(o.paths[spool.Done], name) }
+	must(t, os.Rename(done("case-0"), done("Jansen & Söhne")))
+	must(t, os.Rename(done("case-1"), filepath.Join(o.paths[spool.Failed], "for the boss")))
+	must(t, os.Rename(done("case-2"), filepath.Join(t.TempDir(), "case-2")))
+	for _, ref := range refs {
+		o.says(ref, "REVIEWING", false)
+	}
+	o.look()
+	if !o.exists("done", "Jansen & Söhne", "verdict.json") || !o.exists("failed", "for the boss", "verdict.json") {
+		t.Error("not found")
+	}
+	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	o.says(ref, "APPROVED", true)
+	if later := o.clerk.round(t.Context()); !later || len(o.verdict(spool.Done, "Jansen & Söhne").Events) != 1 {
+		t.Error("looked for at once")
+	}
+	o.clerk.searched = time.Time{}
+	o.look()
+	if v := o.verdict(spool.Done, "Jansen & Söhne"); v.Overall != "APPROVED" {
+		t.Errorf("%+v", v)
+	}
+	must(t, os.Remove(done("case-10")))
+	must(t, os.Rename(done("Jansen & Söhne"), done("case-0")))
+	must(t, os.Rename(filepath.Join(o.paths[spool.Failed], "for the boss"), done("case-1")))
+	o.adopted = true // one was taken away
 }
 
 // verdict.keep full puts all that was sent beside it, and takes it out of the
