@@ -136,7 +136,7 @@ func (c *Clerk) bring(ctx context.Context, refs []string, again *atomic.Bool) er
 	c.searched = time.Now()
 	if err != nil {
 		c.emit(events.Trouble{What: "folders that are not where they were put could not be looked for, to write their verdict.json; that is tried again", Err: c.paths.Brief(err)})
-		return nil //nolint:nilerr // it is said
+		return nil
 	}
 	_, err = c.deliverAll(ctx, slices.Collect(maps.Keys(missing)), found, again)
 	return err
