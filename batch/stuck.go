@@ -26,6 +26,8 @@ func mendOf(err error) string {
 		return false
 	}
 	switch {
+	case is(errNameTaken):
+		return "it goes there when that one was taken; give that one what it waits for, or move it away"
 	case is(drop.ErrBusy, unix.EAGAIN, unix.ETXTBSY):
 		return "somebody has a lease on a file in it, as Samba's clients get them, or has it open (lsof tells who): close it there"
 	case is(unix.EPERM):

@@ -271,7 +271,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	var group errgroup.Group
 	group.Go(func() error {
 		defer close(arrivals)
-		err := watcher.Run(ctx, watcher.Config{Dir: inbox, Once: d.o.Once, Mend: func(name string) error { return d.spool.Mend(ctx, name) }, Settings: watcherSettings(cfg), Changes: d.changes}, source, arrivals, d.emit)
+		err := watcher.Run(ctx, watcher.Config{Dir: inbox, Once: d.o.Once, Mend: func(name string) error { return d.spool.Mend(ctx, name) }, Settings: watcherSettings(cfg, cfg.Drops()[0]), Changes: d.changes}, source, arrivals, d.emit)
 		return errors.Join(err, source.Close())
 	})
 	group.Go(func() error {

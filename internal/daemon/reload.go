@@ -46,7 +46,7 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 	case <-d.changes: // one that the watcher has not come to
 	default:
 	}
-	d.changes <- watcherSettings(&next.cfg)
+	d.changes <- watcherSettings(&next.cfg, next.cfg.Drops()[0])
 	d.now.Store(next)
 	if next.exporter != old.exporter {
 		next.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
