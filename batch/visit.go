@@ -42,6 +42,8 @@ type visit struct {
 	list  drop.Listing
 	rep   meta.Report
 
+	defaults meta.Defaults // of this life, see limits
+
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
 	planted []string      // files with names of records
@@ -153,7 +155,10 @@ func (v *visit) enter(ctx context.Context) end {
 		}
 	}
 	if l := cmp.Or(v.life, v.task.unsaved); l != nil {
-		v.name = whole(v.name, l.Result.Folder)
+		v.name = meta.Whole(v.name, l.Result.Folder)
+	}
+	if v.life != nil && v.life.State != journal.Claimed {
+		v.defaults = meta.DefaultsOf(v.life.Result, v.life.ClientID)
 	}
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
@@ -193,19 +198,6 @@ func (v *visit) sent() []string {
 		}
 	}
 	return names
-}
-
-// whole is the name that a folder was dropped with: work has no room for the
-// end of a long one, and the journal has it as it may be shown.
-func whole(cut, shown string) string {
-	full := shown
-	if name, err := strconv.Unquote(shown); err == nil && meta.Show(name) == shown {
-		full = name
-	}
-	if strings.HasPrefix(full, cut) {
-		return full
-	}
-	return cut
 }
 
 // gone ends a life whose folder somebody took out of work.
@@ -361,13 +353,16 @@ func (v *visit) giveBack(why string) end {
 	if v.paths[to] == "" {
 		return v.later(fmt.Sprintf("it can't go back to the inbox that it came from (%s; %s): %v", to.InboxName(), why, spool.ErrNotConfigured), spool.ErrNotConfigured)
 	}
+	if v.nameTaken() {
+		return v.later(fmt.Sprintf("it can't go back to the inbox (%s): %v", why, errNameTaken), errNameTaken)
+	}
 	if v.life != nil { // before it is in the inbox, where it may be claimed at once
 		u := v.life.Result.Uploader
 		if err := v.paths.Unseal(spool.Work, v.task.work, to, u.UID, u.GID); err != nil && !drop.Own(err) {
 			return v.diskFault(err)
 		}
 	}
-	name, err := v.paths.Release(v.task.work, to, v.name)
+	name, err := v.back()
 	if name != "" {
 		v.b.emit(events.Released{Inbox: to.InboxName(), Folder: name, ID: v.task.id, Why: why})
 		v.task.work = ""
@@ -425,6 +420,13 @@ func (v *visit) missing(err error) error {
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
 	restless := a != nil && a.Changing != ""
+	var err error
+	switch v.defaults, err = v.begins(ctx); {
+	case err != nil && drop.Own(err):
+		return v.giveBack(v.brief(err).Error())
+	case err != nil:
+		return v.giveBackFor("it could not be read", err)
+	}
 	if !v.stays {
 		if e, over := v.seal(ctx); over {
 			return e
@@ -481,7 +483,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
-	first, foreign := meta.Sent(v.dir, v.list, v.set.Limits)
+	first, foreign := meta.Sent(v.dir, v.list, v.limits())
 	v.foreign, v.planted = foreign, meta.Foreign(v.list)
 	copies, all := v.copies(), restless || v.list.More || v.list.Deep != ""
 	copies.Open = func(path string) bool { // what Busy does not send back
@@ -585,7 +587,7 @@ func (v *visit) inspect() (why string, err error) {
 	if drop.Busy(v.dir, v.list) != "" {
 		why = "somebody has one of its files open for writing"
 	}
-	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
+	v.rep = meta.Inspect(v.dir, v.name, v.list, v.limits(), false)
 	return why, nil
 }
 
@@ -643,7 +645,7 @@ func (v *visit) notSealed(res *sidecar.Result) {
 // describe fills in what was asked for, as far as it is known.
 func (v *visit) describe(res *sidecar.Result) {
 	m := v.rep.Meta
-	res.Request.MetaSHA256 = v.rep.SHA256
+	res.Request.MetaSHA256, res.Defaults = v.rep.SHA256, v.rep.Filled
 	if sum := m.TokenSHA256(); sum != "" {
 		v.life.Token = sum
 		res.Request.TokenSHA256, res.Request.TokenHint = sum, sidecar.TokenHint(m.AuthToken)
@@ -743,7 +745,7 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 			ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Daemon: v.set.Daemon,
 		}}
 		v.notSealed(v.life.Result)
-		if m, err := meta.Read(v.dir); err == nil {
+		if m, err := meta.Read(v.dir, meta.Defaults{}); err == nil {
 			v.life.Token, v.life.ClientID = m.TokenSHA256(), m.ClientID
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
 		}

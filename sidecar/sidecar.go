@@ -218,6 +218,7 @@ type Result struct {
 	Outcome      Outcome   `json:"outcome"`
 	Reasons      []Reason  `json:"reasons"`
 	Request      Request   `json:"request"`
+	Defaults     []string  `json:"defaults,omitempty"` // what the configuration's defaults filled in: keys of meta.yaml, and meta where there was none
 	Attempts     []Attempt `json:"attempts"`
 	Omitted      int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
 	Times        Times     `json:"times"`

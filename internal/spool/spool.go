@@ -672,6 +672,18 @@ func (paths Paths) Release(workName string, to Place, name string) (string, erro
 	return paths.moveFree(Work, workName, to, name)
 }
 
+// ReleaseExactly is Release under that very name: fs.ErrExist when it is taken.
+func (paths Paths) ReleaseExactly(workName string, to Place, name string) (string, error) {
+	if !to.IsInbox() {
+		return "", fmt.Errorf("spool: %s is no inbox", to)
+	}
+	there, err := paths.move(Work, workName, to, numbered(name, 1))
+	if !there {
+		return "", err
+	}
+	return numbered(name, 1), err
+}
+
 // Finish moves a claimed folder to its final place under the name that it was
 // dropped with, and returns the name that it has there: with a suffix
 // (case-7.2) when that one is taken. Errors are as those of Release.
