@@ -51,6 +51,8 @@ type visit struct {
 
 	token string // that is to be sent, once it is known
 
+	standing map[string]standing // of the sessions that were asked for since the last attempt
+
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
 
@@ -258,35 +260,9 @@ func (v *visit) diskFault(err error) end {
 	return e
 }
 
-// brief is an error as it may stand in a log: with the places' paths, and
-// without a name of a folder or of a file in it.
+// brief is an error as it may stand in a log.
 func (v *visit) brief(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []error
-		for _, e := range many.Unwrap() {
-			all = append(all, v.brief(e))
-		}
-		return errors.Join(all...)
-	}
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s %s: %w", e.Op, v.where(e.Path), e.Err)
-	}
-	if e, ok := errors.AsType[*os.LinkError](err); ok {
-		return fmt.Errorf("%s %s %s: %w", e.Op, v.where(e.Old), v.where(e.New), e.Err)
-	}
-	return err
-}
-
-// where names the place that a path leads into.
-func (v *visit) where(path string) string {
-	if v.b.spool != nil {
-		for _, at := range v.paths {
-			if path == at || strings.HasPrefix(path, at+"/") {
-				return at
-			}
-		}
-	}
-	return "in the folder"
+	return v.paths.Brief(err)
 }
 
 // failed ends a visit because of an error at the files of its folder. What an

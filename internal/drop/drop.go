@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -429,6 +430,16 @@ func Identity(root *os.Root) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%d:%d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
+}
+
+// Inode is that of the directory that Identity names; 0: it names none.
+func Inode(identity string) uint64 {
+	n, _, _ := strings.Cut(identity, ":")
+	ino, err := strconv.ParseUint(n, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return ino
 }
 
 // buffers are what Sum reads with.

@@ -294,6 +294,35 @@ func (paths Paths) OpenFolder(p Place, name string) (*os.Root, error) {
 	return drop.Open(parent, name)
 }
 
+// Brief is an error as it may stand in a log: with the places' paths, and
+// without a name of a folder or of a file in it.
+func (paths Paths) Brief(err error) error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range many.Unwrap() {
+			all = append(all, paths.Brief(e))
+		}
+		return errors.Join(all...)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s %s: %w", e.Op, paths.lead(e.Path), e.Err)
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("%s %s %s: %w", e.Op, paths.lead(e.Old), paths.lead(e.New), e.Err)
+	}
+	return err
+}
+
+// lead names the place that a path leads into.
+func (paths Paths) lead(path string) string {
+	for _, at := range paths {
+		if at != "" && (path == at || strings.HasPrefix(path, at+"/")) {
+			return at
+		}
+	}
+	return "in the folder"
+}
+
 // gaps is how many names in a row may be free before Find gives up: folders
 // with the names between may have been taken away.
 const gaps = 20
