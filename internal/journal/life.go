@@ -164,6 +164,9 @@ func (t *tx) put(l *Life) {
 		WHERE id = ?1 AND (folder, token, scan_ref, dir, client_id, content, claimed) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
 		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time)) > 0 {
 		t.named(l.ScanRef)
+		if l.State == Pending {
+			t.begins(l.ID)
+		}
 	}
 	if t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
@@ -276,6 +279,7 @@ func (j *Journal) Gone(id string) error {
 		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
 		t.enter(e)
 		t.meet(id)
+		t.owe(id)
 		return t.err
 	})
 }

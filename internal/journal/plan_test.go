@@ -71,7 +71,7 @@ func TestListOfOlder(t *testing.T) {
 	check(t, err)
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6} {
+	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6, schema7, schema8} {
 		_, err := db.ExecContext(t.Context(), schema)
 		check(t, err)
 		if _, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9}); err != nil {

@@ -1,0 +1,2 @@
+-- Version 7.
+ALTER TABLE life ADD COLUMN inbox TEXT;
