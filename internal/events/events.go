@@ -211,6 +211,37 @@ type (
 	}
 )
 
+// MostIgnored bounds how many names an Ignored has.
+const MostIgnored = 100
+
+// Loose is what lies in an inbox and is no folder.
+type Loose struct{ Name, Kind string } // file, link or special
+
+// Of receipts.
+type (
+	// FolderLacks tells what a folder waits for that waits longer than
+	// warn_after, whenever that changes; without Reasons, that it waits no more.
+	FolderLacks struct {
+		Inbox, Folder string
+		Seen, Since   time.Time // first seen, and last changed
+		Reasons       []meta.Reason
+	}
+	// Ignored tells what lies in an inbox and is no folder, when that changed:
+	// some of the names, and how many there are beyond these.
+	Ignored struct {
+		Inbox string
+		Loose []Loose
+		More  int
+	}
+	// Receipts tells how the receipts of an inbox stand, when that changed.
+	Receipts struct {
+		Inbox   string
+		Written int   // since the last of these events
+		Owed    int   // that are still to be written
+		Err     error // why some can't be; nil: they can
+	}
+)
+
 // Of the daemon.
 type (
 	// Started tells that the daemon works on the spool below Root.
@@ -283,4 +314,7 @@ func (VerdictCame) event()      {}
 func (Asked) event()            {}
 func (StraysDropped) event()    {}
 func (VerdictsCounted) event()  {}
+func (FolderLacks) event()      {}
+func (Ignored) event()          {}
+func (Receipts) event()         {}
 func (Trouble) event()          {}

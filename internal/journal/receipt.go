@@ -54,14 +54,14 @@ func (t *tx) oweAs(id, inbox, folder string, claimed int64) {
 	known := t.row("SELECT life, earlier, coalesce((SELECT claimed FROM life WHERE id = receipt.life), 0) FROM receipt WHERE inbox = ? AND folder = ?", []any{inbox, folder}, &was, &earlier, &wasClaimed)
 	switch {
 	case !known:
-		t.exec("INSERT INTO receipt (inbox, folder, life, earlier, older, due, told, at) VALUES (?, ?, ?, '', 0, 1, 0, 0)", inbox, folder, id)
+		t.exec("INSERT INTO receipt (inbox, folder, life, earlier, older, seen, due, told, at) VALUES (?, ?, ?, '', 0, 0, 1, 0, 0)", inbox, folder, id)
 	case was == id || strings.Contains(earlier, id):
 		t.exec("UPDATE receipt SET due = due + 1 WHERE inbox = ? AND folder = ?", inbox, folder)
-	case wasClaimed <= claimed:
+	case wasClaimed <= claimed: // what is known to wait is this folder; or one that came after it
 		list := append(strings.Fields(was), strings.Fields(earlier)...)
 		over := max(len(list)-mostEarlier, 0)
-		t.exec("UPDATE receipt SET due = due + 1, life = ?, earlier = ?, older = older + ? WHERE inbox = ? AND folder = ?",
-			id, strings.Join(list[:len(list)-over], " "), over, inbox, folder)
+		t.exec("UPDATE receipt SET due = due + 1, life = ?, earlier = ?, older = older + ?, waits = iif(seen <= ?, NULL, waits) WHERE inbox = ? AND folder = ?",
+			id, strings.Join(list[:len(list)-over], " "), over, claimed, inbox, folder)
 	}
 }
 
@@ -104,9 +104,9 @@ func (t *tx) oweVerdict(id string) {
 
 // Awaiting is what a folder in the inbox waits for.
 type Awaiting struct {
-	Folder  string                  `json:"-"` // as it may be shown
-	Over    bool                    `json:"-"` // it waits no more: the rest is empty
-	Seen    sidecar.Time            `json:"seen"`
+	Folder  string                  `json:"-"`    // as it may be shown
+	Over    bool                    `json:"-"`    // it waits no more: the rest is empty
+	Seen    sidecar.Time            `json:"seen"` // first
 	Since   sidecar.Time            `json:"since"`
 	Reasons []sidecar.ReceiptReason `json:"reasons"`
 }
@@ -124,8 +124,10 @@ func (j *Journal) Waits(inbox string, list []Awaiting) error {
 			if err != nil {
 				return err
 			}
-			t.exec(`INSERT INTO receipt (inbox, folder, life, earlier, older, waits, due, told, at) SELECT ?1, ?2, '', '', 0, ?3, 1, 0, 0 FROM receiver WHERE inbox = ?1
-				ON CONFLICT (inbox, folder) DO UPDATE SET waits = excluded.waits, due = due + 1 WHERE waits IS NOT excluded.waits`, inbox, w.Folder, string(data))
+			t.exec(`INSERT INTO receipt (inbox, folder, life, earlier, older, waits, seen, due, told, at) SELECT ?1, ?2, '', '', 0, ?3, ?4, 1, 0, 0 FROM receiver WHERE inbox = ?1
+				ON CONFLICT (inbox, folder) DO UPDATE SET waits = excluded.waits, seen = excluded.seen, due = due + 1
+					WHERE waits IS NOT excluded.waits AND NOT EXISTS (SELECT 1 FROM life WHERE id = receipt.life AND claimed >= excluded.seen)`, // it was taken since
+				inbox, w.Folder, string(data), millis(w.Seen.Time))
 		}
 		return t.err
 	})
@@ -140,7 +142,7 @@ func (j *Journal) Waiting(ctx context.Context, inbox, after string, most int) ([
 // Owed is what the uploader of a folder is to be told.
 type Owed struct {
 	Folder  string
-	Life    *Life // the newest one; nil: there was none, or it was given back
+	Life    *Life // the newest one; nil: there was none
 	Verdict *sidecar.ReceiptVerdict
 	Earlier []sidecar.ReceiptEarlier // those before that have ended
 	Older   int
@@ -163,56 +165,56 @@ func (j *Journal) Owes(ctx context.Context, inbox, after string, most int) (list
 		}
 		return nil, err
 	}
-	type row struct {
-		life, earlier string
-		waits         sql.NullString
-	}
-	var rest []row
-	rows, err := conn.QueryContext(ctx, "SELECT folder, life, earlier, older, waits, due FROM receipt WHERE told < due AND inbox = ? AND folder > ? ORDER BY folder LIMIT ?", inbox, after, most)
+	var lives []string
+	var waits []sql.NullString
+	rows, err := conn.QueryContext(ctx, "SELECT folder, life || ' ' || earlier, older, waits, due FROM receipt WHERE told < due AND inbox = ? AND folder > ? ORDER BY folder LIMIT ?", inbox, after, most)
 	if err != nil {
 		return nil, err
 	}
 	for rows.Next() && err == nil {
 		var o Owed
-		var r row
-		err = rows.Scan(&o.Folder, &r.life, &r.earlier, &o.Older, &r.waits, &o.due)
-		list, rest = append(list, o), append(rest, r)
+		var ids string
+		var w sql.NullString
+		err = rows.Scan(&o.Folder, &ids, &o.Older, &w, &o.due)
+		list, lives, waits = append(list, o), append(lives, ids), append(waits, w)
 	}
 	if err := errors.Join(err, rows.Err(), rows.Close()); err != nil {
 		return nil, err
 	}
 	for i := range list {
 		o := &list[i]
-		if rest[i].waits.Valid {
+		if waits[i].Valid {
 			o.Wait = &Awaiting{Folder: o.Folder}
-			if err := json.Unmarshal([]byte(rest[i].waits.String), o.Wait); err != nil {
+			if err := json.Unmarshal([]byte(waits[i].String), o.Wait); err != nil {
 				return nil, err
 			}
 		}
-		if err := o.fill(ctx, conn, rest[i].life, strings.Fields(rest[i].earlier), tells); err != nil {
+		if err := o.fill(ctx, conn, strings.Fields(lives[i]), tells); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-// fill loads what is owed of lives. One that was given back is none.
-func (o *Owed) fill(ctx context.Context, conn *sql.Conn, newest string, earlier []string, tells bool) (err error) {
-	if newest != "" {
-		if o.Life, err = load(ctx, conn, newest); err != nil {
+// fill loads what is owed of lives, by their ids, the newest first. One that was
+// given back to the inbox is none.
+func (o *Owed) fill(ctx context.Context, conn *sql.Conn, lives []string, tells bool) (err error) {
+	for o.Life == nil && len(lives) > 0 {
+		if o.Life, err = load(ctx, conn, lives[0]); err != nil {
 			return err
 		}
+		lives = lives[1:]
 	}
 	if o.Life != nil && tells && o.Life.ScanRef != "" {
 		var v sidecar.ReceiptVerdict
-		err := conn.QueryRowContext(ctx, "SELECT overall, final FROM verdict WHERE scan_ref = ? AND life = ? AND overall <> ''", o.Life.ScanRef, newest).Scan(&v.Overall, &v.Final)
+		err := conn.QueryRowContext(ctx, "SELECT overall, final FROM verdict WHERE scan_ref = ? AND life = ? AND overall <> ''", o.Life.ScanRef, o.Life.ID).Scan(&v.Overall, &v.Final)
 		if err == nil {
 			o.Verdict = &v
 		} else if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 	}
-	for _, id := range earlier {
+	for _, id := range lives {
 		e := sidecar.ReceiptEarlier{ID: id}
 		var ended int64
 		err := conn.QueryRowContext(ctx, "SELECT outcome, ended FROM life WHERE id = ? AND state NOT IN ('claimed', 'pending')", id).Scan(&e.Outcome, &ended)
@@ -222,7 +224,7 @@ func (o *Owed) fill(ctx context.Context, conn *sql.Conn, newest string, earlier 
 		if err != nil {
 			return err
 		}
-		e.Finished = fromMillis(ended)
+		e.Outcome, e.Finished = word(e.Outcome), fromMillis(ended)
 		o.Earlier = append(o.Earlier, e)
 	}
 	return nil

@@ -14,6 +14,7 @@ CREATE TABLE receipt (
 	earlier TEXT NOT NULL,     -- ids of those before, the newest first, with spaces between; at most 20
 	older   INTEGER NOT NULL,  -- how many there were before these
 	waits   TEXT,              -- JSON: what the folder of that name that lies in the inbox waits for; NULL: none is known that waits
+	seen    INTEGER NOT NULL,  -- when that folder was seen first
 	due     INTEGER NOT NULL,  -- goes up when there is something to tell
 	told    INTEGER NOT NULL,  -- up to which of these the receipt has it
 	at      INTEGER NOT NULL,  -- when it was written last; 0: never

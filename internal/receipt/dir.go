@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,10 +118,10 @@ const (
 	sweepShare  = 10 // of one core, 1/sweepShare
 )
 
-// sweep removes receipts that were written before a time, but for those that
-// keep names, and what a crash left half-written. It goes slowly: there may be
-// very many.
-func (d dir) sweep(ctx context.Context, before time.Time, keep func([]string) (map[string]bool, error)) error {
+// sweep removes receipts that were written before a time, but for those of
+// folders that known tells, and what a crash left half-written. It goes slowly:
+// there may be very many.
+func (d dir) sweep(ctx context.Context, before time.Time, known func(folders []string) (map[string]bool, error)) error {
 	list, err := d.Open(".")
 	if err != nil {
 		return err
@@ -129,7 +131,7 @@ func (d dir) sweep(ctx context.Context, before time.Time, keep func([]string) (m
 		begin := time.Now()
 		names, err := list.Readdirnames(sweptAtOnce)
 		if len(names) > 0 {
-			if err := d.sweepSome(names, before, keep); err != nil {
+			if err := d.sweepSome(names, before, known); err != nil {
 				return err
 			}
 		}
@@ -147,33 +149,36 @@ func (d dir) sweep(ctx context.Context, before time.Time, keep func([]string) (m
 	}
 }
 
-func (d dir) sweepSome(names []string, before time.Time, keep func([]string) (map[string]bool, error)) error {
-	var old []string
+func (d dir) sweepSome(names []string, before time.Time, known func([]string) (map[string]bool, error)) error {
+	folders := map[string]string{} // by the receipts' names
 	for _, name := range names {
 		info, err := d.Lstat(name)
-		if err != nil || info.ModTime().After(before) || !info.Mode().IsRegular() {
+		if err != nil || !info.Mode().IsRegular() {
 			continue // gone, or not to be touched
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
 			continue
 		}
-		if durable.IsTemp(name) {
+		if durable.IsTemp(name) && time.Since(info.ModTime()) > cleaning {
 			_ = d.Remove(name) // else it is found again
 			continue
 		}
-		if strings.HasSuffix(name, ".json") && name != sidecar.InboxReceipt {
-			old = append(old, name)
+		if info.ModTime().After(before) {
+			continue
+		}
+		if r, err := sidecar.ReadReceipt(d.Root, name); err == nil && sidecar.ReceiptName(r.Folder) == name {
+			folders[name] = r.Folder
 		}
 	}
-	if len(old) == 0 {
+	if len(folders) == 0 {
 		return nil
 	}
-	kept, err := keep(old)
+	kept, err := known(slices.Collect(maps.Values(folders)))
 	if err != nil {
 		return err
 	}
-	for _, name := range old {
-		if is, err := d.has(name); err != nil || !is || kept[name] {
+	for name, folder := range folders {
+		if kept[folder] {
 			continue
 		}
 		if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -78,8 +78,8 @@ func reasons(list []sidecar.Reason) (told []sidecar.ReceiptReason) {
 	return told
 }
 
-// Waits returns what a folder waits for as its uploader may have it.
-func Waits(list []meta.Reason) (told []sidecar.ReceiptReason) {
+// waits returns what a folder waits for as its uploader may have it.
+func waits(list []meta.Reason) (told []sidecar.ReceiptReason) {
 	for _, r := range list[:min(len(list), mostReasons)] {
 		w := sidecar.ReceiptReason{Code: r.Code}
 		w.Message, w.Field = preflight(r.Code, r.Message, meta.Show(r.Field))
