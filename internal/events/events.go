@@ -233,12 +233,18 @@ type (
 		Loose []Loose
 		More  int
 	}
-	// Receipts tells how the receipts of an inbox stand, when that changed.
+	// Receipts tells how many receipts of an inbox were written since the last
+	// of these events, and how many are still to be.
 	Receipts struct {
-		Inbox   string
-		Written int   // since the last of these events
-		Owed    int   // that are still to be written
-		Err     error // why some can't be; nil: they can
+		Inbox         string
+		Written, Owed int
+	}
+	// ReceiptTrouble tells why receipts of an inbox can't be written, or that
+	// only its group can't read them, when that changed; or, without Err, that
+	// all is well again. Folders go on meanwhile.
+	ReceiptTrouble struct {
+		Inbox string
+		Err   error
 	}
 )
 
@@ -317,4 +323,5 @@ func (VerdictsCounted) event()  {}
 func (FolderLacks) event()      {}
 func (Ignored) event()          {}
 func (Receipts) event()         {}
+func (ReceiptTrouble) event()   {}
 func (Trouble) event()          {}

@@ -51,7 +51,8 @@ type Clerk struct {
 	// Of Run's goroutine.
 	stuck   map[string]stuck // receipts that can't be written by their own fault, by the folder's name
 	foreign error            // why the last one could not be given to the inbox's group
-	written int              // since it was said
+	written int              // since that was told
+	owed    int              // as it was told
 	said    string           // the trouble that was told
 }
 
@@ -180,15 +181,15 @@ func (c *Clerk) tell(ctx context.Context, err error) {
 	if err != nil {
 		text = err.Error()
 	}
-	if text == c.said && c.written == 0 {
-		return
+	if text != c.said {
+		c.said = text
+		c.emit(events.ReceiptTrouble{Inbox: c.inbox, Err: err})
 	}
-	e := events.Receipts{Inbox: c.inbox, Written: c.written, Err: err}
-	if e.Owed, err = c.journal.CountOwed(ctx, c.inbox); err != nil {
-		return // it is said in the next round
+	owed, failed := c.journal.CountOwed(ctx, c.inbox)
+	if failed == nil && (owed != c.owed || c.written > 0) {
+		c.emit(events.Receipts{Inbox: c.inbox, Written: c.written, Owed: owed})
+		c.written, c.owed = 0, owed
 	}
-	c.said, c.written = text, 0
-	c.emit(e)
 }
 
 // round records what the folders wait for, and writes what is owed. What keeps
@@ -484,7 +485,7 @@ func (c *Clerk) clean(ctx context.Context) error {
 func (c *Clerk) lookForWaiting(ctx context.Context) error {
 	inbox, err := os.OpenRoot(c.set.Load().Inbox)
 	if err != nil {
-		return nil //nolint:nilerr // the watcher says so; nothing is known of the folders, and they are not gone
+		return nil // the watcher says so; nothing is known of the folders, and they are not gone
 	}
 	defer inbox.Close()
 	for after := ""; ; {

@@ -41,7 +41,7 @@ var ofDaemon = map[string]string{
 }
 
 // ofAPI holds words for iDenfy's identifiers that a folder can meet.
-var ofAPI = map[string]string{
+var ofAPI = map[string]string{ //nolint:gosec // no credentials: words
 	"BAD_VALUE":        "iDenfy refuses a value in it",
 	"MISSING_VALUE":    "iDenfy misses a value, or an image",
 	"ENCODING_ERROR":   "iDenfy can't read one of the images",

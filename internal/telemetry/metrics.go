@@ -43,6 +43,8 @@ type Metrics struct {
 	final      *prometheus.GaugeVec
 	strays     prometheus.Gauge
 	asked      *prometheus.CounterVec
+
+	receipts receiptMetrics
 }
 
 // NewMetrics returns metrics that all stand at 0.
@@ -66,6 +68,7 @@ func NewMetrics(version string) *Metrics {
 		overdue:   counter("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after."),
 	}
 	m.ofVerdicts()
+	m.receipts.register(m.registry)
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.outcomes, m.attempts, m.sessions, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
@@ -230,6 +233,8 @@ func (m *Metrics) Take(e events.Event) {
 		m.rescan.Observe(e.Took.Seconds())
 		m.folders.WithLabelValues(string(spool.Inbox)).Set(float64(e.Folders))
 		m.oldest.Set(e.Oldest.Seconds())
+	case events.Receipts, events.ReceiptTrouble, events.Ignored:
+		m.receipts.take(e)
 	default:
 		m.takeVerdict(e)
 	}

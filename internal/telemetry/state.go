@@ -24,6 +24,8 @@ type State struct {
 	ModeReason string    `json:"watch_reason,omitempty"` //
 	Stuck      Stuck     `json:"stuck"`
 	Inbox      *Inbox    `json:"inbox_trouble"` // nil: it is in order
+
+	Receipts []ReceiptTrouble `json:"receipts_trouble,omitempty"`
 }
 
 // Inbox tells why nothing can be taken from the inbox.
@@ -106,6 +108,8 @@ func (k *Keeper) Take(e events.Event) {
 		k.gate(e.Owner)
 	case events.InboxTrouble:
 		k.trouble(e.Err)
+	case events.ReceiptTrouble:
+		k.receipts(e)
 	case events.WatchModeChanged:
 		why := ""
 		if e.Err != nil {
@@ -184,6 +188,9 @@ func (k *Keeper) Summary() string {
 	}
 	if state.Inbox != nil {
 		s = "NOTHING CAN BE TAKEN FROM THE INBOX (" + meta.Show(state.Inbox.Reason) + "); " + s
+	}
+	for _, r := range state.Receipts {
+		s = "RECEIPTS OF " + r.Inbox + " CAN'T BE WRITTEN (" + r.Reason + "); " + s
 	}
 	return s
 }
