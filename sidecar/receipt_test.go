@@ -67,6 +67,20 @@ func TestReceiptSchema(t *testing.T) {
 	}
 }
 
+// The example in the documentation is as the schema demands.
+func TestReceiptDocs(t *testing.T) {
+	text, err := os.ReadFile("../docs/receipts.md")
+	must(t, err)
+	_, rest, _ := strings.Cut(string(text), "```json\n")
+	example, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("there is none")
+	}
+	if err := validate(t, schema(t, "receipt.schema.json"), []byte(example)); err != nil {
+		t.Error(err)
+	}
+}
+
 // Nothing is in a receipt that its schema doesn't name.
 func TestReceiptSchemaIsClosed(t *testing.T) {
 	s := schema(t, "receipt.schema.json")
