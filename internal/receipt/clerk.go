@@ -128,8 +128,12 @@ const (
 // be written then is after the next start.
 func (c *Clerk) Run(ctx context.Context) {
 	var cleaned time.Time
+	set := c.set.Load()
 	for retry := firstRetry; ; {
 		over := ctx.Err() != nil
+		if now := c.set.Load(); now != set {
+			set, cleaned = now, time.Time{}
+		}
 		err := c.round(context.WithoutCancel(ctx))
 		if err == nil && !over && time.Since(cleaned) > cleaning {
 			cleaned = time.Now()

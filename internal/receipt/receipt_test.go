@@ -87,11 +87,7 @@ func (y *yard) see(e events.Event) {
 func (y *yard) claim(folder string) *journal.Life {
 	y.t.Helper()
 	id := spool.NewID()
-	must(y.t, y.journal.Claim(id, folder))
-	d, err := sql.Open("sqlite", "file:"+filepath.Join(y.where.Dir, journal.Name)+"?_pragma=busy_timeout(5000)")
-	must(y.t, err)
-	_, err = d.Exec("UPDATE life SET inbox = ? WHERE id = ?", inboxName, id)
-	must(y.t, errors.Join(err, d.Close()))
+	must(y.t, y.journal.Claim(id, inboxName, folder))
 	l, err := y.journal.Load(y.t.Context(), id)
 	must(y.t, err)
 	l.State, l.Result.Times.FirstSeen = journal.Pending, sidecar.Now()

@@ -38,6 +38,13 @@ func (m *receiptMetrics) take(e events.Event) {
 			is = 1
 		}
 		m.trouble.WithLabelValues(e.Inbox).Set(is)
+	case events.ReceiptsLeft:
+		for _, g := range []*prometheus.GaugeVec{m.owed, m.trouble} {
+			g.DeleteLabelValues(e.Inbox)
+		}
+		m.written.DeleteLabelValues(e.Inbox)
+	case events.InboxLeft:
+		m.ignored.DeleteLabelValues(e.Inbox)
 	case events.Ignored:
 		m.ignored.WithLabelValues(e.Inbox).Set(float64(len(e.Loose) + e.More))
 	}
@@ -66,18 +73,18 @@ type ReceiptTrouble struct {
 }
 
 // receipts notes it; without an error, that they can.
-func (k *Keeper) receipts(e events.ReceiptTrouble) {
+func (k *Keeper) receipts(inbox string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	since := time.Now()
 	// Made anew, as gates are.
 	k.state.Receipts = slices.DeleteFunc(slices.Clone(k.state.Receipts), func(t ReceiptTrouble) bool {
-		if t.Inbox == e.Inbox {
+		if t.Inbox == inbox {
 			since = t.Since
 		}
-		return t.Inbox == e.Inbox
+		return t.Inbox == inbox
 	})
-	if e.Err != nil {
-		k.state.Receipts = append(k.state.Receipts, ReceiptTrouble{Inbox: e.Inbox, Reason: meta.Show(e.Err.Error()), Since: since})
+	if err != nil {
+		k.state.Receipts = append(k.state.Receipts, ReceiptTrouble{Inbox: inbox, Reason: meta.Show(err.Error()), Since: since})
 	}
 }
