@@ -711,7 +711,7 @@ func (w *watcher) watch(e *entry) bool {
 	info, err := w.inbox.Lstat(e.name)
 	if err != nil || !info.IsDir() {
 		if err == nil && !drop.Temporary(e.name) {
-			w.looseKind = kindOf(info.Mode())
+			w.looseKind = drop.Kind(info.Mode())
 		}
 		w.forget(e)
 		return false
@@ -728,18 +728,6 @@ func (w *watcher) watch(e *entry) bool {
 		w.watchErr = err
 	}
 	return true
-}
-
-// kindOf names what is no folder.
-func kindOf(m fs.FileMode) string {
-	switch {
-	case m.IsRegular():
-		return "file"
-	case m.Type() == fs.ModeSymlink:
-		return "link"
-	default:
-		return "special"
-	}
 }
 
 // passOver notes what is no folder: the first by name, so that the same is told
