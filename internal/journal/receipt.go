@@ -36,6 +36,13 @@ func (j *Journal) Receive(list []Receiver) error {
 	})
 }
 
+// The planner would rather read all receipts of the inbox.
+const (
+	selectOwed    = "SELECT folder, life || ' ' || earlier, older, waits, due FROM receipt INDEXED BY receipt_due WHERE told < due AND inbox = ? AND folder > ? ORDER BY folder LIMIT ?"
+	countOwed     = "SELECT count(*) FROM receipt INDEXED BY receipt_due WHERE told < due AND inbox = ?"
+	selectWaiting = "SELECT folder FROM receipt INDEXED BY receipt_waits WHERE waits IS NOT NULL AND inbox = ? AND folder > ? ORDER BY folder LIMIT ?"
+)
+
 // mostEarlier bounds how many lives before the newest a receipt lists.
 const mostEarlier = 20
 
@@ -136,7 +143,7 @@ func (j *Journal) Waits(inbox string, list []Awaiting) error {
 // Waiting returns the folders of an inbox that are known to wait, after one of
 // them.
 func (j *Journal) Waiting(ctx context.Context, inbox, after string, most int) ([]string, error) {
-	return texts(j.reads.QueryContext(ctx, "SELECT folder FROM receipt WHERE waits IS NOT NULL AND inbox = ? AND folder > ? ORDER BY folder LIMIT ?", inbox, after, most))
+	return texts(j.reads.QueryContext(ctx, selectWaiting, inbox, after, most))
 }
 
 // Owed is what the uploader of a folder is to be told.
@@ -167,7 +174,7 @@ func (j *Journal) Owes(ctx context.Context, inbox, after string, most int) (list
 	}
 	var lives []string
 	var waits []sql.NullString
-	rows, err := conn.QueryContext(ctx, "SELECT folder, life || ' ' || earlier, older, waits, due FROM receipt WHERE told < due AND inbox = ? AND folder > ? ORDER BY folder LIMIT ?", inbox, after, most)
+	rows, err := conn.QueryContext(ctx, selectOwed, inbox, after, most)
 	if err != nil {
 		return nil, err
 	}
@@ -247,37 +254,24 @@ func (j *Journal) Receipted(inbox string, list []Owed, now time.Time) error {
 
 // CountOwed counts the receipts of an inbox that are still to be written.
 func (j *Journal) CountOwed(ctx context.Context, inbox string) (n int, err error) {
-	err = j.reads.QueryRowContext(ctx, "SELECT count(*) FROM receipt WHERE told < due AND inbox = ?", inbox).Scan(&n)
+	err = j.reads.QueryRowContext(ctx, countOwed, inbox).Scan(&n)
 	return n, err
 }
 
-// Outlived forgets receipts of an inbox that were written before a time and
-// say how a folder ended, at most so many after one of them. It returns the
-// last one that it looked at, or "" at the end.
-func (j *Journal) Outlived(inbox, after string, before time.Time, most int) (last string, err error) {
-	err = j.write(func(t *tx) error {
-		last = ""
-		var old []string
-		looked := 0
-		t.each("SELECT folder, at < ?4 AND told = due AND waits IS NULL AND NOT EXISTS (SELECT 1 FROM life WHERE id = receipt.life AND state IN ('claimed', 'pending', 'ended')) FROM receipt WHERE inbox = ?1 AND folder > ?2 ORDER BY folder LIMIT ?3",
-			[]any{inbox, after, most, millis(before)}, func(rows *sql.Rows) error {
-				var folder string
-				var is bool
-				err := rows.Scan(&folder, &is)
-				if looked++; looked == most {
-					last = folder
-				}
-				if is {
-					old = append(old, folder)
-				}
-				return err
-			})
-		for _, folder := range old {
-			t.exec("DELETE FROM receipt WHERE inbox = ? AND folder = ?", inbox, folder)
+// Outlive forgets receipts of an inbox that were written before a time and say
+// how a folder ended, at most so many. It returns how many.
+func (j *Journal) Outlive(ctx context.Context, inbox string, before time.Time, most int) (n int, err error) {
+	old, err := texts(j.reads.QueryContext(ctx, `SELECT folder FROM receipt WHERE inbox = ? AND at < ? AND told = due AND waits IS NULL
+		AND NOT EXISTS (SELECT 1 FROM life WHERE id = receipt.life AND state IN ('claimed', 'pending', 'ended')) LIMIT ?`, inbox, millis(before), most))
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	return len(old), j.write(func(t *tx) error {
+		for _, folder := range old { // but for what is owed by now
+			t.exec("DELETE FROM receipt WHERE inbox = ? AND folder = ? AND told = due AND waits IS NULL", inbox, folder)
 		}
 		return t.err
 	})
-	return last, err
 }
 
 // Receipts returns which of some folders of an inbox have a receipt that is not

@@ -460,18 +460,14 @@ func (c *Clerk) clean(ctx context.Context) error {
 	if err := c.lookForWaiting(ctx); err != nil {
 		return err
 	}
-	s := c.set.Load()
-	before := time.Now().Add(-s.Keep)
-	if s.Keep == 0 {
-		before = time.Time{}
+	var before time.Time
+	if keep := c.set.Load().Keep; keep > 0 {
+		before = time.Now().Add(-keep)
 	}
-	for after := ""; s.Keep > 0; {
-		last, err := c.journal.Outlived(c.inbox, after, before, listed)
-		if err != nil {
+	for n := listed; n == listed && ctx.Err() == nil; {
+		var err error
+		if n, err = c.journal.Outlive(ctx, c.inbox, before, listed); err != nil {
 			return err
-		}
-		if after = last; last == "" || ctx.Err() != nil {
-			break
 		}
 	}
 	d, _, err := c.open()
@@ -479,7 +475,8 @@ func (c *Clerk) clean(ctx context.Context) error {
 		return err
 	}
 	defer d.Close()
-	if err := d.sweep(ctx, before, func(folder []string) (map[string]bool, error) { return c.journal.Receipts(ctx, c.inbox, folder) }); err != nil && ctx.Err() == nil {
+	err = d.sweep(ctx, before, func(folders []string) (map[string]bool, error) { return c.journal.Receipts(ctx, c.inbox, folders) })
+	if err != nil && ctx.Err() == nil {
 		return c.fault(err)
 	}
 	return nil
