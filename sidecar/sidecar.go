@@ -1,9 +1,10 @@
-// Package sidecar owns result.json and verdict.json: their formats, and how
-// they are read and durably written.
+// Package sidecar owns result.json, verdict.json and receipts: their formats,
+// and how the first two are read and durably written.
 //
 // They are what people and programs read: evidence, and never state. The
 // daemon's own memory is its journal. The schemas are published as
-// result.schema.json and verdict.schema.json beside this file.
+// result.schema.json, verdict.schema.json and receipt.schema.json beside this
+// file.
 package sidecar
 
 import (

@@ -106,6 +106,7 @@ type spoolStatus struct {
 	Hold    []openStatus     `json:"hold"`
 	Away    []awayStatus     `json:"taken_out"`
 
+	Ignored   []ignoredStatus  `json:"ignored"`
 	Unwatched *unwatchedStatus `json:"unwatched"` // null: there is none with folders in it
 
 	Verdicts *journal.Verdicts `json:"verdicts"` // null: the journal can't be read by this user
@@ -125,7 +126,7 @@ func newStatus() *cobra.Command {
 		Short: "Show how many folders are where, and what those in the inbox wait for",
 		Long: `Status shows for each directory of the spool how many folders it holds and how
 long the oldest has been there, what each folder in the inbox and in work waits
-for, which are stuck by their own fault and how to mend that (a running daemon
+for, what lies in the inbox and is no folder, which are stuck by their own fault and how to mend that (a running daemon
 tells it), which ones a person has to decide about (those that somebody took out of
 work by hand are among them), how many wait for iDenfy's verdict and which ones
 came, and whether submission is paused, why, and what mends that. It works with and without a running daemon, and changes nothing.`,
@@ -172,7 +173,7 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	for _, p := range paths.Places() {
 		s.Places = append(s.Places, readPlace(paths, p))
 	}
-	s.Waiting = readInboxes(cfg)
+	s.Waiting, s.Ignored = readInboxes(cfg), readIgnored(cfg)
 	s.Unwatched = readUnwatched(cfg)
 	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
 	s.markStuck()
@@ -513,6 +514,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	}
 	if s.Daemon != nil {
 		printInboxes(out, s.Daemon.Inboxes)
+		printReceipts(out, s.Daemon.Receipts)
 	}
 	if u := s.Unwatched; u != nil {
 		fmt.Fprintf(out, "NOT WATCHED: %s, where %d folders lie; inboxes in the configuration took its place. Move them to one of these (mv), or add it to the list\n", u.Path, u.Folders)
@@ -545,6 +547,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		printWaiting(out, rest[:n], cfg, all)
 		rest = rest[n:]
 	}
+	printIgnored(out, s.Ignored, all)
 }
 
 // printInboxes tells which inboxes nothing can be taken from, and which are not
