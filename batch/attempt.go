@@ -50,6 +50,8 @@ func (v *visit) again(ctx context.Context) end {
 	}
 	switch {
 	case why != "":
+	case v.defaults.Optional && v.rep.SHA256 != "":
+		why = meta.Name + " was not there"
 	case v.rep.SHA256 != v.life.Result.Request.MetaSHA256 && v.life.Result.Request.MetaSHA256 != "":
 		why = meta.Name + " is not the one that it was"
 	case v.rep.Meta != nil && v.life.ClientID != v.rep.Meta.ClientID:

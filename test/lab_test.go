@@ -374,6 +374,7 @@ type status struct {
 	Waiting []struct {
 		Folder   string   `json:"folder"`
 		WaitsFor []string `json:"waits_for"`
+		Defaults []string `json:"defaults"`
 	} `json:"inbox"`
 }
 

@@ -121,6 +121,7 @@ func (t *tx) joinTo(life, ref string) {
 			" ON CONFLICT (scan_ref) DO UPDATE SET life = excluded.life, overall = excluded.overall, final = excluded.final, clash = excluded.clash, newest = excluded.newest",
 			ref, life, v.overall, v.final, v.clash, v.newest)
 		t.exec("UPDATE event SET joined = 1 WHERE scan_ref = ? AND joined = 0", ref)
+		t.oweVerdict(life)
 	}
 }
 
@@ -207,6 +208,7 @@ func (j *Journal) Proven(l *Life) error {
 		}
 		t.put(l)
 		t.enter(ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: l.ID, Outcome: l.Result.Outcome, Place: l.Place, SHA256: sum})
+		t.owe(l.ID)
 		return t.err
 	})
 }

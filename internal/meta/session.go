@@ -22,7 +22,7 @@ func (c *checker) session(m *Meta, faulty map[string]bool) {
 	switch {
 	case given("authToken") && given("clientId"):
 		c.add("bad_value", "clientId", "authToken and clientId are for two ways; leave authToken out to have the daemon open the session, or clientId if you have opened it")
-	case given("clientId"):
+	case given("clientId"), c.byFolder():
 		c.client(m, faulty)
 	default:
 		c.token(m, faulty)
@@ -30,7 +30,7 @@ func (c *checker) session(m *Meta, faulty map[string]bool) {
 	for _, p := range m.person() {
 		switch {
 		case *p.value == "" || faulty[p.key]:
-		case !given("clientId"):
+		case !given("clientId") && !c.byFolder():
 			c.add("bad_value", p.key, "%s is for a session that the daemon opens, and stands beside clientId only; leave it out", p.key)
 		default:
 			if wrong := p.check(*p.value); wrong != "" {
@@ -55,7 +55,11 @@ func (c *checker) token(m *Meta, faulty map[string]bool) {
 }
 
 func (c *checker) client(m *Meta, faulty map[string]bool) {
-	if !faulty["clientId"] && !clientForm.MatchString(m.ClientID) {
+	switch {
+	case faulty["clientId"] || clientForm.MatchString(m.ClientID):
+	case c.byFolder():
+		c.badClient(m.ClientID)
+	default:
 		c.add("bad_value", "clientId", "clientId has to be 1 to 100 ASCII characters, without a space at its ends, and this has %d", utf8.RuneCountInString(m.ClientID))
 	}
 	if m.ScanRef != "" {
