@@ -59,9 +59,19 @@ type Settings struct {
 }
 
 // doubt is how many times Settle a folder has to be quiet when its meta.yaml
-// ends without a line break, and so may be cut off; the same holds before
-// such a one is called invalid.
+// ends without a line break, and so may be cut off, or when there is none, as
+// the defaults allow, and it may still be on its way; the same holds before such
+// a one is called invalid.
 const doubt = 12
+
+// Quiet returns how long nothing may change in a folder before it is judged by
+// what is in it now.
+func Quiet(settle time.Duration, rep *meta.Report) time.Duration {
+	if rep.Doubtful && !rep.Proven {
+		return settle * doubt
+	}
+	return settle
+}
 
 // Bounds of the time between two looks at one folder.
 const (
@@ -817,10 +827,7 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Durati
 		w.schedule(e, now)
 		return
 	}
-	long := w.cfg.Settle
-	if rep.Doubtful && !rep.Proven {
-		long *= doubt
-	}
+	long := Quiet(w.cfg.Settle, &rep)
 	invalid := len(rep.Invalid) > 0 && !uploading(rep.Waits)
 	switch {
 	case rep.Complete() && (rep.Proven || quiet >= long), invalid && quiet >= long:

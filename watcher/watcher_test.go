@@ -419,6 +419,59 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
+// Where no meta.yaml is needed, one may still be on its way: images alone have to
+// be quiet for longer, unless they are marked, and one that comes counts.
+func TestNoMetaNeeded(t *testing.T) {
+	optional := func(cfg *watcher.Config) {
+		cfg.Limits.Defaults = meta.Defaults{Country: "LT", DocumentType: "PASSPORT", ByFolder: true, Optional: true}
+	}
+	images := func(in *inbox) {
+		in.write("case", "FRONT.jpg", front)
+		in.hint("case")
+		in.want("one image", in.after(time.Hour))
+		in.write("case", "FACE.jpg", face)
+		in.hint("case")
+	}
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(60*time.Second-tick))
+		in.want("after a minute", in.after(2*tick), "case")
+	})
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(59*time.Second))
+		in.write("case", "meta.yaml", []byte("clientId: other\n"))
+		in.hint("case")
+		in.want("with it", in.after(5*time.Second-tick))
+		in.want("when it was quiet", in.after(2*tick), "case")
+	})
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(59*time.Second))
+		in.write("case", "note.txt", []byte("x"))
+		in.hint("case")
+		in.want("another file", in.after(60*time.Second-tick))
+		in.want("after a minute", in.after(2*tick), "case")
+	})
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(10*time.Second))
+		in.write("case", ".ready", nil)
+		in.hint("case")
+		in.want("marked", in.after(50*time.Millisecond), "case")
+	})
+	bubble(t, optional, func(in *inbox) { // a reload says that one is needed
+		images(in)
+		in.want("in doubt", in.after(10*time.Second))
+		in.settings.Limits.Defaults.Optional = false
+		in.changes <- in.settings
+		in.want("needed", in.after(time.Hour))
+		in.settings.Limits.Defaults.Optional = true
+		in.changes <- in.settings
+		in.want("not needed again", in.after(time.Second), "case")
+	})
+}
+
 func TestAge(t *testing.T) {
 	bubble(t, nil, func(in *inbox) {
 		in.fill("case")

@@ -71,6 +71,10 @@ type waitStatus struct {
 	Age      int64    `json:"unchanged_seconds"`
 	Complete bool     `json:"complete"`
 	WaitsFor []string `json:"waits_for"`
+	Defaults []string `json:"defaults,omitempty"` // what the configuration fills in, as in result.json
+
+	byDefault string        // of these, for people
+	quiet     time.Duration // how long nothing may change before it is taken
 
 	// Why the daemon can't take it; null: it was not tried, or no daemon runs.
 	Stuck *telemetry.StuckFolder `json:"stuck"`
@@ -395,7 +399,7 @@ func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
 	if closeErr := d.Close(); err != nil || closeErr != nil {
 		return waits
 	}
-	lim := daemon.Limits(cfg)
+	lim := daemon.Limits(cfg, in.Defaults)
 	before := map[string]uint64{}
 	begin := time.Now()
 	for _, name := range names {
@@ -413,7 +417,7 @@ func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
 		time.Sleep(glance - min(time.Since(begin), glance))
 	}
 	for _, name := range names {
-		if w, ok := inspectWaiting(inbox, name, cfg, before); ok {
+		if w, ok := inspectWaiting(inbox, name, cfg, in, before); ok {
 			w.Inbox = in.Name
 			waits = append(waits, w)
 		}
@@ -424,7 +428,7 @@ func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
 	return waits
 }
 
-func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[string]uint64) (waitStatus, bool) {
+func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, in *config.Inbox, before map[string]uint64) (waitStatus, bool) {
 	w := waitStatus{Folder: meta.Show(name), WaitsFor: []string{}}
 	if drop.Junk(name) {
 		return w, false
@@ -434,7 +438,7 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[
 		return w, false
 	}
 	w.Age = int64(unchanged(info).Seconds())
-	lim := daemon.Limits(cfg)
+	lim := daemon.Limits(cfg, in.Defaults)
 	root, err := drop.Open(inbox, name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return w, false
@@ -462,12 +466,32 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[
 	if busy := drop.Busy(root, l); busy != "" {
 		w.WaitsFor = append(w.WaitsFor, meta.Show(busy)+" is open for writing")
 	}
+	lim.Defaults.Folder = firstName(cfg, root, l, name)
 	rep := meta.Inspect(root, name, l, lim, false)
+	w.Defaults, w.byDefault, w.quiet = rep.Filled, byDefault(&rep), watcher.Quiet(time.Duration(cfg.Completeness.Settle), &rep)
 	for _, r := range slices.Concat(rep.Invalid, rep.Waits) {
 		w.WaitsFor = append(w.WaitsFor, r.Message)
 	}
 	w.Complete = len(w.WaitsFor) == 0
 	return w, true
+}
+
+// firstName is the name of a folder that counts as its clientId, where that is by
+// default: one that came back from failed may have another now.
+func firstName(cfg *config.Config, root *os.Root, l drop.Listing, name string) string {
+	self, err := drop.Identity(root)
+	if err != nil || len(l.Records) == 0 {
+		return name
+	}
+	var had []string
+	err = beside(context.Background(), cfg, func(r *journal.Reader) (err error) {
+		had, err = r.NamesOf(context.Background(), self, nil)
+		return err
+	})
+	if err != nil {
+		return name // the daemon itself will know
+	}
+	return meta.FirstName(had, name)
 }
 
 // shown is how many folders of a place are shown without --all.
@@ -550,10 +574,13 @@ func printWaiting(out io.Writer, list []waitStatus, cfg *config.Config, all bool
 		}
 		fmt.Fprintf(out, "  %s (unchanged for %s)\n", w.Folder, time.Duration(w.Age)*time.Second)
 		if w.Complete {
-			fmt.Fprintf(out, "      complete; taken when it was quiet for %s, and it is its turn\n", time.Duration(cfg.Completeness.Settle))
+			fmt.Fprintf(out, "      complete; taken when it was quiet for %s, and it is its turn\n", w.quiet)
 		}
 		for _, reason := range w.WaitsFor {
 			fmt.Fprintf(out, "      waits: %s\n", reason)
+		}
+		if w.byDefault != "" {
+			fmt.Fprintf(out, "      by default: %s\n", w.byDefault)
 		}
 		printStuck(out, w.Stuck)
 	}

@@ -200,6 +200,7 @@ type (
 		Folder, ID string
 		Overall    string // its word
 		Final      bool
+		First      bool // final one of its session
 		By         sidecar.By
 		After      time.Duration // from the folder's acceptance; 0: that isn't known
 		Clash      string        // the word of a final one before that this one contradicts

@@ -337,7 +337,7 @@ func TestPreflightCitesNoValue(t *testing.T) {
 		"a second one":    "authToken: " + secret + "\n---\nauthToken: " + secret + "\n",
 		"nested unknown":  "images: {" + secret + ": " + secret + "}\n",
 	} {
-		_, wrong := meta.Parse([]byte(text))
+		_, _, wrong := meta.Parse([]byte(text), meta.Defaults{})
 		if len(wrong) == 0 {
 			t.Errorf("%s: nothing is wrong", name)
 		}

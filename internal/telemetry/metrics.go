@@ -169,7 +169,7 @@ func (m *Metrics) takeVerdict(e events.Event) {
 		if e.Clash != "" {
 			m.clashes.Inc()
 		}
-		if e.Final && e.After > 0 {
+		if e.First && e.After > 0 {
 			m.verdictAge.Observe(e.After.Seconds())
 		}
 	case events.Asked:
