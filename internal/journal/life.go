@@ -289,7 +289,7 @@ func (j *Journal) Gone(id string) error {
 		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
 		t.enter(e)
 		t.meet(id)
-		t.owe(id)
+		t.oweEnd(id)
 		return t.err
 	})
 }
