@@ -94,7 +94,7 @@ func TestMovesOfInboxes(t *testing.T) {
 func TestOpenWithInboxes(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(t *testing.T, path string)
-		says   string
+		says  string
 	}{
 		"whole":   {func(*testing.T, string) {}, ""},
 		"missing": {func(t *testing.T, path string) { must(t, os.Remove(path)) }, ""},
