@@ -1,11 +1,17 @@
 package watcher_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/meta"
 	"idenfy-batch/watcher"
 )
 
@@ -56,5 +62,48 @@ func TestDoubts(t *testing.T) {
 		in.fill("third")
 		in.hint("third")
 		in.want("a doubt without a cause", in.after(10*time.Second), "third")
+	})
+}
+
+// Two watchers that hand on by one channel are served in turn: the few folders
+// of one inbox don't wait for the many of another, however many these are.
+func TestServedInTurn(t *testing.T) {
+	const many, few = 200, 10
+	dirs := map[string]string{"many": t.TempDir(), "few": t.TempDir()}
+	for name, n := range map[string]int{"many": many, "few": few} {
+		in := &inbox{t: t, dir: dirs[name]}
+		for i := range n {
+			in.fill(fmt.Sprint(name, i))
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		out := make(chan drop.Arrival)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for name, dir := range dirs {
+			all.Go(func() {
+				src := &hints{c: make(chan watcher.Hint), watched: map[string]bool{}}
+				err := watcher.Run(ctx, watcher.Config{Inbox: name, Dir: dir, Settings: watcher.Settings{
+					Settle: 5 * time.Second, Rescan: 15 * time.Second, Limits: meta.Limits{Request: 20_000_000, Files: 64, Marker: ".ready"},
+				}}, src, out, (&notes{}).take)
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(20 * time.Second) // all are quiet, and nobody takes one
+		got := map[string]int{}
+		for n := range 2*few + 1 {
+			synctest.Wait() // each of the two offers one
+			a := <-out
+			if got[a.Inbox]++; a.Dir != dirs[a.Inbox] {
+				t.Errorf("number %d is of %s, in %s", n, a.Inbox, a.Dir)
+			}
+		}
+		if got["few"] != few {
+			t.Errorf("of the first %d: %v", 2*few+1, got)
+		}
+		cancel()
+		all.Wait()
 	})
 }
