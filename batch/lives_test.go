@@ -819,6 +819,11 @@ func (w *world) move() {
 	if from.place == spool.Work && w.chance(80) {
 		to.name, _, _ = spool.Split(from.name)
 	}
+	if from.place.Final() && w.chance(40) { // where it was called by its name once
+		if _, err := os.Lstat(filepath.Join(w.path(from), sidecar.Name)); err == nil {
+			to.name = fmt.Sprintf("renamed%d", f.no)
+		}
+	}
 	if to.place == spool.Work {
 		w.stopped() // it looks into work when it starts
 		from = w.find(f)
