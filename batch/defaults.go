@@ -26,7 +26,7 @@ func (v *visit) limits() meta.Limits {
 }
 
 // ofInbox are the defaults of the inbox that the folder came from.
-func (v *visit) ofInbox() meta.Defaults { return v.set.Defaults[string(spool.Inbox)] }
+func (v *visit) ofInbox() meta.Defaults { return v.set.Defaults[v.inbox().InboxName()] }
 
 // begins returns the defaults for a life that begins.
 func (v *visit) begins(ctx context.Context) (meta.Defaults, error) {
@@ -60,9 +60,9 @@ var errNameTaken = errors.New("another folder of its name is there")
 // no other one.
 func (v *visit) back() (string, error) {
 	if !v.ofInbox().ByFolder {
-		return v.b.spool.Release(v.task.work, v.name)
+		return v.paths.Release(v.task.work, v.inbox(), v.name)
 	}
-	return v.b.spool.ReleaseExactly(v.task.work, v.name)
+	return v.paths.ReleaseExactly(v.task.work, v.inbox(), v.name)
 }
 
 // nameTaken reports whether the folder has to wait in work until its name in the
@@ -71,6 +71,6 @@ func (v *visit) nameTaken() bool {
 	if !v.ofInbox().ByFolder {
 		return false
 	}
-	_, err := os.Lstat(filepath.Join(v.b.spool.Path(spool.Inbox), v.name))
+	_, err := os.Lstat(filepath.Join(v.paths[v.inbox()], v.name))
 	return err == nil
 }

@@ -1197,7 +1197,7 @@ func (w *world) watch(name string) (a drop.Arrival, ok bool) {
 	lim := limits
 	lim.Defaults = w.cfg.Defaults["inbox"]
 	rep := meta.Inspect(root, name, list, lim, false)
-	a = drop.Arrival{Name: name, Content: list.Content, FirstSeen: time.Now(), Complete: time.Now()}
+	a = drop.Arrival{Dir: w.paths[spool.Inbox], Name: name, Content: list.Content, FirstSeen: time.Now(), Complete: time.Now()}
 	if len(rep.Invalid) > 0 || len(rep.Waits) == 0 {
 		return a, true
 	}

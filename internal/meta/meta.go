@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/strictyaml"
 )
 
@@ -81,7 +82,7 @@ type Meta struct {
 // TokenSHA256 returns the SHA-256 of the token, in lower-case hex, or "" when
 // there is no valid one: by it a token is known without being kept.
 func (m *Meta) TokenSHA256() string {
-	if m == nil || !tokenForm.MatchString(m.AuthToken) {
+	if m == nil || !idenfy.IsToken(m.AuthToken) {
 		return ""
 	}
 	return TokenSum(m.AuthToken)
@@ -118,11 +119,7 @@ func (m *Meta) steps(found func(step string) bool) []string {
 	return steps
 }
 
-var (
-	tokenForm   = regexp.MustCompile(`^[\x21-\x7e]{10,40}$`)
-	scanRefForm = regexp.MustCompile(`^[0-9A-Za-z-]{8,64}$`)
-	hashForm    = regexp.MustCompile(`^[0-9a-f]{64}$`)
-)
+var hashForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // Parse reads meta.yaml, and returns which keys the defaults have filled in, and
 // all that is wrong, in the order of the lines. Values are never part of a message
@@ -249,7 +246,7 @@ func Read(dir *os.Root, d Defaults) (*Meta, error) {
 		return nil, err
 	}
 	m, _, _ := Parse(data, d)
-	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !tokenForm.MatchString(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
+	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !idenfy.IsToken(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
 		return nil, errors.New(Name + " has no valid authToken or clientId")
 	}
 	return m, nil

@@ -107,6 +107,10 @@ func TestParseReasons(t *testing.T) {
 			"bad_value documentNumber: meta.yaml: line 11: documentNumber has to be one line of at most 50 characters",
 			"bad_value address: meta.yaml: line 12: address has to be one line of at most 255 characters",
 		}},
+		{"as iDenfy's, a scanRef has up to 40 characters", good + "scanRef: " + strings.Repeat("a", 40) + "\n", nil},
+		{"a long scanRef", good + "scanRef: " + strings.Repeat("a", 41) + "\n", []string{
+			"bad_value scanRef: meta.yaml: line 4: scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7",
+		}},
 		{"a list", "- a\n- b\n", []string{"not_a_mapping : meta.yaml: line 1: the document has to be keys with values (key: value), not a list"}},
 		{"a text", "hello\n", []string{"not_a_mapping : meta.yaml: line 1: the document has to be keys with values (key: value), not a single value"}},
 		{"not YAML", "authToken: [\n", []string{"yaml_syntax : meta.yaml: line 1: not valid YAML: did not find expected node content"}},

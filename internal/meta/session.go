@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"idenfy-batch/internal/idenfy"
 )
 
 // clientForm is what a clientId may be: 1 to 100 ASCII characters, and no space
@@ -44,10 +46,10 @@ func (c *checker) token(m *Meta, faulty map[string]bool) {
 	case faulty["authToken"] || faulty["clientId"]:
 	case m.AuthToken == "":
 		c.add("missing_key", "authToken", "authToken is missing; or give clientId in its place, and the daemon opens the session")
-	case !tokenForm.MatchString(m.AuthToken):
+	case !idenfy.IsToken(m.AuthToken):
 		c.add("bad_value", "authToken", "authToken has to be 10 to 40 ASCII characters without spaces, and this has %d", utf8.RuneCountInString(m.AuthToken))
 	}
-	if m.ScanRef != "" && !scanRefForm.MatchString(m.ScanRef) {
+	if m.ScanRef != "" && !idenfy.IsScanRef(m.ScanRef) {
 		c.add("bad_value", "scanRef", "scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7")
 	}
 }
