@@ -396,3 +396,18 @@ func TestMovedBetweenInboxes(t *testing.T) {
 		}
 	}
 }
+
+// What was wrong with an inbox is not said of the directory that a reload puts in
+// its place.
+func TestReloadMendsInbox(t *testing.T) {
+	l, in := newInboxes(t, nil, "branch-1", "branch-2")
+	must(t, os.Remove(in[0].Path))
+	l.until("told", func() bool { return l.trouble()["branch-1"] != "" })
+	other := t.TempDir()
+	must(t, l.reload(func(c *config.Config) { c.Inboxes = []config.Inbox{{Name: "branch-1", Path: other}, in[1]} }, nil))
+	drop(t, other, "case", token("case"))
+	l.until("done", func() bool { return len(l.names("done")) == 1 })
+	if wrong := l.trouble(); len(wrong) > 0 {
+		t.Errorf("%v", wrong)
+	}
+}

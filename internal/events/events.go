@@ -156,8 +156,8 @@ type (
 		Inbox string
 		Err   error
 	}
-	// InboxLeft tells that an inbox is not one of the spool's any more: what lies
-	// in it stays there.
+	// InboxLeft tells that an inbox is watched no longer where it was: what lies
+	// there stays. If it has got another directory, that is watched from then on.
 	InboxLeft struct{ Inbox string }
 )
 

@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,9 +140,7 @@ func TestAdmits(t *testing.T) {
 	defer s.Close()
 	more := func(path string) spool.Paths {
 		next := spool.Paths{"inbox/third": path}
-		for place, path := range p {
-			next[place] = path
-		}
+		maps.Copy(next, p)
 		return next
 	}
 	file := filepath.Join(t.TempDir(), "file")

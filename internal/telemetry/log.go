@@ -159,7 +159,7 @@ func ofWatcher(log *logrus.Logger, e events.Event) {
 			entry.Info("the inbox is in order again")
 		}
 	case events.InboxLeft:
-		log.WithField("inbox", e.Inbox).Info("the inbox is not watched any more; what lies in it stays there")
+		log.WithField("inbox", e.Inbox).Info("the inbox is not watched any more where it was; what lies there stays")
 	}
 }
 
