@@ -504,6 +504,9 @@ func IDs(dir *os.Root) (ids []string, err error) {
 // evidence, durably: it becomes result.1.json, or the next number that is free.
 // Nothing there is no error.
 func Rotate(dir *os.Root, name string) error {
+	if _, err := dir.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	d, err := drop.Dir(dir)
 	if err != nil {
 		return err
