@@ -353,8 +353,13 @@ func Encode(r *Result) ([]byte, error) {
 // Sum returns the SHA-256, in lower-case hex, of r as it stands in the file.
 func Sum(r *Result) (string, error) {
 	data, err := Encode(r)
+	return SumOf(data), err
+}
+
+// SumOf is Sum of a file that was read, or is to be written.
+func SumOf(data []byte) string {
 	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), err
+	return hex.EncodeToString(sum[:])
 }
 
 // ErrNotOurs says that there is something under the name result.json that
@@ -468,8 +473,7 @@ func OtherSum(dir *os.Root, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	return SumOf(data), nil
 }
 
 // number is the n of result.n.json; that of result.json is above all.
