@@ -356,8 +356,13 @@ func Encode(r *Result) ([]byte, error) {
 // Sum returns the SHA-256, in lower-case hex, of r as it stands in the file.
 func Sum(r *Result) (string, error) {
 	data, err := Encode(r)
+	return SumOf(data), err
+}
+
+// SumOf is Sum of a file that was read, or is to be written.
+func SumOf(data []byte) string {
 	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), err
+	return hex.EncodeToString(sum[:])
 }
 
 // ErrNotOurs says that there is something under the name result.json that
@@ -471,8 +476,7 @@ func OtherSum(dir *os.Root, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	return SumOf(data), nil
 }
 
 // number is the n of result.n.json; that of result.json is above all.
@@ -507,6 +511,9 @@ func IDs(dir *os.Root) (ids []string, err error) {
 // evidence, durably: it becomes result.1.json, or the next number that is free.
 // Nothing there is no error.
 func Rotate(dir *os.Root, name string) error {
+	if _, err := dir.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	d, err := drop.Dir(dir)
 	if err != nil {
 		return err

@@ -88,12 +88,7 @@ type daemon struct {
 // Run works until ctx ends or a signal comes, or with Once until there is
 // nothing left to do.
 func Run(ctx context.Context, o Options) (Left, error) {
-	// From the beginning: a signal during the start-up is kept, not fatal.
-	ends, hup := make(chan os.Signal, 2), make(chan os.Signal, 1)
-	if o.Service {
-		signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
-		signal.Notify(hup, syscall.SIGHUP)
-	}
+	ends, hup := signals(o.Service)
 	d := &daemon{o: o}
 	cfg, err := o.Load()
 	if err != nil {
@@ -156,6 +151,17 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		d.emit(events.Stopped{InWork: left.InWork})
 	}
 	return left, err
+}
+
+// signals listens from the beginning: one that comes during the start-up is
+// kept, not fatal.
+func signals(service bool) (ends, hup chan os.Signal) {
+	ends, hup = make(chan os.Signal, 2), make(chan os.Signal, 1)
+	if service {
+		signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+		signal.Notify(hup, syscall.SIGHUP)
+	}
+	return ends, hup
 }
 
 // patience is how long a start waits for a command that has the spool for a

@@ -3,8 +3,6 @@ package verify
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,7 +184,7 @@ func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error 
 	}
 	var res sidecar.Result
 	readable := json.Unmarshal(data, &res) == nil
-	switch is := sum(data); {
+	switch is := sidecar.SumOf(data); {
 	case is == k.entry.SHA256:
 	case k.undone() && is == k.before: // and not carried out
 		if k.entry.Place == string(p) { // else it was counted
@@ -310,11 +308,6 @@ func flatten(data []byte, into map[string]string) error {
 	}
 	walk("", tree)
 	return nil
-}
-
-func sum(data []byte) string {
-	s := sha256.Sum256(data)
-	return hex.EncodeToString(s[:])
 }
 
 // files holds the files of a folder against its result, which is as it was
@@ -528,7 +521,7 @@ func (r *run) earlier(dir *os.Root, look lookup) error {
 		if k == nil || !k.listed || k.entry.SHA256 == "" || k.working() {
 			continue
 		}
-		if sum(data) == k.entry.SHA256 {
+		if sidecar.SumOf(data) == k.entry.SHA256 {
 			r.saw(k)
 		}
 	}

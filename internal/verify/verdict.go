@@ -65,7 +65,7 @@ func (r *run) verdict(k *known, dir *os.Root, p spool.Place, name string) error 
 	if data == nil && k.life.Verdict.SHA256 == "" {
 		return nil
 	}
-	if data == nil || sum(data) != k.life.Verdict.SHA256 {
+	if data == nil || sidecar.SumOf(data) != k.life.Verdict.SHA256 {
 		var code, what string
 		if data, code, what, err = r.compareVerdict(k.id, dir); err != nil {
 			return err
