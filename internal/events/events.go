@@ -211,6 +211,41 @@ type (
 	}
 )
 
+// Of retention.
+type (
+	// Purged tells that something was deleted of a folder, by which rule, and
+	// whether a person had it done.
+	Purged struct {
+		Folder, ID string
+		Place      spool.Place
+		Rule       sidecar.Rule
+		Files      int
+		Bytes      int64
+		Person     bool
+	}
+	// PurgeFailed tells that a folder could not be purged; Err has no name of a
+	// file. It is tried again by the next pass.
+	PurgeFailed struct {
+		Folder, ID string
+		Place      spool.Place
+		Err        error
+	}
+	// DeletionAsked tells that iDenfy was asked to delete a session. Fault says why
+	// it did not, as in Asked; empty: it did.
+	DeletionAsked struct {
+		Folder, ID, Fault string
+		HTTPStatus        int
+		Identifier        string
+	}
+	// PassEnded tells that a daily pass has come to its end: how many folders
+	// were purged, how many a legal hold keeps, and how many could not be purged.
+	PassEnded struct {
+		Folders, Held, Failed int
+		Bytes                 int64
+		Took                  time.Duration
+	}
+)
+
 // Of the daemon.
 type (
 	// Started tells that the daemon works on the spool below Root.
@@ -283,4 +318,8 @@ func (VerdictCame) event()      {}
 func (Asked) event()            {}
 func (StraysDropped) event()    {}
 func (VerdictsCounted) event()  {}
+func (Purged) event()           {}
+func (PurgeFailed) event()      {}
+func (DeletionAsked) event()    {}
+func (PassEnded) event()        {}
 func (Trouble) event()          {}

@@ -135,6 +135,10 @@ func (t *tx) adoptLife(l *Life) {
 		l.Dir = dir.String
 	}
 	anybody := l.Place == "" || l.Place == "inbox"
+	if anybody { // who may have written that, too
+		l.Result.Purges = nil
+	}
+	t.adoptPurges(l, known)
 	switch {
 	case !known:
 		t.insert(l, t.newCase())

@@ -1,0 +1,1 @@
+-- Version 7: nothing of this program's.
