@@ -543,7 +543,8 @@ func TestRemote(t *testing.T) {
 	for n, name := range []string{"a", "b", "c", "d"} {
 		a.fold(spool.Done, name, taken(n))
 	}
-	a.fold(spool.Done, "e", taken(3)) // with the session of d, and another token
+	a.fold(spool.Done, "e", func(l *journal.Life) { l.ScanRef, l.Token = ref+"-5", sum("one") })
+	a.fold(spool.Failed, "copied", func(l *journal.Life) { l.ScanRef, l.Token = ref+"-5", sum("another") }) // so it isn't certain whose that is
 	a.fold(spool.Done, "f")
 	must(t, a.j.SetAdopted())
 	answers := map[string]error{
@@ -560,7 +561,7 @@ func TestRemote(t *testing.T) {
 		}
 		return answers[scanRef]
 	}
-	ask := retention.Ask{Listed: true, List: []string{"a", "b", "c", "d", "f"}, Yes: true, Remote: true, By: clerk}
+	ask := retention.Ask{Listed: true, List: []string{"a", "b", "c", "d", "e", "f"}, Yes: true, Remote: true, By: clerk}
 	dry := ask
 	dry.Yes = false
 	if r := a.pass(dry); r.Sessions != 4 || len(asked) > 0 {
@@ -595,7 +596,7 @@ func TestRemote(t *testing.T) {
 	if found := a.verify(); len(found) > 0 {
 		t.Errorf("verify: %v", found)
 	}
-	if n, err := a.j.SentSince(t.Context(), time.Now().Add(-time.Minute)); err != nil || n != 6+6 { // with the attempts
+	if n, err := a.j.SentSince(t.Context(), time.Now().Add(-time.Minute)); err != nil || n != 6+7 { // with the attempts
 		t.Errorf("%d requests count, %v", n, err)
 	}
 }

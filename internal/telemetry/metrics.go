@@ -43,6 +43,13 @@ type Metrics struct {
 	final      *prometheus.GaugeVec
 	strays     prometheus.Gauge
 	asked      *prometheus.CounterVec
+
+	purged      *prometheus.CounterVec
+	purgedBytes *prometheus.CounterVec
+	purgeTime   prometheus.Gauge
+	purgeHeld   prometheus.Gauge
+	purgeFailed prometheus.Gauge
+	deletions   *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics that all stand at 0.
@@ -66,6 +73,7 @@ func NewMetrics(version string) *Metrics {
 		overdue:   counter("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after."),
 	}
 	m.ofVerdicts()
+	m.ofRetention()
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.outcomes, m.attempts, m.sessions, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
@@ -108,6 +116,43 @@ func (m *Metrics) ofVerdicts() {
 	}
 	for _, r := range []string{"answered", "failed"} {
 		m.asked.WithLabelValues(r)
+	}
+}
+
+// ofRetention makes those about what is deleted of folders that have ended.
+func (m *Metrics) ofRetention() {
+	m.purged = counters("purged_total", "Folders of which something was deleted, by rule: done, failed, hold, verdicts, or list.", "rule")
+	m.purgedBytes = counters("purged_bytes_total", "Bytes that were deleted of folders, by rule.", "rule")
+	m.purgeTime = gauge("purge_timestamp_seconds", "When the last daily pass came to its end, in seconds since 1970; 0: there was none since the start.")
+	m.purgeHeld = gauge("purge_held", "Folders that are due, and that a legal hold (.keep) keeps, as of the last daily pass.")
+	m.purgeFailed = gauge("purge_failed", "Folders that are due, and of which nothing could be deleted, as of the last daily pass.")
+	m.deletions = counters("deletions_asked_total", "Requests to iDenfy to delete a session, by result: deleted or failed.", "result")
+	m.registry.MustRegister(m.purged, m.purgedBytes, m.purgeTime, m.purgeHeld, m.purgeFailed, m.deletions)
+	for _, r := range []sidecar.Rule{sidecar.OfDone, sidecar.OfFailed, sidecar.OfHold, sidecar.OfVerdicts, sidecar.OfList} {
+		m.purged.WithLabelValues(string(r))
+		m.purgedBytes.WithLabelValues(string(r))
+	}
+	for _, r := range []string{"deleted", "failed"} {
+		m.deletions.WithLabelValues(r)
+	}
+}
+
+// takeRetention counts what is deleted.
+func (m *Metrics) takeRetention(e events.Event) {
+	switch e := e.(type) {
+	case events.Purged:
+		m.purged.WithLabelValues(string(e.Rule)).Inc()
+		m.purgedBytes.WithLabelValues(string(e.Rule)).Add(float64(e.Bytes))
+	case events.DeletionAsked:
+		result := "deleted"
+		if e.Fault != "" {
+			result = "failed"
+		}
+		m.deletions.WithLabelValues(result).Inc()
+	case events.PassEnded:
+		m.purgeTime.SetToCurrentTime()
+		m.purgeHeld.Set(float64(e.Held))
+		m.purgeFailed.Set(float64(e.Failed))
 	}
 }
 
@@ -232,6 +277,7 @@ func (m *Metrics) Take(e events.Event) {
 		m.oldest.Set(e.Oldest.Seconds())
 	default:
 		m.takeVerdict(e)
+		m.takeRetention(e)
 	}
 }
 
