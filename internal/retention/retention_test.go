@@ -555,6 +555,9 @@ func TestRemote(t *testing.T) {
 	a.k.Delete = func(_ context.Context, scanRef string) error {
 		asked[scanRef]++
 		for name, id := range a.ids {
+			if name == "copied" {
+				continue
+			}
 			if r := a.result(spool.Done, name); len(r.Purges) > 0 && r.Purges[0].Remote != nil && r.Purges[0].Remote.ScanRef == scanRef && len(a.entries(id, ledger.Purged)) == 0 {
 				t.Error("it was asked before the intent was on record")
 			}
