@@ -149,7 +149,7 @@ const MostNamed = 10_000
 // that one is among them, and plain is false, as it is for several of one name.
 // shown is the key as a name may be shown.
 func (j *Journal) Named(ctx context.Context, key, shown, place string) (list []Kept, plain bool, err error) {
-	const lies = " AND state = 'filed' AND place IN ('done', 'failed', 'hold') AND " + alone + " LIMIT ?"
+	const lies = " AND state IN ('filed', 'ended') AND place IN ('done', 'failed', 'hold') AND " + alone + " LIMIT ?"
 	find := func(where string, args ...any) ([]Kept, error) {
 		return kept(j.reads.QueryContext(ctx, selectKept+"("+where+")"+lies, append(args, MostNamed+1)...))
 	}

@@ -59,10 +59,10 @@ func TestDue(t *testing.T) {
 			}
 			defer j.Close()
 			var up time.Duration
-			make := func() *Daily {
+			fresh := func() *Daily {
 				return &Daily{Keeper: &Keeper{Journal: j, Emit: func(events.Event) {}}, clock: clock{uptime: func() time.Duration { return up }}}
 			}
-			d := make()
+			d := fresh()
 			var before time.Time
 			for _, l := range looks {
 				at, err := time.ParseInLocation("2006-01-02 15:04", l.at, vilnius)
@@ -76,7 +76,7 @@ func TestDue(t *testing.T) {
 				}
 				up, before = up+l.up, at
 				if l.restart {
-					d = make()
+					d = fresh()
 				}
 				if l.hour == "" {
 					l.hour = "03:00"

@@ -74,7 +74,9 @@ func (f *folder) purge(ctx context.Context, rule sidecar.Rule) error {
 				files++
 			}
 		}
-		sum.Folders, sum.Files, sum.Bytes = 1, sum.Files+files, sum.Bytes+p.Bytes()
+		if len(p.Files) > 0 { // else iDenfy alone was asked
+			sum.Folders, sum.Files, sum.Bytes = 1, sum.Files+files, sum.Bytes+p.Bytes()
+		}
 		if !more {
 			break
 		}

@@ -386,6 +386,12 @@ func (s *pass) look(ctx context.Context, where at, listed bool) (id string, err 
 	if err != nil || len(rules) == 0 {
 		return id, err
 	}
+	for n := 0; k.State == journal.Ended && n < 200 && ctx.Err() == nil; n++ {
+		time.Sleep(5 * time.Millisecond) // it was moved here just now, and that is being noted
+		if k, _, err = s.Journal.Kept(ctx, id); err != nil {
+			return id, &stopError{err}
+		}
+	}
 	switch p := spool.Place(k.Place); {
 	case k.State == journal.Claimed, k.State == journal.Pending, k.State == journal.Ended:
 		return id, because("it is in work, or on its way from there")

@@ -148,7 +148,7 @@ func sum(text string) string {
 func (a *archive) files(p spool.Place, name string) (names []string) {
 	a.t.Helper()
 	root := a.path(p, name)
-	must(a.t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	must(a.t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if path != root && err == nil {
 			names = append(names, strings.TrimPrefix(path, root+"/"))
 		}
