@@ -416,19 +416,20 @@ const mostResults = 1000
 // Files returns the names of the result files in dir, the oldest first:
 // result.1.json, …, result.json.
 func Files(dir *os.Root) (names []string, err error) {
-	d, err := dir.Open(".")
+	d, err := drop.Dir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
 	for len(names) < mostResults {
-		list, err := d.Readdirnames(256)
+		const n = 256
+		list, err := d.Readdirnames(n)
 		for _, name := range list {
 			if isResult(name) {
 				names = append(names, name)
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || err == nil && len(list) < n {
 			break
 		}
 		if err != nil {
@@ -508,7 +509,7 @@ func IDs(dir *os.Root) (ids []string, err error) {
 // evidence, durably: it becomes result.1.json, or the next number that is free.
 // Nothing there is no error.
 func Rotate(dir *os.Root, name string) error {
-	d, err := dir.Open(".")
+	d, err := drop.Dir(dir)
 	if err != nil {
 		return err
 	}

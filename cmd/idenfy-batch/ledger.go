@@ -441,6 +441,8 @@ func (s *survey) tell(sum verify.Summary) {
 		text string
 	}{
 		{sum.Working, "are being worked on, or are to be moved"},
+		{sum.Deleted, "images were deleted by retention, as recorded"},
+		{sum.Purging, "folders are being purged, or that was cut off; the daemon finishes it"},
 		{sum.Undone, "decisions are on record and were not carried out; the same command again does that"},
 		{sum.Unknown, "folders had no result that could be read when they were taken over, so nothing can be said of what is in them"},
 	} {

@@ -142,6 +142,14 @@ func kept(rows *sql.Rows, err error) (list []Kept, _ error) {
 // MostNamed bounds how many folders one name, or clientId, stands for.
 const MostNamed = 10_000
 
+// What people mean by a key, see Named.
+const (
+	lies           = " AND state IN ('filed', 'ended') AND place IN ('done', 'failed', 'hold') AND " + alone + " LIMIT ?"
+	selectByID     = selectKept + "id = upper(?)" + lies
+	selectByClient = selectKept + "client_id = ?" + lies
+	selectByName   = selectKept + "id IN (SELECT id FROM life WHERE folder = ?1 AND folder <> '' UNION SELECT id FROM life WHERE name = ?2 AND name <> folder AND name <> '') AND (?3 = '' OR place = ?3)" + lies
+)
+
 // Named returns the folders that lie in final places, as far as the journal
 // knows, and that people mean by a key: that with the id; or all of a clientId;
 // or those of that name, which they were dropped with, or have where they lie,
@@ -149,18 +157,17 @@ const MostNamed = 10_000
 // that one is among them, and plain is false, as it is for several of one name.
 // shown is the key as a name may be shown.
 func (j *Journal) Named(ctx context.Context, key, shown, place string) (list []Kept, plain bool, err error) {
-	const lies = " AND state IN ('filed', 'ended') AND place IN ('done', 'failed', 'hold') AND " + alone + " LIMIT ?"
-	find := func(where string, args ...any) ([]Kept, error) {
-		return kept(j.reads.QueryContext(ctx, selectKept+"("+where+")"+lies, append(args, MostNamed+1)...))
+	find := func(query string, args ...any) ([]Kept, error) {
+		return kept(j.reads.QueryContext(ctx, query, append(args, MostNamed+1)...))
 	}
-	if list, err = find("id = upper(?)", key); err != nil || len(list) == 1 {
+	if list, err = find(selectByID, key); err != nil || len(list) == 1 {
 		return list, true, err
 	}
-	client, err := find("client_id = ?", key)
+	client, err := find(selectByClient, key)
 	if err != nil {
 		return nil, false, err
 	}
-	named, err := find("id IN (SELECT id FROM life WHERE folder = ?1 AND folder <> '' UNION SELECT id FROM life WHERE name = ?2 AND name <> folder AND name <> '') AND (?3 = '' OR place = ?3)", shown, key, place)
+	named, err := find(selectByName, shown, key, place)
 	if err != nil {
 		return nil, false, err
 	}

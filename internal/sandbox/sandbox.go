@@ -138,7 +138,6 @@ type Sandbox struct {
 	opening   opening // of sessions
 	deletions []Step  // how the next ones are treated
 	hooks     Webhooks
-	sent      []Sent
 }
 
 // New returns a sandbox without a listener.

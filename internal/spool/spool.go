@@ -474,12 +474,12 @@ func (s *Spool) explainMove(from, to Place, err error) error {
 // nothing. there tells that the folder is at its target all the same, with or
 // without an error: it could not even be taken back.
 func (s *Spool) move(from Place, oldName string, to Place, newName string) (there bool, err error) {
-	f, err := os.Open(s.paths[from])
+	f, err := openDir(s.paths[from])
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	t, err := os.Open(s.paths[to])
+	t, err := openDir(s.paths[to])
 	if err != nil {
 		return false, err
 	}
