@@ -135,7 +135,7 @@ func TestPlans(t *testing.T) {
 		selectByID, selectByClient, selectByName, // for each line of a list
 		"SELECT DISTINCT life FROM purge WHERE done = 0 AND ?1 < ?2 + ?3",
 	} {
-		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1, 1)
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1, 1, 1)
 		check(t, err)
 		for rows.Next() {
 			var id, parent, unused int
