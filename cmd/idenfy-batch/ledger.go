@@ -482,6 +482,8 @@ func fact(e *ledger.Entry) string {
 	switch e.Kind {
 	case ledger.Decided:
 		return fmt.Sprintf("at %s a person decided: %s; %s, to %s", at, e.Action, e.Outcome, e.Place)
+	case ledger.Purged:
+		return fmt.Sprintf("at %s its images were deleted (rule %s); it had ended as %s, in %s", at, e.Rule, e.Outcome, e.Place)
 	case ledger.Adopted:
 		return fmt.Sprintf("at %s it was taken over as %s, in %s", at, e.Outcome, e.Place)
 	default:

@@ -280,7 +280,7 @@ func (k *known) take(n int64, e ledger.Entry) {
 	if e.Kind == ledger.Purged && !again {
 		k.purged++
 	}
-	e.Kind, e.Outcome, e.Place = once(e.Kind), once(e.Outcome), once(e.Place)
+	e.Kind, e.Outcome, e.Place, e.Rule, e.Remote = once(e.Kind), once(e.Outcome), once(e.Place), once(e.Rule), once(e.Remote)
 	k.n, k.entry, k.listed = n, e, true
 }
 
