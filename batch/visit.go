@@ -30,14 +30,19 @@ import (
 
 // visit goes on with one folder, as far as it can go now.
 type visit struct {
-	b    *Batch
-	set  *Settings
-	task task
-	dir  *os.Root
-	name string // as it was dropped
-	life *journal.Life
-	list drop.Listing
-	rep  meta.Report
+	b   *Batch
+	set *Settings
+	// Where each place was when the visit began. A folder goes back where it was
+	// taken from, whatever a reload changed meanwhile.
+	paths spool.Paths
+	task  task
+	dir   *os.Root
+	name  string // as it was dropped
+	life  *journal.Life
+	list  drop.Listing
+	rep   meta.Report
+
+	defaults meta.Defaults // of this life, see limits
 
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
@@ -45,6 +50,8 @@ type visit struct {
 	left    spool.Left    // what the seal could not make so
 
 	token string // that is to be sent, once it is known
+
+	standing map[string]standing // of the sessions that were asked for since the last attempt
 
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
@@ -54,7 +61,7 @@ type visit struct {
 
 // visit makes one.
 func (b *Batch) visit(ctx context.Context, t task) end {
-	v := &visit{b: b, set: b.settings.Load(), task: t}
+	v := &visit{b: b, set: b.settings.Load(), paths: b.spool.Paths(), task: t}
 	if t.arrival != nil {
 		v.name = t.arrival.Name
 		if e, over := v.claim(); over {
@@ -75,18 +82,22 @@ func (v *visit) over(t task, e end) end {
 // claim takes an arrival into work. The journal has it first, so that whatever
 // lies in work under an id is known.
 func (v *visit) claim() (end, bool) {
+	from := spool.InboxNamed(v.task.arrival.Inbox)
+	if v.paths[from] != v.task.arrival.Dir { // of another one by now: whoever watches that hands on what is there
+		return end{}, true
+	}
 	if err := v.b.spool.Intact(); err != nil {
-		v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
+		v.b.emit(events.ClaimFailed{Inbox: from.InboxName(), Folder: v.name, Err: v.brief(err)})
 		return v.diskFault(err), true
 	}
 	if !v.task.reserved {
-		if err := v.b.journal.Claim(v.task.id, meta.Show(v.name)); err != nil {
-			v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
+		if err := v.b.journal.Claim(v.task.id, from.InboxName(), meta.Show(v.name)); err != nil {
+			v.b.emit(events.ClaimFailed{Inbox: from.InboxName(), Folder: v.name, Err: v.brief(err)})
 			return v.diskFault(err), true
 		}
 	}
-	life, noted := v.note()
-	work, err := v.b.spool.Claim(v.name, v.task.id)
+	life, noted := v.note(from)
+	work, err := v.paths.Claim(from, v.name, v.task.id)
 	v.task.work = work
 	if noteErr := <-noted; err == nil && noteErr == nil {
 		v.life = life // as the journal has it
@@ -102,22 +113,26 @@ func (v *visit) claim() (end, bool) {
 	if errors.Is(err, fs.ErrNotExist) {      // the uploader took it away
 		return end{}, true
 	}
-	if forgot == nil && drop.Own(err) && v.b.spool.Takes(spool.Inbox) == nil {
-		return end{stuck: v.at(spool.Inbox, fmt.Sprintf("it can't be taken: %v", v.brief(err)), err)}, true
+	if forgot == nil && drop.Own(err) && v.b.spool.Takes(from) == nil {
+		return end{stuck: v.at(from, fmt.Sprintf("it can't be taken: %v", v.brief(err)), err)}, true
 	}
-	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
+	alone := forgot == nil && v.b.spool.Alone(from)
+	v.b.emit(events.ClaimFailed{Inbox: from.InboxName(), Folder: v.name, Alone: alone, Err: v.brief(err)})
+	if alone { // no more are handed on from there
+		return end{}, true
+	}
 	return v.diskFault(err), true
 }
 
 // note has the journal know whose folder it is, and its whole name: once the
 // folder is sealed in work, nothing else tells. It goes on while the folder is
 // moved, so that nobody waits for one after the other.
-func (v *visit) note() (l *journal.Life, noted <-chan error) {
+func (v *visit) note(from spool.Place) (l *journal.Life, noted <-chan error) {
 	done := make(chan error, 1)
 	l = &journal.Life{ID: v.task.id, State: journal.Claimed, Fate: journal.Unsent, Place: string(spool.Work), Result: &sidecar.Result{
-		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
+		ID: v.task.id, Folder: meta.Show(v.name), Inbox: from.InboxName(), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}}
-	if info, err := os.Lstat(filepath.Join(v.b.spool.Path(spool.Inbox), v.name)); err == nil { // else the claim says it
+	if info, err := os.Lstat(filepath.Join(v.paths[from], v.name)); err == nil { // else the claim says it
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			l.Result.Uploader = uploader(st.Uid, st.Gid)
 		}
@@ -142,7 +157,10 @@ func (v *visit) enter(ctx context.Context) end {
 		}
 	}
 	if l := cmp.Or(v.life, v.task.unsaved); l != nil {
-		v.name = whole(v.name, l.Result.Folder)
+		v.name = meta.Whole(v.name, l.Result.Folder)
+	}
+	if v.life != nil && v.life.State != journal.Claimed {
+		v.defaults = meta.DefaultsOf(v.life.Result, v.life.ClientID)
 	}
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
@@ -182,19 +200,6 @@ func (v *visit) sent() []string {
 		}
 	}
 	return names
-}
-
-// whole is the name that a folder was dropped with: work has no room for the
-// end of a long one, and the journal has it as it may be shown.
-func whole(cut, shown string) string {
-	full := shown
-	if name, err := strconv.Unquote(shown); err == nil && meta.Show(name) == shown {
-		full = name
-	}
-	if strings.HasPrefix(full, cut) {
-		return full
-	}
-	return cut
 }
 
 // gone ends a life whose folder somebody took out of work.
@@ -255,35 +260,9 @@ func (v *visit) diskFault(err error) end {
 	return e
 }
 
-// brief is an error as it may stand in a log: with the places' paths, and
-// without a name of a folder or of a file in it.
+// brief is an error as it may stand in a log.
 func (v *visit) brief(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []error
-		for _, e := range many.Unwrap() {
-			all = append(all, v.brief(e))
-		}
-		return errors.Join(all...)
-	}
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s %s: %w", e.Op, v.where(e.Path), e.Err)
-	}
-	if e, ok := errors.AsType[*os.LinkError](err); ok {
-		return fmt.Errorf("%s %s %s: %w", e.Op, v.where(e.Old), v.where(e.New), e.Err)
-	}
-	return err
-}
-
-// where names the place that a path leads into.
-func (v *visit) where(path string) string {
-	if v.b.spool != nil {
-		for _, p := range spool.Places() {
-			if at := v.b.spool.Path(p); path == at || strings.HasPrefix(path, at+"/") {
-				return at
-			}
-		}
-	}
-	return "in the folder"
+	return v.paths.Brief(err)
 }
 
 // failed ends a visit because of an error at the files of its folder. What an
@@ -299,7 +278,7 @@ func (v *visit) failed(err error) end {
 // stuck ends a visit because the folder could not be moved to a place. Whether
 // that is the folder's own fault is asked of the place.
 func (v *visit) stuck(to spool.Place, err error) end {
-	if drop.Own(err) && v.b.spool.Takes(to) == nil {
+	if drop.Own(err) && v.b.spool.Takes(to) == nil || v.b.spool.Alone(to) {
 		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)), err)
 	}
 	return v.diskFault(err)
@@ -346,15 +325,22 @@ func (v *visit) giveBack(why string) end {
 		}
 		return end{fault: fault{owner: folder, reason: why}}
 	}
+	to := v.inbox()
+	if v.paths[to] == "" {
+		return v.later(fmt.Sprintf("it can't go back to the inbox that it came from (%s; %s): %v", to.InboxName(), why, spool.ErrNotConfigured), spool.ErrNotConfigured)
+	}
+	if v.nameTaken() {
+		return v.later(fmt.Sprintf("it can't go back to the inbox (%s): %v", why, errNameTaken), errNameTaken)
+	}
 	if v.life != nil { // before it is in the inbox, where it may be claimed at once
 		u := v.life.Result.Uploader
-		if err := v.b.spool.Paths().Unseal(spool.Work, v.task.work, u.UID, u.GID); err != nil && !drop.Own(err) {
+		if err := v.paths.Unseal(spool.Work, v.task.work, to, u.UID, u.GID); err != nil && !drop.Own(err) {
 			return v.diskFault(err)
 		}
 	}
-	name, err := v.b.spool.Release(v.task.work, v.name)
+	name, err := v.back()
 	if name != "" {
-		v.b.emit(events.Released{Folder: name, ID: v.task.id, Why: why})
+		v.b.emit(events.Released{Inbox: to.InboxName(), Folder: name, ID: v.task.id, Why: why})
 		v.task.work = ""
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -364,12 +350,20 @@ func (v *visit) giveBack(why string) end {
 		err = v.b.journal.Unclaim(v.task.id)
 	}
 	if err != nil && v.task.work != "" {
-		return v.stuck(spool.Inbox, err)
+		return v.stuck(to, err)
 	}
 	if err != nil {
 		return v.diskFault(err)
 	}
 	return end{wrote: true}
+}
+
+// inbox is where the folder came from.
+func (v *visit) inbox() spool.Place {
+	if v.life == nil {
+		return spool.Inbox
+	}
+	return spool.InboxNamed(v.life.Result.Inbox)
 }
 
 // giveBackFor gives a folder back that met a fault of the disk. Where that
@@ -402,6 +396,13 @@ func (v *visit) missing(err error) error {
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
 	restless := a != nil && a.Changing != ""
+	var err error
+	switch v.defaults, err = v.begins(ctx); {
+	case err != nil && drop.Own(err):
+		return v.giveBack(v.brief(err).Error())
+	case err != nil:
+		return v.giveBackFor("it could not be read", err)
+	}
 	if !v.stays {
 		if e, over := v.seal(ctx); over {
 			return e
@@ -458,7 +459,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
-	first, foreign := meta.Sent(v.dir, v.list, v.set.Limits)
+	first, foreign := meta.Sent(v.dir, v.list, v.limits())
 	v.foreign, v.planted = foreign, meta.Foreign(v.list)
 	copies, all := v.copies(), restless || v.list.More || v.list.Deep != ""
 	copies.Open = func(path string) bool { // what Busy does not send back
@@ -562,7 +563,7 @@ func (v *visit) inspect() (why string, err error) {
 	if drop.Busy(v.dir, v.list) != "" {
 		why = "somebody has one of its files open for writing"
 	}
-	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
+	v.rep = meta.Inspect(v.dir, v.name, v.list, v.limits(), false)
 	return why, nil
 }
 
@@ -589,7 +590,7 @@ func (v *visit) leased() bool {
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 	res := &sidecar.Result{
-		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending,
+		ID: v.task.id, Folder: meta.Show(v.name), Inbox: v.life.Result.Inbox, Outcome: sidecar.Pending,
 		ExtraFiles: slices.Concat(v.planted, v.rep.Extra), MoreFiles: v.rep.More,
 		Uploader: v.life.Result.Uploader,
 		Daemon:   v.set.Daemon,
@@ -620,7 +621,7 @@ func (v *visit) notSealed(res *sidecar.Result) {
 // describe fills in what was asked for, as far as it is known.
 func (v *visit) describe(res *sidecar.Result) {
 	m := v.rep.Meta
-	res.Request.MetaSHA256 = v.rep.SHA256
+	res.Request.MetaSHA256, res.Defaults = v.rep.SHA256, v.rep.Filled
 	if sum := m.TokenSHA256(); sum != "" {
 		v.life.Token = sum
 		res.Request.TokenSHA256, res.Request.TokenHint = sum, sidecar.TokenHint(m.AuthToken)
@@ -720,7 +721,7 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 			ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Daemon: v.set.Daemon,
 		}}
 		v.notSealed(v.life.Result)
-		if m, err := meta.Read(v.dir); err == nil {
+		if m, err := meta.Read(v.dir, meta.Defaults{}); err == nil {
 			v.life.Token, v.life.ClientID = m.TokenSHA256(), m.ClientID
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
 		}

@@ -1,9 +1,10 @@
-// Package sidecar owns result.json and verdict.json: their formats, and how
-// they are read and durably written.
+// Package sidecar owns result.json, verdict.json and receipts: their formats,
+// and how the first two are read and durably written.
 //
 // They are what people and programs read: evidence, and never state. The
 // daemon's own memory is its journal. The schemas are published as
-// result.schema.json and verdict.schema.json beside this file.
+// result.schema.json, verdict.schema.json and receipt.schema.json beside this
+// file.
 package sidecar
 
 import (
@@ -212,11 +213,13 @@ type Person struct {
 // Result is the content of result.json.
 type Result struct {
 	Schema       string    `json:"schema"`
-	ID           string    `json:"id"`     // unique to the submission; ends the folder's name in work
-	Folder       string    `json:"folder"` // name that the folder was dropped with
+	ID           string    `json:"id"`              // unique to the submission; ends the folder's name in work
+	Folder       string    `json:"folder"`          // name that the folder was dropped with
+	Inbox        string    `json:"inbox,omitempty"` // name of the inbox that it was dropped into; empty: into none, or before inboxes had names
 	Outcome      Outcome   `json:"outcome"`
 	Reasons      []Reason  `json:"reasons"`
 	Request      Request   `json:"request"`
+	Defaults     []string  `json:"defaults,omitempty"` // what the configuration's defaults filled in: keys of meta.yaml, and meta where there was none
 	Attempts     []Attempt `json:"attempts"`
 	Omitted      int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
 	Times        Times     `json:"times"`

@@ -1,4 +1,4 @@
-// Package watcher decides when a folder in the inbox is ready. It reads, and
+// Package watcher decides when a folder in an inbox is ready. It reads, and
 // never moves or writes; modes that keep it from reading are mended by who has
 // the rights (Config.Mend).
 //
@@ -16,10 +16,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,11 +32,17 @@ import (
 
 // Config says what to watch.
 type Config struct {
-	Dir  string // the inbox
-	Once bool   // return when nothing is left but what waits for its uploader
+	Inbox string // its name
+	Dir   string // where it is
+	Once  bool   // return when nothing is left but what waits for its uploader
 	// Mend makes a folder readable and movable that its uploader's program gave
 	// modes which forbid it; nil: it did something. It may be nil.
 	Mend func(name string) error
+	// Proof proves that a folder can be moved from the inbox. It is asked when
+	// Doubts says that one could not, and then again and again until it
+	// returns nil; meanwhile no folder is handed on. Both may be nil.
+	Proof  func() error
+	Doubts <-chan struct{}
 	Settings
 	// Changes brings settings that are in force from then on; it may be nil.
 	// What is known of the folders stays: timers and ages go on.
@@ -51,9 +59,19 @@ type Settings struct {
 }
 
 // doubt is how many times Settle a folder has to be quiet when its meta.yaml
-// ends without a line break, and so may be cut off; the same holds before
-// such a one is called invalid.
+// ends without a line break, and so may be cut off, or when there is none, as
+// the defaults allow, and it may still be on its way; the same holds before such
+// a one is called invalid.
 const doubt = 12
+
+// Quiet returns how long nothing may change in a folder before it is judged by
+// what is in it now.
+func Quiet(settle time.Duration, rep *meta.Report) time.Duration {
+	if rep.Doubtful && !rep.Proven {
+		return settle * doubt
+	}
+	return settle
+}
 
 // Bounds of the time between two looks at one folder.
 const (
@@ -93,6 +111,7 @@ type entry struct {
 	notBefore  time.Duration // earliest next look
 	credit     time.Duration // age that the folder had when it was first seen
 	gap        time.Duration // back-off
+	told       uint32        // what it waits for, as it was told last; zero: nothing was
 	place      int32         // in the heap, -1: not in it
 	generation uint8         // of the scan that saw it last; those that no scan sees are forgotten
 	state      state
@@ -126,7 +145,13 @@ type watcher struct {
 	mode       events.Mode
 	inboxWatch error
 	watchErr   error
+	loose      []events.Loose // what this scan met that is no folder, the first by name
+	looseMore  int            // how many there are beyond these
+	looseKind  string         // of what was looked at last; empty: it is a folder, or gone
+	looseTold  *events.Ignored
 	trouble    error // why the inbox can't be read, or nothing be moved from it
+	refused    bool  // Proof said so
+	nextProof  time.Duration
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
@@ -145,11 +170,12 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		worked := w.takeHints()
+		worked := w.retry()
+		worked = w.takeHints() || worked
 		worked = w.lookDue() || worked
 		worked = w.lookSweep() || worked
 		if cfg.Once && w.trouble != nil {
-			return fmt.Errorf("nothing can be taken from the inbox: %w; see idenfy-batch check", w.trouble)
+			return fmt.Errorf("nothing can be taken from %s: %w; see idenfy-batch check", w.called(), w.trouble)
 		}
 		if cfg.Once && w.idle(w.now()) {
 			return w.left()
@@ -166,6 +192,8 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 				w.offered(head)
 			case s := <-cfg.Changes:
 				w.change(s)
+			case <-cfg.Doubts:
+				w.doubt()
 			default:
 			}
 			continue
@@ -178,11 +206,21 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 			w.hint(h)
 		case s := <-cfg.Changes:
 			w.change(s)
+		case <-cfg.Doubts:
+			w.doubt()
 		case offer <- arrival:
 			w.offered(head)
 		}
 	}
 	return nil
+}
+
+// called is what the inbox is called for people.
+func (w *watcher) called() string {
+	if w.cfg.Inbox == "" || w.cfg.Inbox == "inbox" {
+		return "the inbox"
+	}
+	return "inbox " + w.cfg.Inbox
 }
 
 // now returns how long Run has been going on, which is never zero.
@@ -191,7 +229,7 @@ func (w *watcher) now() time.Duration { return time.Since(w.began) + 1 }
 func (w *watcher) arrival(e *entry) drop.Arrival {
 	changing, expired := w.expired[e]
 	now, at := time.Now(), w.now() // by the clock as it is set now
-	return drop.Arrival{Name: e.name, Content: e.content, Expired: expired, Changing: changing, FirstSeen: now.Add(e.seen - at), Complete: now.Add(e.complete - at)}
+	return drop.Arrival{Inbox: w.cfg.Inbox, Dir: w.cfg.Dir, Name: e.name, Content: e.content, Expired: expired, Changing: changing, FirstSeen: now.Add(e.seen - at), Complete: now.Add(e.complete - at)}
 }
 
 // idle reports whether all that is left waits for its uploader, as one does that
@@ -219,7 +257,7 @@ func (w *watcher) left() error {
 	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d folders in the inbox keep changing, and were not waited for any longer; see idenfy-batch status, and run it again later", n)
+	return fmt.Errorf("%d folders in %s keep changing, and were not waited for any longer; see idenfy-batch status, and run it again later", n, w.called())
 }
 
 // patience is how long a folder that is not quiet is about to be.
@@ -231,6 +269,9 @@ const deference = 10 * time.Second
 
 // head returns the folder to hand on next, or nil.
 func (w *watcher) head() *entry {
+	if w.trouble != nil {
+		return nil
+	}
 	plain, odd := w.first(false), w.first(true)
 	if plain == nil || odd != nil && odd.complete+deference < plain.complete {
 		return odd
@@ -300,10 +341,14 @@ func (w *watcher) change(s Settings) {
 
 // wake returns when there is something to do without a hint.
 func (w *watcher) wake() time.Duration {
+	at := w.nextSweep
 	if len(w.due) > 0 {
-		return min(w.nextSweep, w.due[0].due)
+		at = min(at, w.due[0].due)
 	}
-	return w.nextSweep
+	if w.trouble != nil {
+		at = min(at, w.nextProof)
+	}
+	return at
 }
 
 // The work of each kind that is done before the others get their turn.
@@ -326,7 +371,7 @@ func (w *watcher) takeHints() bool {
 
 func (w *watcher) hint(h Hint) {
 	if h.All {
-		w.emit(events.Overflowed{Err: h.Err})
+		w.emit(events.Overflowed{Inbox: w.cfg.Inbox, Err: h.Err})
 		w.lostEvents, w.hurry = true, true
 		w.rescanSoon()
 		return
@@ -390,7 +435,10 @@ func (w *watcher) lookSweep() bool {
 		w.sweep = w.sweep[1:]
 		e := w.find(name) // which may have been forgotten meanwhile
 		e.generation = w.generation
-		w.look(e)
+		w.looseKind = ""
+		if w.look(e); w.looseKind != "" {
+			w.passOver(events.Loose{Name: name, Kind: w.looseKind})
+		}
 	}
 	cost := w.now() - now
 	w.sweepCost += cost
@@ -407,21 +455,62 @@ func (w *watcher) beginSweep() {
 	w.generation++
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
+	w.loose, w.looseMore = nil, 0
 	list, err := w.list()
-	trouble := err
-	if err == nil && errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
-		trouble = errors.New(Unmovable(drop.ErrParent).Message)
+	if err != nil {
+		w.tell(err)
+	} else {
+		w.tell(w.prove())
 	}
-	if fmt.Sprint(trouble) != fmt.Sprint(w.trouble) {
-		w.emit(events.InboxTrouble{Err: trouble})
-	}
-	w.trouble = trouble
 	w.sweep = list
 	if err != nil {
 		// Nothing is known of the folders; they are not gone.
 		w.sweeping = false
 		w.nextSweep = w.now() + min(w.cfg.Rescan, maxGap)
 	}
+}
+
+// doubt finds out why a folder could not be moved.
+func (w *watcher) doubt() {
+	if w.inbox != nil && w.cfg.Proof != nil {
+		w.refused = true
+		w.tell(w.prove())
+	}
+}
+
+// retry finds out whether what was wrong with the inbox is mended. A scan does
+// that too, but may be far off, where it costs much.
+func (w *watcher) retry() bool {
+	if w.trouble == nil || w.inbox == nil || w.now() < w.nextProof {
+		return false
+	}
+	if w.tell(w.prove()); w.trouble == nil {
+		w.rescanSoon()
+	}
+	return true
+}
+
+// prove returns why nothing can be moved from the inbox, or nil.
+func (w *watcher) prove() error {
+	if errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
+		return errors.New(Unmovable(drop.ErrParent).Message)
+	}
+	if w.refused {
+		if err := w.cfg.Proof(); err != nil {
+			return err
+		}
+		w.refused = false
+	}
+	return nil
+}
+
+// tell says what is wrong with the inbox, when that has changed.
+func (w *watcher) tell(trouble error) {
+	if fmt.Sprint(trouble) != fmt.Sprint(w.trouble) {
+		w.emit(events.InboxTrouble{Inbox: w.cfg.Inbox, Err: trouble})
+	}
+	w.trouble = trouble
+	w.nextProof = w.now() + min(w.cfg.Rescan, maxGap)
 }
 
 // list reads what is in the inbox, opening it anew when the path means another
@@ -486,11 +575,15 @@ func (w *watcher) endSweep() {
 			oldest = age
 		}
 	}
+	if now := (events.Ignored{Inbox: w.cfg.Inbox, Loose: w.loose, More: w.looseMore}); w.looseTold == nil || now.More != w.looseTold.More || !slices.Equal(now.Loose, w.looseTold.Loose) {
+		w.looseTold = &now
+		w.emit(now)
+	}
 	first := !w.swept
 	w.sweeping, w.swept = false, true
 	w.sweep = nil
 	w.reportMode()
-	w.emit(events.Rescanned{Folders: len(w.entries), Oldest: oldest, Took: w.sweepCost})
+	w.emit(events.Rescanned{Inbox: w.cfg.Inbox, Folders: len(w.entries), Oldest: oldest, Took: w.sweepCost})
 	w.lastSweep = now
 	w.nextSweep = now + w.cfg.Rescan
 	if !first { // the first one began all watches, which no other has to
@@ -510,7 +603,7 @@ func (w *watcher) reportMode() {
 		mode = events.Partial
 	}
 	if mode != w.mode {
-		w.emit(events.WatchModeChanged{Mode: mode, Err: err})
+		w.emit(events.WatchModeChanged{Inbox: w.cfg.Inbox, Mode: mode, Err: err})
 	}
 	w.mode = mode
 }
@@ -538,6 +631,7 @@ func (w *watcher) schedule(e *entry, at time.Duration) {
 }
 
 func (w *watcher) forget(e *entry) {
+	w.lacksNothing(e)
 	w.schedule(e, 0)
 	w.unwatch(e)
 	delete(w.entries, e.name)
@@ -624,11 +718,15 @@ func (w *watcher) read(e *entry) (*os.Root, drop.Listing, error) {
 // watch begins the watch of e, before it is looked at, so that nothing falls
 // between. It is false when there is no folder any more.
 func (w *watcher) watch(e *entry) bool {
-	if info, err := w.inbox.Lstat(e.name); err != nil || !info.IsDir() {
+	info, err := w.inbox.Lstat(e.name)
+	if err != nil || !info.IsDir() {
+		if err == nil && !drop.Temporary(e.name) {
+			w.looseKind = drop.Kind(info.Mode())
+		}
 		w.forget(e)
 		return false
 	}
-	err := w.src.Watch(e.name)
+	err = w.src.Watch(e.name)
 	if errors.Is(err, ErrNoWatch) && w.lively(e) && w.spare() {
 		w.watchErr = err // of the one that was spared
 		err = w.src.Watch(e.name)
@@ -640,6 +738,17 @@ func (w *watcher) watch(e *entry) bool {
 		w.watchErr = err
 	}
 	return true
+}
+
+// passOver notes what is no folder: the first by name, so that the same is told
+// as long as nothing changes.
+func (w *watcher) passOver(l events.Loose) {
+	at, _ := slices.BinarySearchFunc(w.loose, l.Name, func(l events.Loose, name string) int { return strings.Compare(l.Name, name) })
+	w.loose = slices.Insert(w.loose, at, l)
+	if len(w.loose) > events.MostIgnored {
+		w.loose = w.loose[:events.MostIgnored]
+		w.looseMore++
+	}
 }
 
 // lively reports whether e came, or was found changed, since the first scan: much
@@ -718,10 +827,7 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Durati
 		w.schedule(e, now)
 		return
 	}
-	long := w.cfg.Settle
-	if rep.Doubtful && !rep.Proven {
-		long *= doubt
-	}
+	long := Quiet(w.cfg.Settle, &rep)
 	invalid := len(rep.Invalid) > 0 && !uploading(rep.Waits)
 	switch {
 	case rep.Complete() && (rep.Proven || quiet >= long), invalid && quiet >= long:
@@ -826,6 +932,7 @@ func (w *watcher) soon(e *entry, now time.Duration) {
 
 func (w *watcher) finish(e *entry, now time.Duration, odd bool) {
 	w.schedule(e, 0)
+	w.lacksNothing(e)
 	e.state, e.complete, e.odd = ready, now, odd
 	delete(w.expired, e)
 	q := w.queueOf(odd)
@@ -847,7 +954,35 @@ func (w *watcher) wait(e *entry, now time.Duration, reasons []meta.Reason) {
 func (w *watcher) warn(e *entry, now time.Duration, reasons []meta.Reason) {
 	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
 		e.warned = true
-		w.emit(events.FolderWaits{Folder: e.name, Age: age, Reasons: reasons})
+		w.emit(events.FolderWaits{Inbox: w.cfg.Inbox, Folder: e.name, Age: age, Reasons: reasons})
+	}
+	if e.warned && (e.state != settling || now-e.restless >= w.patience()) { // else what it waits for is found out soon
+		w.lacks(e, reasons)
+	}
+}
+
+// lacks tells what an old folder waits for, when that has changed.
+func (w *watcher) lacks(e *entry, reasons []meta.Reason) {
+	sum := uint32(1)
+	for _, r := range reasons {
+		sum = sum*31 + crc32.ChecksumIEEE([]byte(r.Code))
+		if r.Code != "still_changing" { // of which each look may find another
+			sum = sum*31 + crc32.ChecksumIEEE([]byte(r.Message))
+		}
+	}
+	if sum = max(sum, 1); sum == e.told {
+		return
+	}
+	e.told = sum
+	now, at := time.Now(), w.now()
+	w.emit(events.FolderLacks{Inbox: w.cfg.Inbox, Folder: e.name, Seen: now.Add(e.seen - at), Since: now.Add(e.changed - at), Reasons: reasons})
+}
+
+// lacksNothing tells that a folder waits no more: it is complete, or gone.
+func (w *watcher) lacksNothing(e *entry) {
+	if e.told != 0 {
+		e.told = 0
+		w.emit(events.FolderLacks{Inbox: w.cfg.Inbox, Folder: e.name})
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -431,6 +432,16 @@ func Identity(root *os.Root) (string, error) {
 	return fmt.Sprintf("%d:%d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
 }
 
+// Inode is that of the directory that Identity names; 0: it names none.
+func Inode(identity string) uint64 {
+	n, _, _ := strings.Cut(identity, ":")
+	ino, err := strconv.ParseUint(n, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return ino
+}
+
 // buffers are what Sum reads with.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
@@ -613,8 +624,10 @@ func Removable(dir *os.Root, name string) error {
 	})
 }
 
-// Arrival is a folder in the inbox that is ready to be taken.
+// Arrival is a folder in an inbox that is ready to be taken.
 type Arrival struct {
+	Inbox     string // the inbox's name
+	Dir       string // and where it was, when the folder was judged
 	Name      string
 	Content   uint64    // Listing.Content as it was judged; after the claim it has to be the same
 	Expired   bool      // it never became complete

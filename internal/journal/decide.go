@@ -32,6 +32,7 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		t.put(l)
 		t.settled(l.ID)
 		t.decided(l, d)
+		t.owe(l.ID)
 		for _, id := range with {
 			if fate != "" {
 				t.exec("UPDATE life SET fate = ?, state = CASE state WHEN 'away' THEN 'filed' ELSE state END WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)
@@ -134,7 +135,7 @@ func (t *tx) adoptLife(l *Life) {
 	if l.Dir == "" {
 		l.Dir = dir.String
 	}
-	anybody := l.Place == "" || l.Place == "inbox"
+	anybody := l.Place == "" || kind(l.Place) == firstInbox
 	if anybody { // who may have written that, too
 		l.Result.Purges = nil
 	}

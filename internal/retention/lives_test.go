@@ -130,7 +130,7 @@ func TestPurgedComesAgain(t *testing.T) {
 	first := a.fold(spool.Failed, "case")
 	a.pass(retention.Ask{Rules: retention.Rules{Failed: over}, Yes: true})
 	id := spool.NewID()
-	must(t, a.j.Claim(id, "case"))
+	must(t, a.j.Claim(id, "inbox", "case"))
 	l, err := a.j.Load(t.Context(), id)
 	must(t, err)
 	l.Result.Outcome, l.Result.Times.Finished = sidecar.Incomplete, sidecar.Now()

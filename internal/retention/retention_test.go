@@ -110,7 +110,7 @@ func (a *archive) fold(p spool.Place, name string, change ...func(*journal.Life)
 	}
 	id := spool.NewID()
 	a.ids[name] = id
-	must(t, a.j.Claim(id, name))
+	must(t, a.j.Claim(id, "inbox", name))
 	l, err := a.j.Load(t.Context(), id)
 	must(t, err)
 	r := l.Result

@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,35 +41,52 @@ func drop(t *testing.T, s *spool.Spool, name string) {
 	must(t, os.Mkdir(filepath.Join(s.Path(spool.Inbox), name), 0o700))
 }
 
+// What an error of the disk tells goes into the log, with no name of a folder.
+func TestBrief(t *testing.T) {
+	p := paths("/spool")
+	name := "/spool/done/jane.doe/FRONT.jpg"
+	for _, err := range []error{
+		&os.PathError{Op: "open", Path: name, Err: unix.EIO},
+		&os.LinkError{Op: "renameat2", Old: name, New: "/spool/hold/jane.doe", Err: unix.EIO},
+		fmt.Errorf("writing jane.doe: %w", &os.LinkError{Op: "rename", Old: "jane.doe", New: "jane.doe", Err: unix.EIO}),
+		errors.Join(&os.PathError{Op: "sync", Path: "jane.doe", Err: unix.EIO}, &os.LinkError{Op: "link", Old: name, New: name, Err: unix.ENOSPC}),
+	} {
+		got := p.Brief(err)
+		if strings.Contains(got.Error(), "jane") || !errors.Is(got, unix.EIO) {
+			t.Errorf("%v is told as %v", err, got)
+		}
+	}
+}
+
 func TestMoves(t *testing.T) {
 	s := open(t)
 	for n, want := range []string{"case-7", "case-7.2", "case-7.3"} {
 		drop(t, s, "case-7")
 		id := spool.NewID()
-		work, err := s.Claim("case-7", id)
+		work, err := s.Paths().Claim(spool.Inbox, "case-7", id)
 		must(t, err)
 		if name, got, ok := spool.Split(work); name != "case-7" || got != id || !ok {
 			t.Fatalf("%s is split into %s, %s, %v", work, name, got, ok)
 		}
-		name, err := s.Finish(work, spool.Done, "case-7")
+		name, err := s.Paths().Finish(work, spool.Done, "case-7")
 		must(t, err)
 		if name != want {
 			t.Errorf("folder %d is called %s, want %s", n+1, name, want)
 		}
 	}
 	drop(t, s, "case-8")
-	work, err := s.Claim("case-8", spool.NewID())
+	work, err := s.Paths().Claim(spool.Inbox, "case-8", spool.NewID())
 	must(t, err)
 	drop(t, s, "case-8") // a new one meanwhile
-	name, err := s.Release(work, "case-8")
+	name, err := s.Paths().Release(work, spool.Inbox, "case-8")
 	must(t, err)
 	if name != "case-8.2" {
 		t.Errorf("released as %s", name)
 	}
-	if _, err := s.Claim("nothing", spool.NewID()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.Paths().Claim(spool.Inbox, "nothing", spool.NewID()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("claim of nothing: %v", err)
 	}
-	if _, err := s.Finish(work, spool.Inbox, "x"); err == nil {
+	if _, err := s.Paths().Finish(work, spool.Inbox, "x"); err == nil {
 		t.Error("the inbox is taken for a final place")
 	}
 	done, err := s.List(spool.Done)
@@ -83,13 +101,13 @@ func TestLongNames(t *testing.T) {
 	long := strings.Repeat("ä", 127) // 254 bytes
 	for range 2 {
 		drop(t, s, long)
-		work, err := s.Claim(long, spool.NewID())
+		work, err := s.Paths().Claim(spool.Inbox, long, spool.NewID())
 		must(t, err)
 		name, _, ok := spool.Split(work)
 		if !ok || !strings.HasPrefix(long, name) {
 			t.Fatalf("%q is not made of the name", work)
 		}
-		final, err := s.Finish(work, spool.Done, long)
+		final, err := s.Paths().Finish(work, spool.Done, long)
 		must(t, err)
 		if len(final) > 255 || !strings.HasPrefix(final, strings.Repeat("ä", 100)) {
 			t.Errorf("final name %q", final)

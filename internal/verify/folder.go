@@ -503,8 +503,8 @@ func compare(dir *os.Root, list drop.Listing, file, want string, size int64) (co
 
 // differs says in which keys meta.yaml is not what was asked for.
 func differs(dir *os.Root, res *sidecar.Result) string {
-	m, err := meta.Read(dir)
-	if err != nil || m == nil {
+	m, err := meta.Read(dir, meta.DefaultsOf(res, "any"))
+	if err != nil {
 		return ""
 	}
 	var keys []string
@@ -539,7 +539,7 @@ func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, re
 		if _, was := gone[shown]; was {
 			continue // that is said
 		}
-		if own(path.Base(e.Name)) || e.Name == "meta.yaml" || e.Name == r.Marker || had[shown] ||
+		if own(path.Base(e.Name)) || e.Name == "meta.yaml" && !slices.Contains(res.Defaults, meta.Present) || e.Name == r.Marker || had[shown] ||
 			slices.ContainsFunc(res.Request.Images, func(img sidecar.Image) bool { return img.File == e.Name }) {
 			delete(had, shown)
 			continue
@@ -646,7 +646,7 @@ func (r *run) gone(k *known) {
 func (r *run) waits(id string) bool {
 	if r.inbox == nil {
 		r.inbox, r.blind = map[string]bool{}, ""
-		for _, p := range []spool.Place{spool.Inbox, spool.Work} {
+		for _, p := range append(r.Paths.Inboxes(), spool.Work) {
 			names, err := r.Paths.List(p)
 			if err != nil {
 				r.blind = ", or put into " + string(p) + ", where this user may not look"

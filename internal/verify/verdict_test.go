@@ -63,7 +63,8 @@ func (a *archive) tell(j *journal.Journal, i int) {
 	root, err := os.OpenRoot(a.path("done", name(5*i)))
 	must(a.t, err)
 	must(a.t, errors.Join(record.WriteVerdict(root, h.Verdict, h.Bodies), root.Close()))
-	must(a.t, j.Written(h, true))
+	_, err = j.Written(h, true)
+	must(a.t, err)
 }
 
 // Whatever is altered in a verdict.json is found: each field, and what is no
@@ -196,7 +197,7 @@ func TestVerdictNotAltered(t *testing.T) {
 	must(t, err)
 	must(t, sidecar.Rotate(root, sidecar.Name))
 	id := spool.NewID()
-	must(t, j.Claim(id, name(5)))
+	must(t, j.Claim(id, "inbox", name(5)))
 	l, err := j.Load(t.Context(), id)
 	must(t, err)
 	l.ScanRef, l.Fate, l.State, l.Place, l.Name = scanRef(99), journal.Taken, journal.Ended, "done", name(5)
