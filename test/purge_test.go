@@ -40,6 +40,7 @@ func (l *lab) accept(names ...string) {
 		}
 		return true
 	})
+	l.untilAll("all are noted as filed", func(s *journal.Standing) bool { return s.State == journal.Filed || s.Folder == "" })
 }
 
 // purging returns what is wrong with the purges of folders in done: something is
@@ -125,6 +126,7 @@ func TestPurgeBeside(t *testing.T) {
 	}
 	l.accept(names[2:]...)
 	l.until("those with a scanRef too", func() bool { return l.place(names[0]) == spool.Done && l.place(names[1]) == spool.Done })
+	l.untilAll("they are noted as filed", func(s *journal.Standing) bool { return s.State == journal.Filed || s.Folder == "" })
 	if code, out := l.output("purge", "--yes"); code != 0 || !strings.Contains(out, "nothing was deleted") {
 		t.Errorf("young ones: %d, %s", code, out)
 	}
@@ -234,8 +236,14 @@ func TestKillPurge(t *testing.T) {
 // settled waits until what was cut off is finished.
 func (l *lab) settled() {
 	l.t.Helper()
+	l.untilAll("what was cut off is finished", func(s *journal.Standing) bool { return !s.Purging })
+}
+
+// untilAll waits until all lives in the journal are so.
+func (l *lab) untilAll(what string, so func(*journal.Standing) bool) {
+	l.t.Helper()
 	where := journal.Where{Dir: l.path("journal"), Mark: l.path("work")}
-	l.until("what was cut off is finished", func() bool {
+	l.until(what, func() bool {
 		r, err := journal.OpenReader(l.t.Context(), where)
 		if err != nil {
 			return false
@@ -243,7 +251,7 @@ func (l *lab) settled() {
 		defer r.Close()
 		for after := ""; ; {
 			lives, err := r.Lives(l.t.Context(), journal.Lives{After: after, Most: journal.MostEntries})
-			if err != nil || slices.ContainsFunc(lives, func(s journal.Standing) bool { return s.Purging }) {
+			if err != nil || slices.ContainsFunc(lives, func(s journal.Standing) bool { return !so(&s) }) {
 				return false
 			}
 			if len(lives) < journal.MostEntries {
@@ -376,6 +384,7 @@ func TestLabPurgeAlone(t *testing.T) {
 		must(t, os.Rename(filepath.Join(l.root, "."+name), l.path("inbox", name)))
 	}
 	l.until("both are accepted", func() bool { return len(l.names(spool.Done)) == 2 })
+	l.untilAll("both are noted as filed", func(s *journal.Standing) bool { return s.State == journal.Filed || s.Folder == "" })
 	l.rights = nil
 	for _, running := range []bool{true, false} {
 		if !running {
