@@ -235,6 +235,7 @@ type Result struct {
 	Daemon       Daemon    `json:"daemon"`
 
 	Decisions []Decision `json:"decisions,omitempty"` // of people, the oldest first
+	Purges    []Purge    `json:"purged,omitempty"`    // what was deleted of the folder since its end, the oldest first
 }
 
 // SentBefore is the code of the reason that a folder was stopped because it
@@ -345,6 +346,10 @@ func Encode(r *Result) ([]byte, error) {
 	c.Attempts = append([]Attempt{}, r.Attempts...)
 	c.ExtraFiles = append([]string{}, r.ExtraFiles...)
 	c.Request.Images = append([]Image{}, r.Request.Images...)
+	c.Purges = slices.Clone(r.Purges)
+	for i := range c.Purges {
+		c.Purges[i].Files = append([]Deleted{}, c.Purges[i].Files...)
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

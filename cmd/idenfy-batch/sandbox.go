@@ -18,10 +18,10 @@ func newSandbox() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a stand-in for iDenfy's API on loopback",
-		Long: `Sandbox serves the process, status and token calls as iDenfy documents them, for
-integration tests: nothing leaves the machine. It enforces credentials, single
-use of tokens, one active session a clientId, their expiry, required images and
-the 20 MB limit, and keeps count.
+		Long: `Sandbox serves the process, status, token and delete calls as iDenfy documents
+them, for integration tests: nothing leaves the machine. It enforces credentials,
+single use of tokens, one active session a clientId, their expiry, required images
+and the 20 MB limit, deletes no session that lives, and keeps count.
 
   GET  /sandbox/report   the count, and what a client must never do
   POST /sandbox/script   {"token": "…", "steps": [{"status": 429,

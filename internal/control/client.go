@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/retention"
 )
 
 // ErrNoDaemon says that no daemon runs on the spool.
@@ -89,6 +90,17 @@ func (c *Client) Decide(ctx context.Context, d Decision) ([]Decided, error) {
 	var list []Decided
 	err := c.ask(ctx, "decide", d, &list)
 	return list, err
+}
+
+// Purge has the daemon delete what is due, or say what would go; a part of it, if
+// Next says so. What was done before an error is in the report.
+func (c *Client) Purge(ctx context.Context, a retention.Ask) (retention.Report, error) {
+	var made Purged
+	err := c.ask(ctx, "purge", a, &made)
+	if err == nil && made.Err != "" {
+		err = &RefusedError{made.Err}
+	}
+	return made.Report, err
 }
 
 // soon is how long State waits for a daemon that starts, or hangs.
