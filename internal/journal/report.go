@@ -123,6 +123,9 @@ func scanCounted(rows *sql.Rows) (c Counted, err error) {
 	c.Claimed, c.Finished, c.Submitted = fromMillis(claimed), fromMillis(ended), fromMillis(submitted)
 	c.Accepted, c.Decided = fromMillis(accepted), fromMillis(decided)
 	c.Awaited = accepted > 0 && !c.Final
+	if accepted == 0 && c.Outcome == sidecar.Accepted { // no verdict was waited for, as of what was adopted later
+		c.Accepted = c.Finished
+	}
 	var res struct {
 		Reasons []Why
 		Times   struct{ Complete time.Time }
