@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -70,13 +69,17 @@ func (d *daemon) overview(ctx context.Context) (*report.Overview, error) {
 	for _, g := range state.Gates {
 		o.Gates = append(o.Gates, report.Gate{Owner: string(g.Owner), Reason: g.Reason, Mend: g.Mend, Since: sidecar.Time{Time: g.Since}, Next: sidecar.Time{Time: g.Next}, Tries: g.Tries})
 	}
-	if t := state.Inbox; t != nil {
-		o.Gates = append(o.Gates, report.Gate{Owner: "inbox", Reason: t.Reason, Since: sidecar.Time{Time: t.Since}})
+	for i := range state.Inboxes {
+		if in := &state.Inboxes[i]; in.Trouble != nil {
+			o.Gates = append(o.Gates, report.Gate{Inbox: in.Called(), Reason: in.Trouble.Reason, Since: sidecar.Time{Time: in.Trouble.Since}})
+		}
 	}
 	for _, f := range state.Stuck.Newest[max(len(state.Stuck.Newest)-waits, 0):] {
 		o.Waits = append(o.Waits, report.Wait{Folder: f.Folder, Place: string(f.Place), For: "it is stuck by its own fault: " + f.Reason + "; " + f.Mend, Since: sidecar.Time{Time: f.Since}})
 	}
-	o.Waits = append(o.Waits, waitsInInbox(d.spool.Path(spool.Inbox), Limits(cfg))...)
+	for _, p := range d.spool.Paths().Inboxes() {
+		o.Waits = append(o.Waits, waitsInInbox(p, d.spool.Path(p), Limits(cfg))...)
+	}
 	return o, d.recalled(ctx, o, now)
 }
 
@@ -132,7 +135,7 @@ func because(l *journal.Line) string {
 
 // waitsInInbox returns what the folders of an inbox wait for that have been
 // there for the longest.
-func waitsInInbox(path string, lim meta.Limits) (list []report.Wait) {
+func waitsInInbox(p spool.Place, path string, lim meta.Limits) (list []report.Wait) {
 	inbox, err := os.OpenRoot(path)
 	if err != nil {
 		return nil // which the watcher says
@@ -157,7 +160,7 @@ func waitsInInbox(path string, lim meta.Limits) (list []report.Wait) {
 	})
 	list = list[:min(len(list), waits)]
 	for i := range list {
-		list[i].Place, list[i].For = filepath.Base(path), waitsFor(inbox, list[i].Folder, lim)
+		list[i].Place, list[i].For = string(p), waitsFor(inbox, list[i].Folder, lim)
 	}
 	return list
 }

@@ -71,16 +71,13 @@ func (s *Span) bounds() (since, until int64, after Cursor) {
 	return millis(s.Since), until, after
 }
 
-// inbox is the column that has a life's inbox.
-const inbox = "'inbox'"
-
 // cameAgain is the contrary of alone, and at once answered for a life that has no later one in
 // its case, as most.
 const cameAgain = "(EXISTS (SELECT 1 FROM life next WHERE " + later + ") AND NOT (" + alone + "))"
 
 // selectCounted reads lives by the index of their times, the newest first. Most
 // verdicts are joined to the life itself, for which its token need not be looked at.
-const selectCounted = `SELECT life.id, ` + inbox + `, folder, place, name, outcome, coalesce(life.scan_ref, ''), coalesce(client_id, ''), attempts, claimed, ended, record,
+const selectCounted = `SELECT life.id, life.inbox, folder, place, name, outcome, coalesce(life.scan_ref, ''), coalesce(client_id, ''), attempts, claimed, ended, record,
 	coalesce((SELECT started FROM attempt WHERE attempt.life = life.id AND n = 1), 0),
 	coalesce(overall, ''), coalesce(final, 0), coalesce(clash, 0), coalesce(accepted, 0),
 	CASE final WHEN 1 THEN (SELECT coalesce(min(at), 0) FROM event WHERE event.scan_ref = life.scan_ref AND event.final = 1) ELSE 0 END, ` + cameAgain + `
@@ -96,7 +93,7 @@ func (r *Reader) Count(ctx context.Context, s Span) (list []Counted, err error) 
 		return nil, errOld
 	}
 	since, until, after := s.bounds()
-	rows, err := r.db.QueryContext(ctx, selectCounted, since, until, millis(after.Claimed.Time), after.ID, bounded(s.Most))
+	rows, err := r.db.QueryContext(ctx, before(r.v, selectCounted), since, until, millis(after.Claimed.Time), after.ID, bounded(s.Most))
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +169,8 @@ func (r *Reader) Judged(ctx context.Context, s Span) (list []Judged, err error) 
 			return nil, err
 		}
 	}
-	rows, err := r.db.QueryContext(ctx, `SELECT n, life, at, action, decision.forced, decision.outcome, person, comment, coalesce(folder, ''), coalesce(`+inbox+`, '')
-		FROM decision LEFT JOIN life ON life.id = decision.life WHERE n < ?3 AND at >= ?1 AND at < ?2 ORDER BY n DESC LIMIT ?4`, since, until, last, bounded(s.Most))
+	rows, err := r.db.QueryContext(ctx, before(r.v, `SELECT n, life, at, action, decision.forced, decision.outcome, person, comment, coalesce(folder, ''), coalesce(life.inbox, '')
+		FROM decision LEFT JOIN life ON life.id = decision.life WHERE n < ?3 AND at >= ?1 AND at < ?2 ORDER BY n DESC LIMIT ?4`), since, until, last, bounded(s.Most))
 	if err != nil {
 		return nil, err
 	}

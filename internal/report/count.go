@@ -101,7 +101,7 @@ func (c *Counter) Add(l *journal.Counted) bool {
 }
 
 func (f *Filters) match(l *journal.Counted, verdict string) bool {
-	return (f.Inbox == "" || f.Inbox == l.Inbox) && (f.Place == "" || f.Place == l.Place) && (f.Outcome == "" || f.Outcome == l.Outcome) &&
+	return (f.Inbox == "" || f.Inbox == l.Inbox) && (f.Place == "" || f.Place == l.Place || f.Place == string(spool.Inbox) && spool.Place(l.Place).IsInbox()) && (f.Outcome == "" || f.Outcome == l.Outcome) &&
 		(f.Client == "" || f.Client == l.ClientID) &&
 		(f.Verdict == "" || f.Verdict == verdict || f.Verdict == journal.Contradicted && l.Contradicted || f.Verdict == l.Verdict)
 }

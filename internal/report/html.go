@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
@@ -130,7 +131,7 @@ func WriteHTML(w io.Writer, r *Report) error {
 	all := r.Totals.Folders
 	var boxes, attempts []bar
 	for _, g := range r.Inboxes {
-		boxes = append(boxes, bar{g.Inbox, "blue", g.Folders})
+		boxes = append(boxes, bar{cmp.Or(g.Inbox, "none"), "blue", g.Folders})
 	}
 	for _, s := range r.Attempts.Folders {
 		attempts = append(attempts, bar{s.Name, "blue", s.Folders})

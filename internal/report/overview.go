@@ -28,11 +28,11 @@ type Overview struct {
 	Final               map[string]int // verdicts of today
 }
 
-// Gate tells why all of an owner waits.
+// Gate tells why all of an owner waits, or all of an inbox.
 type Gate struct {
-	Owner, Reason, Mend string
-	Since, Next         sidecar.Time
-	Tries               int
+	Owner, Inbox, Reason, Mend string
+	Since, Next                sidecar.Time
+	Tries                      int
 }
 
 // Wait is a folder that waits.

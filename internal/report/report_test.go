@@ -399,7 +399,7 @@ func seen() *Overview {
 	o := &Overview{
 		Version: "1.0", Host: "host", Root: "/var/spool/idenfy-batch", Zone: "UTC", Location: time.UTC, At: at(begin.Add(9 * time.Hour)), Since: at(begin), Midnight: begin.Add(-8 * time.Hour),
 		Places: []Sum{{"inbox", 3}, {"work", 2}, {"done", 12345}, {"failed", 234}, {"hold", 14}}, AwaitedAll: 12,
-		Gates: []Gate{{"account", "iDenfy takes no more requests for now: HTTP 429", "it passes", at(begin), at(begin.Add(time.Hour)), 3}, {"inbox", "<b>", "", at(begin), sidecar.Time{}, 0}},
+		Gates: []Gate{{Owner: "account", Reason: "iDenfy takes no more requests for now: HTTP 429", Mend: "it passes", Since: at(begin), Next: at(begin.Add(time.Hour)), Tries: 3}, {Inbox: "the inbox", Reason: "<b>", Since: at(begin)}},
 		Hours: []journal.Hour{{N: 0, Outcome: sidecar.Accepted, Lives: 3}, {N: 16, Outcome: sidecar.Rejected, Lives: 2}, {N: 99, Outcome: sidecar.Accepted, Lives: 2}, {N: -1, Outcome: sidecar.Accepted, Lives: 2}},
 		Final: map[string]int{"APPROVED": 40, "<i>": 3},
 	}
