@@ -279,6 +279,7 @@ func TestLabReportInBrowser(t *testing.T) {
 func (b *browser) shoot(path string) {
 	b.t.Helper()
 	var shot struct{ Data []byte }
+	b.do("Emulation.setScrollbarsHidden", params{"hidden": true}, nil)
 	b.do("Page.captureScreenshot", params{"captureBeyondViewport": true}, &shot)
 	must(b.t, os.WriteFile(path, shot.Data, 0o600))
 }

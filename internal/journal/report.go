@@ -226,7 +226,7 @@ const (
 		FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict
 	selectEnds = ofLife + ` WHERE ended > 0 AND id IN (SELECT life FROM (SELECT life, n FROM entry WHERE n > (SELECT max(n) FROM entry) - 2000 AND life IS NOT NULL AND line LIKE '{"kind":"ended",%' ORDER BY n DESC LIMIT ?1))
 		ORDER BY ended DESC, id LIMIT ?1`
-	selectPending = ofLife + ` WHERE state <> 'filed' AND state IN ('claimed', 'pending', 'ended') ORDER BY claimed LIMIT ?1`
+	selectPending = ofLife + ` WHERE state <> 'filed' AND state IN ('claimed', 'pending', 'ended') AND folder <> '' ORDER BY claimed LIMIT ?1`
 	selectHeld    = ofLife + ` WHERE state = 'filed' AND place = 'hold' AND ` + alone + ` ORDER BY claimed LIMIT ?1`
 	selectAwaited = `SELECT folder, place, name, outcome, '{}', claimed, accepted, overall, 0 FROM verdict JOIN life ON life.id = verdict.life
 		WHERE final = 0 AND accepted > 0 ORDER BY accepted LIMIT ?1`

@@ -145,3 +145,28 @@ func TestJudged(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// What waits in work is told by its name, and what is only reserved is not told.
+func TestWaiting(t *testing.T) {
+	_, j := create(t)
+	must(t, j.Reserve([]string{spool.NewID()}))
+	claimed(t, j, "now")
+	lived(t, j, 0, ended("kept", "hold", "1", sidecar.Unknown))
+	lived(t, j, 1, ended("again", "hold", "2", sidecar.Unknown))
+	lived(t, j, 2, ended("again", "done", "2", sidecar.Accepted))
+	for want, ask := range map[string]func() ([]journal.Line, error){
+		"now":  func() ([]journal.Line, error) { return j.Reader().InWork(t.Context(), 9) },
+		"kept": func() ([]journal.Line, error) { return j.Reader().Held(t.Context(), 9) },
+		"":     func() ([]journal.Line, error) { return j.Reader().Awaited(t.Context(), 9) },
+	} {
+		list, err := ask()
+		must(t, err)
+		var names []string
+		for _, l := range list {
+			names = append(names, l.Folder)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -54,9 +54,11 @@ type column struct {
 	Parts        []int
 }
 
-// Of charts of columns, in pixels: the room above the highest, for the columns, and for their labels.
+// Of charts of columns, in pixels: the room above the highest, for the columns, and for their labels; and for how many
+// there is room at least.
 const (
 	above, room, below = 16, 160, 22
+	fewest             = 8
 )
 
 // columns draws columns side by side, all as wide as there is room.
@@ -73,7 +75,7 @@ func columns(id, title, desc string, keys []key, list []column, labels int) *cha
 	if top == 1 {
 		c.Lines = slices.Delete(c.Lines, 1, 2)
 	}
-	width := 100 / float64(max(len(list), 1))
+	width := 100 / float64(max(len(list), fewest))
 	every := (len(list) + labels - 1) / labels
 	for i, col := range list {
 		x, y := float64(i)*width, float64(above+room)
