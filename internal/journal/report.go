@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -123,32 +122,33 @@ func scanCounted(rows *sql.Rows) (c Counted, err error) {
 	if accepted == 0 && c.Outcome == sidecar.Accepted { // no verdict was waited for, as of what was adopted later
 		c.Accepted = c.Finished
 	}
+	if complete, found := onlyComplete(data); found {
+		c.Complete = complete
+		return c, nil
+	}
 	var res struct {
 		Reasons []Why
 		Times   struct{ Complete time.Time }
 	}
-	if err := json.Unmarshal(brief(data), &res); err != nil {
-		return c, err
-	}
+	err = json.Unmarshal(data, &res)
 	c.Reasons, c.Complete = res.Reasons, sidecar.Time{Time: res.Times.Complete}
-	return c, nil
+	return c, err
 }
 
-// brief returns of a record without reasons, as most are, its times only: to
-// read it as a whole takes ten times as long. A quotation mark in a text is
-// written with a backslash, so what is found are keys, and only the record
-// itself has them.
-func brief(record []byte) []byte {
-	const empty, none, times = `"reasons":[],`, `"reasons":null,`, `"times":{`
-	if !bytes.Contains(record, []byte(empty)) && !bytes.Contains(record, []byte(none)) {
-		return record
+// onlyComplete finds when a folder was complete in a record without reasons, as
+// most are: to read it as a whole takes thirty times as long. A quotation mark in
+// a text is written with a backslash, so what is found are keys, and only the
+// record itself has them.
+func onlyComplete(record []byte) (t sidecar.Time, found bool) {
+	if !bytes.Contains(record, []byte(`"reasons":[],`)) && !bytes.Contains(record, []byte(`"reasons":null,`)) {
+		return t, false
 	}
-	_, rest, found := bytes.Cut(record, []byte(times))
-	its, _, ends := bytes.Cut(rest, []byte("}"))
-	if !found || !ends {
-		return record
-	}
-	return slices.Concat([]byte("{"+times), its, []byte("}}"))
+	_, rest, _ := bytes.Cut(record, []byte(`"times":{`))
+	times, _, _ := bytes.Cut(rest, []byte("}"))
+	_, rest, _ = bytes.Cut(times, []byte(`"complete":"`))
+	text, _, ends := bytes.Cut(rest, []byte(`"`))
+	at, err := time.Parse(time.RFC3339, string(text))
+	return sidecar.Time{Time: at}, ends && err == nil
 }
 
 // Judged is a decision of a person, and the folder that it is about.
