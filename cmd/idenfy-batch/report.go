@@ -131,11 +131,7 @@ func makeReport(c *cobra.Command, cfg *config.Config, f report.Filters, to forms
 		return err
 	}
 	defer end()
-	h, err := reportHead(ctx, cfg, r, f, by)
-	if err != nil {
-		return failed(err)
-	}
-	rep, err := count(ctx, r, h, table)
+	rep, err := count(ctx, r, reportHead(ctx, cfg, r, f, by), table)
 	if err != nil {
 		return failed(err)
 	}
@@ -201,7 +197,7 @@ func (o *output) close(failure error) error {
 	if o.f == nil {
 		return err
 	}
-	if coded := (*exitError)(nil); failure != nil && (!errors.As(failure, &coded) || coded.code != 0) {
+	if failure != nil {
 		_ = o.f.Truncate(0) // of a pipe it can't be
 	}
 	return errors.Join(err, o.f.Close())
@@ -209,30 +205,32 @@ func (o *output) close(failure error) error {
 
 // reportHead says what the report is of. Whatever is begun while it is made is of
 // a later time.
-func reportHead(ctx context.Context, cfg *config.Config, r control.Reader, f report.Filters, by sidecar.Person) (h report.Head, err error) {
-	h = report.Head{System: "idenfy-batch", Version: versionText(), Root: cfg.Root, Filters: f, By: by, At: sidecar.Now(), Location: time.Local, Zone: zoneName()}
+func reportHead(ctx context.Context, cfg *config.Config, r control.Reader, f report.Filters, by sidecar.Person) report.Head {
+	h := report.Head{System: "idenfy-batch", Version: versionText(), Root: cfg.Root, Filters: f, By: by, At: sidecar.Now(), Location: time.Local, Zone: zoneName()}
 	if h.Filters.To.IsZero() || h.Filters.To.After(h.At.Time) {
 		h.Filters.To = h.At
 	}
+	var err error
 	if h.Host, err = os.Hostname(); err != nil {
 		h.Host = "unknown"
 	}
-	text, err := checkpoint(cfg)
+	var text []byte
+	var key string
+	if text, err = checkpoint(cfg); err == nil {
+		h.Ledger.Checkpoint = string(text)
+		key, err = verifierKey(ctx, r)
+	}
+	if err == nil {
+		var c ledger.Checkpoint
+		if c, err = ledger.Open(text, key); err != nil {
+			err = fmt.Errorf("the checkpoint is not one of this ledger: %w; see idenfy-batch ledger verify", err)
+		}
+		h.Ledger.Covers = c.N
+	}
 	if err != nil {
 		h.Ledger.Missing = err.Error()
-		return h, nil
 	}
-	h.Ledger.Checkpoint = string(text)
-	key, err := verifierKey(ctx, r)
-	if err != nil {
-		return h, err
-	}
-	c, err := ledger.Open(text, key)
-	if err != nil {
-		h.Ledger.Missing = "the checkpoint is not one of this ledger: " + err.Error() + "; see idenfy-batch ledger verify"
-	}
-	h.Ledger.Covers = c.N
-	return h, nil
+	return h
 }
 
 // zoneName is the name of the zone that days are counted in, where it has one.

@@ -7,6 +7,7 @@ import (
 
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -96,6 +97,7 @@ func counted(list []journal.Counted) *Report {
 	for i, name := range evil {
 		c.Judge(&journal.Judged{N: int64(i), Folder: name, Inbox: "inbox", Decision: sidecar.Decision{At: at(begin), Action: sidecar.Requeued, Outcome: sidecar.Rejected, Forced: i%3 == 0, Comment: name, By: sidecar.Person{UID: 0, User: name}}})
 	}
+	c.Judge(&journal.Judged{N: 99, Folder: "f", Inbox: "inbox", Decision: sidecar.Decision{At: at(begin), Action: sidecar.Resubmit, Comment: "\u202e\x1b[31m\x00 raw"}})
 	return c.Report(0)
 }
 
@@ -254,7 +256,7 @@ func elements(t *testing.T, page string) (names map[string]int, attributes, text
 	var attr, all strings.Builder
 	for {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return names, attr.String(), all.String()
 		}
 		if err != nil {
@@ -306,6 +308,9 @@ func TestNothingIsAlive(t *testing.T) {
 		if n := strings.Count(text, name); n < 4 { // in hold, of a decision, as a comment, as a person
 			t.Errorf("%q is shown %d times", name, n)
 		}
+	}
+	if strings.ContainsAny(page, "\u202e\x1b\x00") || !strings.Contains(text, `"\u202e\x1b[31m\x00 raw"`) {
+		t.Error("characters that turn or colour the text are alive")
 	}
 	if !strings.Contains(page, "'sha256-") || strings.Contains(page, "http://") || strings.Contains(page, "https://") {
 		if i := strings.Index(page, "http://"); i >= 0 && !strings.Contains(page[i:], "http://x.example") {
