@@ -275,7 +275,8 @@ func TestLabReportInBrowser(t *testing.T) {
 	}
 }
 
-// shoot keeps a picture of the whole page.
+// shoot keeps a picture of the whole page, for people to look at: where
+// IDENFY_BATCH_SHOTS names a directory.
 func (b *browser) shoot(path string) {
 	b.t.Helper()
 	var shot struct{ Data []byte }

@@ -200,6 +200,14 @@ func TestReport(t *testing.T) {
 	}
 	read("beside the daemon")
 	page := l.get("/")
+	elsewhere, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+l.metrics+"/", nil)
+	must(t, err)
+	elsewhere.Host = "somebody.example:9187" // whose name was made to lead here
+	answer, err := http.DefaultClient.Do(elsewhere)
+	must(t, err)
+	if must(t, answer.Body.Close()); answer.StatusCode != http.StatusForbidden {
+		t.Errorf("by another host's name: %s", answer.Status)
+	}
 	must(t, l.stop())
 	r := read("without it")
 
