@@ -26,7 +26,7 @@ func (b *bench) starts() error {
 	if err != nil {
 		return err
 	}
-	if err := settled(root, n); err != nil {
+	if err := settled(root, n, nil); err != nil {
 		return err
 	}
 	began := make(chan time.Time, 1)
@@ -108,8 +108,9 @@ func (o *opener) once(nth int, after time.Duration) (took, peak float64, err err
 const days = 100
 
 // settled makes n folders in done, as the daemon leaves them, but without
-// images, which nobody looks at.
-func settled(root string, n int) error {
+// images, which nobody looks at. more, if there is any, gives one a session, and
+// what belongs to that.
+func settled(root string, n int, more func(i int, res *sidecar.Result) (map[string][]byte, error)) error {
 	var group errgroup.Group
 	const makers = 4
 	for maker := range makers {
@@ -124,11 +125,19 @@ func settled(root string, n int) error {
 					Attempts: []sidecar.Attempt{{N: 1, Started: at, Finished: at, State: sidecar.Answered, HTTPStatus: 200}},
 					Times:    sidecar.Times{FirstSeen: at, Complete: at, Claimed: at, Finished: at},
 				}
+				files, lines := map[string][]byte{}, []string(nil)
+				if more != nil {
+					var err error
+					if files, err = more(i, res); err != nil {
+						return err
+					}
+					lines = append(lines, "scanRef: "+res.Session.ScanRef)
+				}
 				data, err := sidecar.Encode(res)
 				if err != nil {
 					return err
 				}
-				files := map[string][]byte{sidecar.Name: data, "meta.yaml": []byte(sample.Meta(token(i), "LT", "ID_CARD"))}
+				files[sidecar.Name], files["meta.yaml"] = data, []byte(sample.Meta(token(i), "LT", "ID_CARD", lines...))
 				if err := sample.Write(filepath.Join(root, "done", name), files); err != nil {
 					return err
 				}

@@ -87,7 +87,7 @@ Try it without any set-up:  idenfy-batch demo`,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReload(), newRequeue(), newResolve(), newPurge(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReport(), newReload(), newRequeue(), newResolve(), newPurge(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
 	root.InitDefaultCompletionCmd()
 	return root
 }

@@ -249,7 +249,8 @@ type Log struct {
 
 // Metrics is for Prometheus.
 type Metrics struct {
-	// Listen is host:port on loopback for /metrics and /healthz; empty: off.
+	// Listen is host:port on loopback for /metrics, /healthz, and a page to look
+	// at; empty: off.
 	Listen string `yaml:"listen"`
 }
 

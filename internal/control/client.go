@@ -156,6 +156,24 @@ func (c *Client) Lives(ctx context.Context, q journal.Lives) (list []journal.Sta
 	return list, err
 }
 
+// Count implements Reader.
+func (c *Client) Count(ctx context.Context, s journal.Span) (list []journal.Counted, err error) {
+	err = c.read(ctx, "count", s, &list)
+	return list, err
+}
+
+// Judged implements Reader.
+func (c *Client) Judged(ctx context.Context, s journal.Span) (list []journal.Judged, err error) {
+	err = c.read(ctx, "judged", s, &list)
+	return list, err
+}
+
+// Extent implements Reader.
+func (c *Client) Extent(ctx context.Context, s journal.Span) (e journal.Extent, err error) {
+	err = c.read(ctx, "extent", s, &e)
+	return e, err
+}
+
 func (c *Client) read(ctx context.Context, what string, question, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()

@@ -68,6 +68,9 @@ type Reader interface {
 	Names(ctx context.Context, s journal.Search) ([]string, error)
 	Entries(ctx context.Context, q journal.Entries) ([]journal.Row, error)
 	Lives(ctx context.Context, q journal.Lives) ([]journal.Standing, error)
+	Count(ctx context.Context, s journal.Span) ([]journal.Counted, error)
+	Judged(ctx context.Context, s journal.Span) ([]journal.Judged, error)
+	Extent(ctx context.Context, s journal.Span) (journal.Extent, error)
 }
 
 // Server answers what commands ask. Its fields are set before Serve.
@@ -114,6 +117,9 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		all.Handle("POST /names", read(s, r.Names))
 		all.Handle("POST /entries", read(s, r.Entries))
 		all.Handle("POST /lives", read(s, r.Lives))
+		all.Handle("POST /count", read(s, r.Count))
+		all.Handle("POST /judged", read(s, r.Judged))
+		all.Handle("POST /extent", read(s, r.Extent))
 	}
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(all, maxRequest),

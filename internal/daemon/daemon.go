@@ -147,7 +147,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	}
 	defer tellers.end()
 	d.follow(now, set, cert)
-	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
+	now.exporter.serve(d)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
 	left, err := d.work(ctx, socket, ends, hup)
 	d.notary.trySign(context.WithoutCancel(ctx))

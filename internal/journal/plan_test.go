@@ -184,3 +184,31 @@ func TestReceiptPlan(t *testing.T) {
 		}
 	}
 }
+
+// What a report and the overview ask reads no table as a whole, but what is
+// counted, in its order.
+func TestReportPlans(t *testing.T) {
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	t.Cleanup(func() { check(t, j.Close()) })
+	for _, query := range []string{
+		selectCounted, selectEnds, selectPending, selectHeld, selectAwaited,
+		"SELECT (claimed - ?1) / 3600000 AS hour, outcome, count(*) FROM life WHERE claimed >= ?1 GROUP BY hour, outcome LIMIT ?2 + ?3 + length(?4) + ?5",
+	} {
+		args := []any{int64(0), int64(1), int64(0), "", 10}
+		for !strings.Contains(query, "?"+string(rune('0'+len(args)))) {
+			args = args[:len(args)-1]
+		}
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+		check(t, err)
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			check(t, rows.Scan(&id, &parent, &unused, &step))
+			if strings.HasPrefix(step, "SCAN life") || strings.HasPrefix(step, "SCAN entry") || strings.HasPrefix(step, "SCAN event") || step == "SCAN verdict" {
+				t.Errorf("%s\n%s", query, step)
+			}
+		}
+		check(t, errors.Join(rows.Err(), rows.Close()))
+	}
+}
