@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -235,16 +236,23 @@ func configPage(t *testing.T) string {
 	r.line("idenfy-batch.yaml - configuration of idenfy-batch")
 	r.section("description")
 	r.line(defaultConfig + " is one YAML file. Every key is optional; unknown keys are errors, and all errors are reported at once.")
-	r.line("Durations are written as 5s, 10m or 24h, sizes as 20MB (million bytes) or 20MiB.")
+	r.line("Durations are written as 5s, 10m, 24h or 30d, sizes as 20MB (million bytes) or 20MiB.")
 	r.line("idenfy-batch check says what is wrong with it; systemctl reload idenfy-batch brings a new one into force, but for root and paths.")
 	r.section("keys")
 	var walk func(name, prefix string, v reflect.Value)
 	walk = func(name, prefix string, v reflect.Value) {
 		for i, f := range structs[name].Fields.List {
 			key := prefix + v.Type().Field(i).Tag.Get("yaml")
-			kind := f.Type.(*ast.Ident).Name
-			if structs[kind] != nil {
-				walk(kind, key+".", v.Field(i))
+			kind, list := f.Type, false
+			switch t := f.Type.(type) {
+			case *ast.StarExpr:
+				kind = t.X
+			case *ast.ArrayType:
+				kind, list = t.Elt, true
+			}
+			name := kind.(*ast.Ident).Name
+			if structs[name] != nil && !list {
+				walk(name, key+".", v.Field(i))
 				continue
 			}
 			text := f.Doc.Text()
@@ -255,8 +263,13 @@ func configPage(t *testing.T) string {
 			if s, ok := reflect.TypeAssert[config.Size](v.Field(i)); ok && s != 0 {
 				value = fmt.Sprintf("%dMB", s/1_000_000)
 			}
-			if value == "" {
+			if value == "" || v.Field(i).IsZero() && (list || v.Field(i).Kind() == reflect.Pointer) {
 				value = "empty"
+			}
+			if list {
+				r.term(key, plain(text))
+				walk(name, key+"[].", reflect.Zero(v.Field(i).Type().Elem()))
+				continue
 			}
 			r.term(key, plain(text)+" Default: "+value+".")
 		}
@@ -270,14 +283,21 @@ func configPage(t *testing.T) string {
 func collect(t reflect.Type, keys map[string]string) {
 	for f := range t.Fields() {
 		keys[f.Name] = f.Tag.Get("yaml")
-		if f.Type.Kind() == reflect.Struct {
+		switch f.Type.Kind() {
+		case reflect.Struct:
 			collect(f.Type, keys)
+		case reflect.Slice:
+			collect(f.Type.Elem(), keys)
 		}
 	}
 }
 
 // short writes a duration without its zero parts.
 func short(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d > 3*day && d%day == 0 {
+		return strconv.Itoa(int(d/day)) + "d"
+	}
 	s := d.String()
 	for _, zero := range []string{"0s", "0m"} {
 		if t := strings.TrimSuffix(s, zero); t != s && strings.TrimRight(t, "hm") != t {

@@ -4,27 +4,21 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"idenfy-batch/internal/idenfy"
+	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/strictyaml"
 )
 
-// Config is the configuration. Durations are written as 5s or 10m, sizes as
+// Config is the configuration. Durations are written as 5s, 10m or 30d, sizes as
 // 20MB (million bytes) or 20MiB.
 type Config struct {
 	// Root is the spool; the five directories lie below it. Absolute.
@@ -53,11 +47,55 @@ type Config struct {
 	Verdict       Verdict  `yaml:"verdict"`
 	Log           Log      `yaml:"log"`
 	Metrics       Metrics  `yaml:"metrics"`
+	// Defaults are for what meta.yaml leaves out; its own word wins.
+	Defaults Defaults `yaml:"defaults"`
+	// Inboxes are directories where folders are dropped, in place of the one
+	// below Root; empty: that one, and no other.
+	Inboxes []Inbox `yaml:"inboxes"`
+	// ReceiptsKeep is how long a receipt stays after the folder's end; 0: for
+	// ever.
+	ReceiptsKeep Duration `yaml:"receipts_keep"`
+	// ReceiptsVerdict has a receipt tell the verdict on the person, too.
+	ReceiptsVerdict bool `yaml:"receipts_verdict"`
+}
+
+// Defaults are for what meta.yaml leaves out.
+type Defaults struct {
+	// Country is that of the documents, as in meta.yaml; empty: none.
+	Country string `yaml:"country"`
+	// DocumentType is theirs, as in meta.yaml; empty: none.
+	DocumentType string `yaml:"documentType"`
+	// SkipAnalysis is as in meta.yaml; empty: not sent.
+	SkipAnalysis *bool `yaml:"skipAnalysis"`
+	// ClientID may be folder: where meta.yaml has neither authToken nor
+	// clientId, the name of the folder is the clientId. It names the person:
+	// folders of one name are of one person, whichever inbox they lie in.
+	// Empty: none.
+	ClientID string `yaml:"clientId"`
+	// Meta is required or optional: then a folder of images alone is taken,
+	// which needs Country, DocumentType and ClientID. Empty: for an inbox, as
+	// for all; for all, required.
+	Meta string `yaml:"meta"`
+}
+
+// Inbox is a directory where folders are dropped.
+type Inbox struct {
+	// Name is what results, reports and commands call it: up to 31 of a to z, 0 to
+	// 9 and -. It has to be given, and unique. That of the one below Root, if it is
+	// in the list, should be inbox, as it was before there was a list.
+	Name string `yaml:"name"`
+	// Path is the directory, on the mount of Root. Absolute, and has to be given.
+	Path string `yaml:"path"`
+	// Receipts is the directory where a receipt for each folder is put for its
+	// uploader; empty: none are. Absolute.
+	Receipts string `yaml:"receipts"`
+	// Defaults go before those of all.
+	Defaults Defaults `yaml:"defaults"`
 }
 
 // Paths are the directories of the spool.
 type Paths struct {
-	// Inbox is where folders are dropped; empty: below Root.
+	// Inbox is where folders are dropped; empty: below Root. Not beside Inboxes.
 	Inbox string `yaml:"inbox"`
 	// Work is where folders are being submitted, or wait for another try;
 	// empty: below Root.
@@ -214,50 +252,9 @@ func Default() Config {
 		ShutdownGrace: Duration(30 * time.Second),
 		Verdict:       Verdict{Path: "/idenfy", Keep: "decision", CheckAfter: Duration(time.Hour)},
 		Log:           Log{Level: "info", Format: "auto"},
+		Defaults:      Defaults{Meta: "required"},
+		ReceiptsKeep:  Duration(30 * 24 * time.Hour),
 	}
-}
-
-// Duration is a time.Duration as written in the file.
-type Duration time.Duration
-
-var _ encoding.TextUnmarshaler = (*Duration)(nil)
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err != nil || v < 0 {
-		return errors.New("has to be a duration such as 5s, 10m or 24h")
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// Size is a number of bytes as written in the file.
-type Size int64
-
-var units = []struct {
-	suffix string
-	factor int64
-}{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
-	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}, {"", 1},
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (s *Size) UnmarshalText(text []byte) error {
-	for _, u := range units {
-		number, ok := strings.CutSuffix(string(text), u.suffix)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-		if err != nil || n < 0 || n > (1<<53)/u.factor {
-			break
-		}
-		*s = Size(n * u.factor)
-		return nil
-	}
-	return errors.New("has to be a size such as 20MB or 512KiB")
 }
 
 // Load reads the file at path; an empty path means the defaults. All errors
@@ -272,178 +269,24 @@ func Load(path string) (Config, error) {
 		}
 	}
 	lines, faults := strictyaml.Decode(data, &c)
-	var errs []error
 	faulty := map[string]bool{}
 	for _, f := range faults {
 		faulty[f.Key] = true
-		errs = append(errs, fmt.Errorf("%s: %w", path, f))
 	}
 	c.check(func(key, format string, args ...any) {
-		if !faulty[key] {
-			errs = append(errs, fmt.Errorf("%s: %w", path, strictyaml.Fault{Line: lines[key], Message: key + ": " + fmt.Sprintf(format, args...)}))
-		}
-	})
-	return c, errors.Join(errs...)
-}
-
-func (c *Config) check(bad func(key, format string, args ...any)) {
-	absolute := func(key, path string, needed bool) {
-		if (path != "" || needed) && !filepath.IsAbs(path) {
-			bad(key, "has to be an absolute path, such as /var/spool/idenfy-batch")
-		}
-	}
-	absolute("root", c.Root, true)
-	absolute("paths.inbox", c.Paths.Inbox, false)
-	absolute("paths.work", c.Paths.Work, false)
-	absolute("paths.done", c.Paths.Done, false)
-	absolute("paths.failed", c.Paths.Failed, false)
-	absolute("paths.hold", c.Paths.Hold, false)
-	absolute("api.key_file", c.API.KeyFile, false)
-	absolute("api.secret_file", c.API.SecretFile, false)
-	absolute("api.ca_file", c.API.CAFile, false)
-	absolute("ledger.key_file", c.Ledger.KeyFile, false)
-	c.checkDistinct(bad)
-	if err := idenfy.CheckBaseURL(c.API.BaseURL); err != nil {
-		bad("api.base_url", "%v", err)
-	}
-	between := func(key string, n, low, high int) {
-		if n < low || n > high {
-			bad(key, "has to be from %d to %d", low, high)
-		}
-	}
-	between("concurrency", c.Concurrency, 1, 64)
-	between("limits.files", c.Limits.Files, 4, 4096)
-	between("rejections_in_a_row", c.RejectionsInARow, 0, 10_000)
-	between("rate.per_hour", c.Rate.PerHour, 0, 1_000_000)
-	between("rate.burst", c.Rate.Burst, 1, 1_000_000)
-	if c.Limits.Request < 1000 || c.Limits.Request > 1e9 {
-		bad("limits.request", "has to be from 1KB to 1GB; the API takes 20MB")
-	}
-	atLeast := func(key string, d, least Duration) {
-		if d < least {
-			bad(key, "has to be at least %s", time.Duration(least))
-		}
-	}
-	atLeast("api.timeout", c.API.Timeout, Duration(time.Second))
-	atLeast("api.session_expiry", c.API.SessionExpiry, Duration(time.Minute))
-	if c.API.SessionExpiry > Duration(720*time.Hour) {
-		bad("api.session_expiry", "has to be at most 720h, which is all that iDenfy takes")
-	}
-	atLeast("completeness.settle", c.Completeness.Settle, Duration(100*time.Millisecond))
-	atLeast("completeness.rescan", c.Completeness.Rescan, Duration(100*time.Millisecond))
-	atLeast("retry.first", c.Retry.First, Duration(10*time.Millisecond))
-	atLeast("retry.max", c.Retry.Max, c.Retry.First)
-	if c.Completeness.FailAfter > 0 {
-		atLeast("completeness.fail_after", c.Completeness.FailAfter, c.Completeness.Settle)
-		if c.Completeness.WarnAfter > c.Completeness.FailAfter {
-			bad("completeness.warn_after", "has to come before fail_after (%s)", time.Duration(c.Completeness.FailAfter))
-		}
-	}
-	if m := c.Completeness.ReadyMarker; strings.ContainsAny(m, "/\x00") || m == "." || m == ".." || m == "meta.yaml" {
-		bad("completeness.ready_marker", "has to be a plain file name, such as .ready")
-	}
-	oneOf := func(key, value string, allowed ...string) {
-		if slices.Contains(allowed, value) {
-			return
-		}
-		bad(key, "has to be one of %s", strings.Join(allowed, ", "))
-	}
-	oneOf("api.token_field", c.API.TokenField, "authToken", "token")
-	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
-	oneOf("log.format", c.Log.Format, "auto", "text", "json")
-	c.checkVerdict(bad)
-	if l := c.Metrics.Listen; l != "" {
-		if err := idenfy.CheckBaseURL("http://" + l); err != nil {
-			bad("metrics.listen", "has to be a port on loopback, such as 127.0.0.1:9187")
-		}
-	}
-}
-
-func (c *Config) checkVerdict(bad func(key, format string, args ...any)) {
-	v := &c.Verdict
-	for key, path := range map[string]string{"verdict.key_file": v.KeyFile, "verdict.tls.cert_file": v.TLS.CertFile, "verdict.tls.key_file": v.TLS.KeyFile} {
-		if path != "" && !filepath.IsAbs(path) {
-			bad(key, "has to be an absolute path")
-		}
-	}
-	if (v.TLS.CertFile == "") != (v.TLS.KeyFile == "") {
-		bad("verdict.tls.cert_file", "goes with key_file: give both, or none")
-	}
-	if !strings.HasPrefix(v.Path, "/") || strings.ContainsAny(v.Path, "?#% ") {
-		bad("verdict.path", "has to be a path such as /idenfy")
-	}
-	if v.Keep != "decision" && v.Keep != "full" {
-		bad("verdict.keep", "has to be one of decision, full")
-	}
-	if v.Listen != "" {
-		if err := c.CheckReceiver(v.Listen); err != nil {
-			bad("verdict.listen", "%v", err)
-		}
-	}
-}
-
-// CheckReceiver returns what is wrong with an address that webhooks are received
-// at, or nil: without a certificate they are for loopback only.
-func (c *Config) CheckReceiver(address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 {
-		return errors.New("has to be host:port, such as 127.0.0.1:9188")
-	}
-	ip := net.ParseIP(host)
-	if c.Verdict.TLS.CertFile == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return errors.New("is not on loopback, where plain http would show people's data to the network; give tls.cert_file and tls.key_file, or listen on 127.0.0.1 behind a reverse proxy")
-	}
-	return nil
-}
-
-// mostKeys bounds how many webhook keys there may be at once.
-const mostKeys = 10
-
-// WebhookKeys finds the keys that webhooks may be signed with, as Credentials
-// does.
-func (c *Config) WebhookKeys() ([]string, error) {
-	const what = "webhook key"
-	text, err := credential(what, c.Verdict.KeyFile, "idenfy-webhook-key", "IDENFY_WEBHOOK_KEY", "verdict.key_file", mostKeys)
-	if err != nil {
-		return nil, err
-	}
-	keys := strings.Fields(text)
-	for _, key := range keys {
-		if len(key) < 8 {
-			return nil, fmt.Errorf("the %s: one has %d characters, which anybody could guess; take the one that iDenfy's dashboard shows for the webhook", what, len(key))
-		}
-	}
-	return keys, nil
-}
-
-// Certificate reads the receiver's certificate.
-func (c *Config) Certificate() (*tls.Certificate, error) {
-	key, err := secretBytes("key of the certificate", c.Verdict.TLS.KeyFile, group)
-	if err != nil {
-		return nil, err
-	}
-	chain, err := os.ReadFile(c.Verdict.TLS.CertFile)
-	if err != nil {
-		return nil, fmt.Errorf("verdict.tls.cert_file: %w", err)
-	}
-	pair, err := tls.X509KeyPair(chain, key)
-	if err != nil {
-		return nil, fmt.Errorf("verdict.tls: %w", err)
-	}
-	return &pair, nil
-}
-
-func (c *Config) checkDistinct(bad func(key, format string, args ...any)) {
-	paths := c.Spool()
-	for _, a := range spool.Places() {
-		for _, b := range spool.Places() {
-			inside, err := filepath.Rel(paths[b], paths[a])
-			if a != b && err == nil && inside != ".." && !strings.HasPrefix(inside, "../") {
-				bad("paths."+string(a), "%s is, or lies in, the directory of %s; each needs one of its own", paths[a], b)
-				break
+		for k := key; k != ""; k = strictyaml.Parent(k) {
+			if faulty[k] {
+				return // this would only be a consequence
 			}
 		}
+		faults = append(faults, strictyaml.Fault{Key: key, Line: lines.Near(key), Message: key + ": " + fmt.Sprintf(format, args...)})
+	})
+	slices.SortStableFunc(faults, func(a, b strictyaml.Fault) int { return cmp.Compare(a.Line, b.Line) })
+	var errs []error
+	for _, f := range faults {
+		errs = append(errs, fmt.Errorf("%s: %w", path, f))
 	}
+	return c, errors.Join(errs...)
 }
 
 // Spool returns the directories of the spool.
@@ -461,145 +304,36 @@ func (c *Config) Spool() spool.Paths {
 	return paths
 }
 
-// maxSecret bounds a file with a credential, in bytes.
-const maxSecret = 4096
-
-// Credentials finds the API key and secret: in the files that the
-// configuration names, else among systemd's credentials, else in the
-// environment. Errors name where was looked and the mend, never a value.
-func (c *Config) Credentials() (key, secret string, err error) {
-	key, err1 := credential("API key", c.API.KeyFile, "idenfy-api-key", "IDENFY_API_KEY", "api.key_file", 1)
-	secret, err2 := credential("API secret", c.API.SecretFile, "idenfy-api-secret", "IDENFY_API_SECRET", "api.secret_file", 1)
-	return key, secret, errors.Join(err1, err2)
-}
-
-// CredentialsFixed reports whether the API key or secret is a credential of
-// systemd, which hands them to a service at its start and never again.
-func (c *Config) CredentialsFixed() bool {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" {
-		return false
+// Drops returns the inboxes that are worked with, each with the defaults of all
+// merged into its own: those of Inboxes, or, where there are none, the one below
+// Root, named inbox.
+func (c *Config) Drops() []Inbox {
+	if len(c.Inboxes) == 0 {
+		return []Inbox{{Name: string(spool.Inbox), Path: c.Spool()[spool.Inbox], Defaults: c.Defaults}}
 	}
-	for name, file := range map[string]string{"idenfy-api-key": c.API.KeyFile, "idenfy-api-secret": c.API.SecretFile} {
-		if _, err := os.Stat(filepath.Join(dir, name)); file == "" && err == nil {
-			return true
+	drops := make([]Inbox, 0, len(c.Inboxes))
+	for _, i := range c.Inboxes {
+		i.Path = filepath.Clean(i.Path)
+		if i.Receipts != "" {
+			i.Receipts = filepath.Clean(i.Receipts)
 		}
+		i.Defaults = i.Defaults.over(c.Defaults)
+		drops = append(drops, i)
 	}
-	return false
+	return drops
 }
 
-func credential(what, file, name, env, option string, lines int) (string, error) {
-	if file != "" {
-		return secretFile(what, file, group, lines)
+func (d Defaults) over(all Defaults) Defaults {
+	return Defaults{
+		Country: cmp.Or(d.Country, all.Country), DocumentType: cmp.Or(d.DocumentType, all.DocumentType),
+		SkipAnalysis: cmp.Or(d.SkipAnalysis, all.SkipAnalysis), ClientID: cmp.Or(d.ClientID, all.ClientID), Meta: cmp.Or(d.Meta, all.Meta),
 	}
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Size() <= 1 { // the unit's own, in place of a missing file
-			return "", fmt.Errorf("the %s is missing: the systemd credential %s is empty; put it into the file that LoadCredential=%s: of the service names (see systemctl cat), and start the service again", what, name, name)
-		}
-		v, err := secretFile(what, path, anybody, lines)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return v, err
-		}
-	}
-	if v := os.Getenv(env); strings.TrimSpace(v) != "" {
-		return checkSecret(what, "the environment's "+env, v, lines)
-	}
-	return "", fmt.Errorf("the %s is missing; put it into the systemd credential %s (LoadCredential=), into a file that %s names, or into the environment's %s", what, name, option, env)
 }
 
-// LedgerKey finds the key of the ledger: in the file that the configuration
-// names, else among systemd's credentials, else in the daemon's own file. An
-// empty key is still to be made there.
-func (c *Config) LedgerKey(own string) (key, from string, err error) {
-	const what = "key of the ledger"
-	if from = c.Ledger.KeyFile; from != "" {
-		key, err = secretFile(what, from, owner, 1)
-		return key, from, err
+// ForMeta returns the defaults as they are applied to a folder.
+func (d Defaults) ForMeta() meta.Defaults {
+	return meta.Defaults{
+		Country: strings.ToUpper(d.Country), DocumentType: d.DocumentType, SkipAnalysis: d.SkipAnalysis != nil && *d.SkipAnalysis,
+		ByFolder: d.ClientID == "folder", Optional: d.Meta == "optional",
 	}
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
-		from = filepath.Join(dir, "idenfy-batch-ledger-key")
-		if key, err = secretFile(what, from, anybody, 1); !errors.Is(err, fs.ErrNotExist) {
-			return key, from, err
-		}
-	}
-	if key, err = secretFile(what, own, owner, 1); errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return key, own, err
-}
-
-// Who may read a file with a secret.
-const (
-	anybody fs.FileMode = 0o777 // systemd keeps its credentials from others by other means than modes
-	group   fs.FileMode = 0o640
-	owner   fs.FileMode = 0o600
-)
-
-// secretFile reads a secret of at most so many lines.
-func secretFile(what, path string, most fs.FileMode, lines int) (string, error) {
-	data, err := secretBytes(what, path, most)
-	if err != nil {
-		return "", err
-	}
-	return checkSecret(what, path, string(data), lines)
-}
-
-func secretBytes(what, path string, most fs.FileMode) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("the %s: %w", what, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("the %s: %w", what, err)
-	case !info.Mode().IsRegular() || info.Size() > maxSecret:
-		return nil, fmt.Errorf("the %s: %s is not a small regular file", what, path)
-	case info.Mode().Perm()&^most&0o077 != 0:
-		who := map[fs.FileMode]string{group: "others can read, or the group can write,", owner: "others than its owner can read or write"}[most]
-		return nil, fmt.Errorf("the %s: %s %s (mode %04o); fix with chmod %o %s, and change the key if it may have been read", what, who, path, info.Mode().Perm(), most, path)
-	}
-	data := make([]byte, info.Size())
-	n, err := f.ReadAt(data, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("the %s: %w", what, err)
-	}
-	return data[:n], nil
-}
-
-func checkSecret(what, where, v string, lines int) (string, error) {
-	v = strings.TrimSpace(v)
-	if v == "" {
-		return "", fmt.Errorf("the %s: %s is empty", what, where)
-	}
-	odd := func(r rune) bool { return (r < 33 || r > 126) && (lines == 1 || r != '\n' && r != '\r') }
-	if strings.ContainsFunc(v, odd) {
-		return "", fmt.Errorf("the %s: %s holds more than one line, or characters that no key has", what, where)
-	}
-	if n := len(strings.Fields(v)); n > lines {
-		return "", fmt.Errorf("the %s: %s holds %d lines, and %d at most are read; take out those that are not used any more", what, where, n, lines)
-	}
-	return v, nil
-}
-
-// RootCAs returns the system's certificates with those of API.CAFile, or nil
-// when the system's alone are to be used.
-func (c *Config) RootCAs() (*x509.CertPool, error) {
-	if c.API.CAFile == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(c.API.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("api.ca_file: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("api.ca_file: %s holds no certificate in PEM", c.API.CAFile)
-	}
-	return pool, nil
 }

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"gopkg.in/yaml.v3"
 
 	"idenfy-batch/internal/config"
+	"idenfy-batch/internal/meta"
 )
 
 func must(t *testing.T, err error) {
@@ -42,11 +44,29 @@ func TestExample(t *testing.T) {
 			if !ok {
 				t.Errorf("the example lacks %s%s", path, name)
 			}
-			if sub, ok := value.(map[string]any); ok && f.Type.Kind() == reflect.Struct {
+			switch sub := value.(type) {
+			case map[string]any:
 				compare(path+name+".", sub, f.Type)
+			case []any:
+				for _, entry := range sub {
+					compare(path+name+"[].", entry.(map[string]any), f.Type.Elem())
+				}
 			}
 		}
 	}
+	compare("", doc, reflect.TypeFor[config.Config]())
+
+	// The list that stands there as a comment is one, and is complete.
+	text := strings.Replace(string(data), "\ninboxes: []\n", "\n", 1)
+	text = regexp.MustCompile(`(?m)^#(inboxes:|  )`).ReplaceAllString(text, "$1")
+	path = filepath.Join(t.TempDir(), "c.yaml")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	got, err = config.Load(path)
+	must(t, err)
+	if len(got.Inboxes) != 1 {
+		t.Errorf("%d inboxes in\n%s", len(got.Inboxes), text)
+	}
+	must(t, yaml.Unmarshal([]byte(text), &doc))
 	compare("", doc, reflect.TypeFor[config.Config]())
 }
 
@@ -99,6 +119,55 @@ func TestSizes(t *testing.T) {
 		if err := s.UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("%q is accepted as %d", text, s)
 		}
+	}
+}
+
+func TestDurations(t *testing.T) {
+	const day = config.Duration(24 * time.Hour)
+	for text, want := range map[string]config.Duration{"0": 0, "5s": config.Duration(5 * time.Second), "30d": 30 * day, "0d": 0, "1d12h": day + day/2, "1825d": 1825 * day} {
+		var d config.Duration
+		if err := d.UnmarshalText([]byte(text)); err != nil || d != want {
+			t.Errorf("%s: %d, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "d", "5", "-1d", "1.5d", "1d-1h", "-5s", "1h1d", "1dd", "1d 1h", "65536d", "65535d2562000h"} {
+		var d config.Duration
+		if err := d.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is accepted as %d", text, d)
+		}
+	}
+}
+
+// The inboxes that are worked with, with the defaults of all in each.
+func TestDrops(t *testing.T) {
+	load := func(text string) *config.Config {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		c, err := config.Load(path)
+		must(t, err)
+		return &c
+	}
+	yes, no := true, false
+	all := config.Defaults{Country: "LT", DocumentType: "ID_CARD", SkipAnalysis: &yes, ClientID: "folder", Meta: "required"}
+	common := "defaults: {country: LT, documentType: ID_CARD, skipAnalysis: true, clientId: folder}\n"
+	own := all
+	own.Country, own.SkipAnalysis, own.Meta = "lv", &no, "optional"
+	for text, want := range map[string][]config.Inbox{
+		"root: /srv/spool/":         {{Name: "inbox", Path: "/srv/spool/inbox", Defaults: config.Defaults{Meta: "required"}}},
+		common:                      {{Name: "inbox", Path: "/var/spool/idenfy-batch/inbox", Defaults: all}},
+		"paths: {inbox: /srv/in}\n": {{Name: "inbox", Path: "/srv/in", Defaults: config.Defaults{Meta: "required"}}},
+		common + "inboxes:\n  - {name: inbox, path: /var/spool/idenfy-batch/inbox/}\n  - {name: b, path: /srv/b/, receipts: /srv/r/, defaults: {country: lv, skipAnalysis: false, meta: optional}}\n": {
+			{Name: "inbox", Path: "/var/spool/idenfy-batch/inbox", Defaults: all},
+			{Name: "b", Path: "/srv/b", Receipts: "/srv/r", Defaults: own},
+		},
+	} {
+		if diff := cmp.Diff(want, load(text).Drops()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+	}
+	if got, want := own.ForMeta(), (meta.Defaults{Country: "LV", DocumentType: "ID_CARD", ByFolder: true, Optional: true}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -149,13 +149,13 @@ func Parse(data []byte) (*Meta, []Reason) {
 	c.session(&m, faulty)
 	check("country", m.Country, func() {
 		m.Country = strings.ToUpper(m.Country)
-		if !isCountry(m.Country) {
-			c.add("bad_value", "country", "country is not a code of ISO 3166-1 alpha-2, such as LT%s", countryHint(m.Country))
+		if wrong := wrongCountry(m.Country); wrong != "" {
+			c.add("bad_value", "country", "country %s", wrong)
 		}
 	})
 	check("documentType", m.DocumentType, func() {
 		if documentTypes[m.DocumentType] == nil {
-			c.add("bad_value", "documentType", "documentType has to be ID_CARD, PASSPORT, DRIVER_LICENSE or RESIDENCE_PERMIT, in capitals")
+			c.add("bad_value", "documentType", "documentType %s", wrongDocumentType)
 		}
 	})
 	c.images(&m)

@@ -75,12 +75,7 @@ func (m *Meta) person() []detail {
 		{"firstName", &m.FirstName, wrongName},
 		{"lastName", &m.LastName, wrongName},
 		{"dateOfBirth", &m.DateOfBirth, wrongDate},
-		{"nationality", &m.Nationality, func(v string) string {
-			if !isCountry(strings.ToUpper(v)) {
-				return "is not a code of ISO 3166-1 alpha-2, such as LT" + countryHint(strings.ToUpper(v))
-			}
-			return ""
-		}},
+		{"nationality", &m.Nationality, wrongCountry},
 		{"personalNumber", &m.PersonalNumber, atMost(50)},
 		{"documentNumber", &m.DocumentNumber, atMost(50)},
 		{"sex", &m.Sex, func(v string) string {

@@ -33,7 +33,7 @@ const (
 // may be a secret, only keys.
 type Fault struct {
 	Code    string
-	Key     string // dotted path; empty for the whole document
+	Key     string // path, such as inboxes[1].path; empty for the whole document
 	Line    int    // from 1; 0 where there is none
 	Message string // without the line
 }
@@ -45,12 +45,28 @@ func (f Fault) Error() string {
 	return fmt.Sprintf("line %d: %s", f.Line, f.Message)
 }
 
-// Lines tells the line of each key that was found, by its dotted path.
+// Lines tells the line of each key and list entry that was found, by its path,
+// such as api.timeout or inboxes[1].path.
 type Lines map[string]int
+
+// Near returns the line of key, or, where it is not given, of what it would
+// belong to; 0: of nothing.
+func (l Lines) Near(key string) int {
+	for ; key != ""; key = Parent(key) {
+		if line := l[key]; line > 0 {
+			return line
+		}
+	}
+	return 0
+}
+
+// Parent returns the path of what key belongs to; empty: the document.
+func Parent(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
 // Decode reads one YAML document into the struct that into points to. Fields
 // are named by their yaml tags, and may be strings, bools, ints, structs,
-// pointers to these (nil means: not given) and encoding.TextUnmarshalers.
+// slices of these, pointers to these (nil means: not given) and
+// encoding.TextUnmarshalers.
 // What is not given, or null, keeps its value. An empty document is a mapping
 // without keys.
 func Decode(data []byte, into any) (Lines, []Fault) {
@@ -170,6 +186,10 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 		d.structure(n, path, v)
 		return
 	}
+	if v.Kind() == reflect.Slice && !isText {
+		d.list(n, path, v)
+		return
+	}
 	if n.Kind != yaml.ScalarNode {
 		d.fault(WrongType, path, n, "%s has to be a single value, not %s", path, kind(n))
 		return
@@ -195,6 +215,25 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 			return
 		}
 		v.SetInt(i)
+	}
+}
+
+// list reads the entries of a list. An empty one is nil.
+func (d *decoder) list(n *yaml.Node, path string, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		d.fault(WrongType, path, n, "%s has to be a list (each entry after a dash, or [] for none), not %s", path, kind(n))
+		return
+	}
+	v.SetZero()
+	for i, entry := range n.Content {
+		full := fmt.Sprintf("%s[%d]", path, i)
+		d.lines[full] = entry.Line
+		v.Set(reflect.Append(v, reflect.Zero(v.Type().Elem())))
+		if entry.Kind == yaml.ScalarNode && entry.ShortTag() == "!!null" && entry.Anchor == "" {
+			d.fault(WrongType, full, entry, "%s is empty; write what belongs there, or take the dash out", full)
+			continue
+		}
+		d.value(entry, full, v.Index(i))
 	}
 }
 
