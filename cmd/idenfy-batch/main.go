@@ -89,7 +89,7 @@ Try it without any set-up:  idenfy-batch demo`,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReload(), newRequeue(), newResolve(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReload(), newPartner(), newRequeue(), newResolve(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
 	instanceFlag(root)
 	root.InitDefaultCompletionCmd()
 	return root
@@ -172,8 +172,11 @@ func isInstance(name string) bool {
 	return name != "config" && instanceName.MatchString(name)
 }
 
+// loader loads the configuration that a command is given.
+type loader func() (config.Config, error)
+
 // configFlag adds --config to a command, and returns what loads it.
-func configFlag(c *cobra.Command) func() (config.Config, error) {
+func configFlag(c *cobra.Command) loader {
 	path := c.Flags().StringP("config", "c", "", "configuration `file` (default "+defaultConfig+", if it exists)")
 	return func() (config.Config, error) {
 		p := *path
