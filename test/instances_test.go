@@ -104,6 +104,10 @@ func TestLabInstances(t *testing.T) {
 	// Webhooks by a socket of its own.
 	b.run("echo the-key-of-acme >/etc/idenfy-batch/acme/webhook-key; systemctl enable --now idenfy-batch-verdict@acme.socket; systemctl start idenfy-batch@acme")
 	says(b.run("curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/idenfy-batch-acme.sock -d '{}' http://localhost/idenfy"), "401")
+	// Encrypted credentials, as the page has them.
+	b.run("systemctl disable --now idenfy-batch-verdict@acme.socket; rm /etc/idenfy-batch/acme/webhook-key; " + blocks(t, "instances.md", "encrypt")[0])
+	b.runWith(blocks(t, "instances.md", "ini")[0], "mkdir /etc/systemd/system/idenfy-batch@acme.service.d; cat >/etc/systemd/system/idenfy-batch@acme.service.d/override.conf; systemctl daemon-reload; systemctl restart idenfy-batch@acme")
+	says(exits(0, "idenfy-batch --instance acme check"), "✓ credentials", "✓ connection to http://127.0.0.1:8081")
 	// An upgrade restarts both, a removal ends both.
 	b.run("apt-get install -y /srv/dist/idenfy-batch_0.9.1_" + runtime.GOARCH + ".deb; systemctl is-active idenfy-batch idenfy-batch@acme")
 	says(b.run("curl -s --unix-socket /run/idenfy-batch-acme/control.sock http://x/ >/dev/null; readlink /proc/$(systemctl show -P MainPID idenfy-batch@acme)/exe"), "/usr/bin/idenfy-batch\n")
