@@ -309,7 +309,9 @@ func (b *partnerBox) sftpgo(*testing.T) {
 	b.until("it waits for the temporary names", func() bool { return strings.Contains(b.run("idenfy-batch status"), ".sftpgo-upload") })
 	b.run("su -s /bin/sh sftpgo -c 'cd " + dir + "/inbox/case-1; sed -i s/^clientId:.*/clientId:\\ nine/ .s*.meta.yaml; for f in meta.yaml FRONT.jpg BACK.jpg FACE.jpg; do mv .sftpgo-upload.*.$f $f; done'")
 	b.settled()
-	b.until("it has a receipt", func() bool { return strings.Contains(b.try("su -s /bin/sh sftpgo -c 'cat "+dir+"/receipts/case-1.json'"), `"accepted"`) })
+	b.until("it has a receipt", func() bool {
+		return strings.Contains(b.try("su -s /bin/sh sftpgo -c 'cat "+dir+"/receipts/case-1.json'"), `"accepted"`)
+	})
 	b.run("! su -s /bin/sh sftpgo -c 'touch " + dir + "/receipts/x' 2>/dev/null")
 	b.run("idenfy-batch partner remove branch-9; getent passwd sftpgo")
 }

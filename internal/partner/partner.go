@@ -69,7 +69,8 @@ func run(ctx context.Context, name string, args ...string) error {
 		if unix.Access(path, unix.X_OK) != nil {
 			continue
 		}
-		if out, err := exec.CommandContext(ctx, path, args...).CombinedOutput(); err != nil {
+		out, err := exec.CommandContext(ctx, path, args...).CombinedOutput() //nolint:gosec // programs of the system, by names that stand in this package
+		if err != nil {
 			return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))
 		}
 		return nil
