@@ -260,7 +260,7 @@ func (b *bench) look(name string) (drop.Arrival, error) {
 	}
 	defer root.Close()
 	l, err := meta.List(root, limits)
-	return drop.Arrival{Name: name, Content: l.Content, FirstSeen: time.Now(), Complete: time.Now()}, err
+	return drop.Arrival{Dir: b.spool.Path(spool.Inbox), Name: name, Content: l.Content, FirstSeen: time.Now(), Complete: time.Now()}, err
 }
 
 func (b *bench) send(name string, more ...string) {
@@ -431,9 +431,9 @@ func TestReleased(t *testing.T) {
 	b.in <- b.arrival("partly")
 	back("partly", "it is not complete")
 
-	b.in <- drop.Arrival{Name: "gone"}
+	b.in <- drop.Arrival{Dir: b.spool.Path(spool.Inbox), Name: "gone"}
 	must(t, os.Symlink("/etc", filepath.Join(inbox, "link")))
-	b.in <- drop.Arrival{Name: "link"}
+	b.in <- drop.Arrival{Dir: b.spool.Path(spool.Inbox), Name: "link"}
 	b.until("released link")
 	if target, err := os.Readlink(filepath.Join(inbox, "link")); err != nil || target != "/etc" {
 		t.Error(target, err)
@@ -606,9 +606,9 @@ func TestRecovery(t *testing.T) {
 		b.put(name)
 		id := spool.NewID()
 		if l != nil {
-			must(t, j.Claim(id, name))
+			must(t, j.Claim(id, "inbox", name))
 		}
-		_, err := b.spool.Claim(name, id)
+		_, err := b.spool.Paths().Claim(spool.Inbox, name, id)
 		must(t, err)
 		if l == nil || l.State == journal.Claimed {
 			return id
@@ -637,9 +637,9 @@ func TestRecovery(t *testing.T) {
 	claim("stranger", nil)
 	must(t, os.Mkdir(filepath.Join(b.spool.Path(spool.Work), "byhand"), 0o700))
 	// Lives whose folders are not there any more.
-	must(t, j.Claim(spool.NewID(), "never"))
+	must(t, j.Claim(spool.NewID(), "inbox", "never"))
 	gone := spool.NewID()
-	must(t, j.Claim(gone, "gone"))
+	must(t, j.Claim(gone, "inbox", "gone"))
 	must(t, j.Put(&journal.Life{ID: gone, State: journal.Pending, Fate: journal.Unsettled, Took: true, Result: &sidecar.Result{ID: gone, Folder: "gone", Outcome: sidecar.Pending}}))
 	must(t, j.Close())
 

@@ -189,7 +189,7 @@ func (v *visit) move(context.Context) end {
 	if err := v.b.tokens.Drop(v.life.ID); err != nil { // a crash from here on leaves none behind
 		return v.diskFault(err)
 	}
-	name, err := v.b.spool.Finish(v.task.work, to, v.name)
+	name, err := v.paths.Finish(v.task.work, to, v.name)
 	if name != "" {
 		v.b.journal.Filed(v.life.ID, string(to), name)
 		v.b.emit(events.Ended{Result: v.life.Result, Place: to, Name: name})

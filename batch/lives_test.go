@@ -1161,7 +1161,7 @@ func (w *world) watch(name string) (a drop.Arrival, ok bool) {
 		return a, true
 	}
 	rep := meta.Inspect(root, name, list, limits, false)
-	a = drop.Arrival{Name: name, Content: list.Content, FirstSeen: time.Now(), Complete: time.Now()}
+	a = drop.Arrival{Dir: w.paths[spool.Inbox], Name: name, Content: list.Content, FirstSeen: time.Now(), Complete: time.Now()}
 	if len(rep.Invalid) > 0 || len(rep.Waits) == 0 {
 		return a, true
 	}

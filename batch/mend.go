@@ -219,7 +219,7 @@ func free(path string) string {
 // unwritable names the places that the daemon may not write to.
 func unwritable(paths spool.Paths) string {
 	var list []string
-	for _, p := range spool.Places() {
+	for _, p := range paths.Places() {
 		if unix.Access(paths[p], unix.W_OK|unix.X_OK) != nil {
 			list = append(list, paths[p])
 		}

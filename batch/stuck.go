@@ -26,6 +26,8 @@ func mendOf(err error) string {
 		return false
 	}
 	switch {
+	case is(spool.ErrNotConfigured):
+		return "put that inbox back into inboxes: in the configuration, then idenfy-batch reload; or, as root, move the folder from work/ to another inbox (mv)"
 	case is(drop.ErrBusy, unix.EAGAIN, unix.ETXTBSY):
 		return "somebody has a lease on a file in it, as Samba's clients get them, or has it open (lsof tells who): close it there"
 	case is(unix.EPERM):
@@ -44,7 +46,7 @@ func mendOf(err error) string {
 // at tells of the folder of a visit that it is stuck in a place.
 func (v *visit) at(p spool.Place, why string, err error) events.FolderStuck {
 	s := events.FolderStuck{Place: p, Folder: v.name, Reason: why, Mend: mendOf(err)}
-	if p == spool.Work { // in the inbox each try has another
+	if p == spool.Work { // in an inbox each try has another
 		s.ID = v.task.id
 	}
 	return s
@@ -53,7 +55,7 @@ func (v *visit) at(p spool.Place, why string, err error) events.FolderStuck {
 // stuckKey is what a stuck folder is known by.
 type stuckKey struct {
 	place spool.Place
-	name  string // in the inbox its name; in work its life, or its name there
+	name  string // in an inbox its name; in work its life, or its name there
 }
 
 // noteStuck tells once, and not at each try, of a folder that is stuck, and
@@ -61,7 +63,7 @@ type stuckKey struct {
 func (b *Batch) noteStuck(e *end, now time.Time) {
 	keys := []stuckKey{{spool.Work, cmp.Or(e.task.id, e.task.work)}}
 	if a := e.task.arrival; a != nil {
-		keys = append(keys, stuckKey{spool.Inbox, a.Name})
+		keys = append(keys, stuckKey{spool.InboxNamed(a.Inbox), a.Name})
 	}
 	for _, key := range keys {
 		was, known := b.stuck[key]
@@ -89,25 +91,25 @@ func (b *Batch) free(key stuckKey) {
 	b.emit(events.FolderFreed{Place: was.Place, Folder: was.Folder, ID: was.ID})
 }
 
-// lookedAt is how many of the stuck ones in the inbox are looked for at once.
+// lookedAt is how many of the stuck ones in inboxes are looked for at once.
 const lookedAt = 200
 
-// freeGone forgets those in the inbox that somebody took away; nobody will hand
-// them on again. Those in work are visited.
+// freeGone forgets those in an inbox that somebody took away, or that is not one
+// any more; nobody will hand them on again. Those in work are visited.
 func (b *Batch) freeGone(now time.Time) {
 	if now.Sub(b.soughtGone) < heartbeat {
 		return
 	}
 	b.soughtGone = now
-	n := 0
+	n, paths := 0, b.spool.Paths()
 	for key := range b.stuck {
 		if n++; n > lookedAt {
 			return // others come first the next time
 		}
-		if key.place != spool.Inbox {
+		if !key.place.IsInbox() {
 			continue
 		}
-		if _, err := os.Lstat(filepath.Join(b.spool.Path(spool.Inbox), key.name)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(filepath.Join(paths[key.place], key.name)); paths[key.place] == "" || errors.Is(err, fs.ErrNotExist) {
 			b.free(key)
 		}
 	}

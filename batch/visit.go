@@ -30,14 +30,17 @@ import (
 
 // visit goes on with one folder, as far as it can go now.
 type visit struct {
-	b    *Batch
-	set  *Settings
-	task task
-	dir  *os.Root
-	name string // as it was dropped
-	life *journal.Life
-	list drop.Listing
-	rep  meta.Report
+	b   *Batch
+	set *Settings
+	// Where each place was when the visit began. A folder goes back where it was
+	// taken from, whatever a reload changed meanwhile.
+	paths spool.Paths
+	task  task
+	dir   *os.Root
+	name  string // as it was dropped
+	life  *journal.Life
+	list  drop.Listing
+	rep   meta.Report
 
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
@@ -54,7 +57,7 @@ type visit struct {
 
 // visit makes one.
 func (b *Batch) visit(ctx context.Context, t task) end {
-	v := &visit{b: b, set: b.settings.Load(), task: t}
+	v := &visit{b: b, set: b.settings.Load(), paths: b.spool.Paths(), task: t}
 	if t.arrival != nil {
 		v.name = t.arrival.Name
 		if e, over := v.claim(); over {
@@ -75,18 +78,22 @@ func (v *visit) over(t task, e end) end {
 // claim takes an arrival into work. The journal has it first, so that whatever
 // lies in work under an id is known.
 func (v *visit) claim() (end, bool) {
+	from := spool.InboxNamed(v.task.arrival.Inbox)
+	if v.paths[from] != v.task.arrival.Dir { // of another one by now: whoever watches that hands on what is there
+		return end{}, true
+	}
 	if err := v.b.spool.Intact(); err != nil {
-		v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
+		v.b.emit(events.ClaimFailed{Inbox: from.InboxName(), Folder: v.name, Err: v.brief(err)})
 		return v.diskFault(err), true
 	}
 	if !v.task.reserved {
-		if err := v.b.journal.Claim(v.task.id, meta.Show(v.name)); err != nil {
-			v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
+		if err := v.b.journal.Claim(v.task.id, from.InboxName(), meta.Show(v.name)); err != nil {
+			v.b.emit(events.ClaimFailed{Inbox: from.InboxName(), Folder: v.name, Err: v.brief(err)})
 			return v.diskFault(err), true
 		}
 	}
-	life, noted := v.note()
-	work, err := v.b.spool.Claim(v.name, v.task.id)
+	life, noted := v.note(from)
+	work, err := v.paths.Claim(from, v.name, v.task.id)
 	v.task.work = work
 	if noteErr := <-noted; err == nil && noteErr == nil {
 		v.life = life // as the journal has it
@@ -102,22 +109,26 @@ func (v *visit) claim() (end, bool) {
 	if errors.Is(err, fs.ErrNotExist) {      // the uploader took it away
 		return end{}, true
 	}
-	if forgot == nil && drop.Own(err) && v.b.spool.Takes(spool.Inbox) == nil {
-		return end{stuck: v.at(spool.Inbox, fmt.Sprintf("it can't be taken: %v", v.brief(err)), err)}, true
+	if forgot == nil && drop.Own(err) && v.b.spool.Takes(from) == nil {
+		return end{stuck: v.at(from, fmt.Sprintf("it can't be taken: %v", v.brief(err)), err)}, true
 	}
-	v.b.emit(events.ClaimFailed{Folder: v.name, Err: v.brief(err)})
+	alone := forgot == nil && v.b.spool.Alone(from)
+	v.b.emit(events.ClaimFailed{Inbox: from.InboxName(), Folder: v.name, Alone: alone, Err: v.brief(err)})
+	if alone { // no more are handed on from there
+		return end{}, true
+	}
 	return v.diskFault(err), true
 }
 
 // note has the journal know whose folder it is, and its whole name: once the
 // folder is sealed in work, nothing else tells. It goes on while the folder is
 // moved, so that nobody waits for one after the other.
-func (v *visit) note() (l *journal.Life, noted <-chan error) {
+func (v *visit) note(from spool.Place) (l *journal.Life, noted <-chan error) {
 	done := make(chan error, 1)
 	l = &journal.Life{ID: v.task.id, State: journal.Claimed, Fate: journal.Unsent, Place: string(spool.Work), Result: &sidecar.Result{
-		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
+		ID: v.task.id, Folder: meta.Show(v.name), Inbox: from.InboxName(), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}}
-	if info, err := os.Lstat(filepath.Join(v.b.spool.Path(spool.Inbox), v.name)); err == nil { // else the claim says it
+	if info, err := os.Lstat(filepath.Join(v.paths[from], v.name)); err == nil { // else the claim says it
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			l.Result.Uploader = uploader(st.Uid, st.Gid)
 		}
@@ -277,8 +288,8 @@ func (v *visit) brief(err error) error {
 // where names the place that a path leads into.
 func (v *visit) where(path string) string {
 	if v.b.spool != nil {
-		for _, p := range spool.Places() {
-			if at := v.b.spool.Path(p); path == at || strings.HasPrefix(path, at+"/") {
+		for _, at := range v.paths {
+			if path == at || strings.HasPrefix(path, at+"/") {
 				return at
 			}
 		}
@@ -299,7 +310,7 @@ func (v *visit) failed(err error) end {
 // stuck ends a visit because the folder could not be moved to a place. Whether
 // that is the folder's own fault is asked of the place.
 func (v *visit) stuck(to spool.Place, err error) end {
-	if drop.Own(err) && v.b.spool.Takes(to) == nil {
+	if drop.Own(err) && v.b.spool.Takes(to) == nil || v.b.spool.Alone(to) {
 		return v.later(fmt.Sprintf("it can't be moved to %s: %v", to, v.brief(err)), err)
 	}
 	return v.diskFault(err)
@@ -346,15 +357,19 @@ func (v *visit) giveBack(why string) end {
 		}
 		return end{fault: fault{owner: folder, reason: why}}
 	}
+	to := v.inbox()
+	if v.paths[to] == "" {
+		return v.later(fmt.Sprintf("it can't go back to the inbox that it came from (%s; %s): %v", to.InboxName(), why, spool.ErrNotConfigured), spool.ErrNotConfigured)
+	}
 	if v.life != nil { // before it is in the inbox, where it may be claimed at once
 		u := v.life.Result.Uploader
-		if err := v.b.spool.Paths().Unseal(spool.Work, v.task.work, u.UID, u.GID); err != nil && !drop.Own(err) {
+		if err := v.paths.Unseal(spool.Work, v.task.work, to, u.UID, u.GID); err != nil && !drop.Own(err) {
 			return v.diskFault(err)
 		}
 	}
-	name, err := v.b.spool.Release(v.task.work, v.name)
+	name, err := v.paths.Release(v.task.work, to, v.name)
 	if name != "" {
-		v.b.emit(events.Released{Folder: name, ID: v.task.id, Why: why})
+		v.b.emit(events.Released{Inbox: to.InboxName(), Folder: name, ID: v.task.id, Why: why})
 		v.task.work = ""
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -364,12 +379,20 @@ func (v *visit) giveBack(why string) end {
 		err = v.b.journal.Unclaim(v.task.id)
 	}
 	if err != nil && v.task.work != "" {
-		return v.stuck(spool.Inbox, err)
+		return v.stuck(to, err)
 	}
 	if err != nil {
 		return v.diskFault(err)
 	}
 	return end{wrote: true}
+}
+
+// inbox is where the folder came from.
+func (v *visit) inbox() spool.Place {
+	if v.life == nil {
+		return spool.Inbox
+	}
+	return spool.InboxNamed(v.life.Result.Inbox)
 }
 
 // giveBackFor gives a folder back that met a fault of the disk. Where that
@@ -589,7 +612,7 @@ func (v *visit) leased() bool {
 
 func (v *visit) newResult(a *drop.Arrival) *sidecar.Result {
 	res := &sidecar.Result{
-		ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending,
+		ID: v.task.id, Folder: meta.Show(v.name), Inbox: v.life.Result.Inbox, Outcome: sidecar.Pending,
 		ExtraFiles: slices.Concat(v.planted, v.rep.Extra), MoreFiles: v.rep.More,
 		Uploader: v.life.Result.Uploader,
 		Daemon:   v.set.Daemon,

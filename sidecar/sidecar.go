@@ -212,8 +212,9 @@ type Person struct {
 // Result is the content of result.json.
 type Result struct {
 	Schema       string    `json:"schema"`
-	ID           string    `json:"id"`     // unique to the submission; ends the folder's name in work
-	Folder       string    `json:"folder"` // name that the folder was dropped with
+	ID           string    `json:"id"`              // unique to the submission; ends the folder's name in work
+	Folder       string    `json:"folder"`          // name that the folder was dropped with
+	Inbox        string    `json:"inbox,omitempty"` // name of the inbox that it was dropped into; empty: into none, or before inboxes had names
 	Outcome      Outcome   `json:"outcome"`
 	Reasons      []Reason  `json:"reasons"`
 	Request      Request   `json:"request"`

@@ -35,7 +35,7 @@ func TestLabNoEvents(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(l.config, append([]byte("root: "+mount+"\n"), config[len("root: "+behind+"\n"):]...), 0o600))
 	l.start()
-	l.until("started", func() bool { return l.metric(`idenfy_batch_watch_mode{mode="rescans"}`) == "1" })
+	l.until("started", func() bool { return l.metric(`idenfy_batch_watch_mode{inbox="inbox",mode="rescans"}`) == "1" })
 	const n = 50
 	for i := range n {
 		l.put(fmt.Sprintf("case%d", i), small(fmt.Sprint("fuse", i))) // behind the mount

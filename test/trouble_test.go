@@ -118,7 +118,7 @@ func TestLabPermissions(t *testing.T) {
 	if l.place("stuck") != spool.Inbox || strings.Count(string(out), "chmod g+rwx on the inbox") != 2 || !strings.Contains(string(out), "NOTHING CAN BE TAKEN FROM THE INBOX") {
 		t.Errorf("status of a read-only inbox:\n%s", out)
 	}
-	if got := l.metric("idenfy_batch_inbox_trouble"); got != "1" {
+	if got := l.metric(`idenfy_batch_inbox_trouble{inbox="inbox"}`); got != "1" {
 		t.Errorf("idenfy_batch_inbox_trouble is %s", got)
 	}
 	if code, body := l.health(); code != http.StatusServiceUnavailable || !strings.Contains(body, "chmod g+rwx on the inbox") {
@@ -131,7 +131,7 @@ func TestLabPermissions(t *testing.T) {
 	l.until("it goes on by itself", func() bool { return l.place("stuck") == spool.Done })
 	l.until("/healthz and the metric say so", func() bool {
 		code, _ := l.health()
-		return code == http.StatusOK && l.metric("idenfy_batch_inbox_trouble") == "0"
+		return code == http.StatusOK && l.metric(`idenfy_batch_inbox_trouble{inbox="inbox"}`) == "0"
 	})
 	must(t, l.stop())
 }
@@ -222,7 +222,7 @@ func TestLabAloneWatchesExhausted(t *testing.T) {
 			}
 			sysctl(t, c.sysctl, c.value)
 			l.start()
-			l.until("the mode is told", func() bool { return l.metric(`idenfy_batch_watch_mode{mode="`+c.mode+`"}`) == "1" })
+			l.until("the mode is told", func() bool { return l.metric(`idenfy_batch_watch_mode{inbox="inbox",mode="`+c.mode+`"}`) == "1" })
 			for i := range n {
 				l.put(fmt.Sprintf("case%d", i), small(fmt.Sprint(c.mode, i)))
 			}
@@ -290,7 +290,7 @@ func TestLabBurst(t *testing.T) {
 	l := newTroubleLab(t, "completeness: {settle: 1s, rescan: 5s}")
 	n := 20_000
 	l.start()
-	l.until("started", func() bool { return l.metric(`idenfy_batch_watch_mode{mode="events"}`) == "1" })
+	l.until("started", func() bool { return l.metric(`idenfy_batch_watch_mode{inbox="inbox",mode="events"}`) == "1" })
 	begin := time.Now()
 	for i := range n {
 		l.put(fmt.Sprintf("case%05d", i), small(fmt.Sprint("burst", i)))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/fsnotify/fsnotify"
@@ -32,9 +33,41 @@ type Source interface {
 // ErrNoWatch is returned when as many folders are watched as may be.
 var ErrNoWatch = errors.New("no inotify watch is left")
 
-// watchesAtOnce is how many folders are watched at once. Each takes some 200
-// bytes, beside what is remembered of the folder.
-const watchesAtOnce = 20_000
+// watchesAtOnce is how many folders are watched at once, in all inboxes. Each
+// takes some 200 bytes, beside what is remembered of the folder. Of these,
+// kept is how many are divided evenly among the inboxes, so that one with many
+// folders leaves some to each of the others.
+const (
+	watchesAtOnce = 20_000
+	kept          = 5_000
+)
+
+// Watches counts the folders that are watched, of all sources that it was given
+// to.
+type Watches struct {
+	mu             sync.Mutex
+	total, sources int
+}
+
+// take counts one more, of a source that watches own, unless there are enough.
+func (b *Watches) take(own int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	share := kept / max(b.sources, 1)
+	if own >= share && b.total >= watchesAtOnce-(b.sources-1)*share {
+		return false
+	}
+	b.total++
+	return true
+}
+
+// change counts more, or less, sources and watches.
+func (b *Watches) change(sources, watches int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sources += sources
+	b.total += watches
+}
 
 var errEnough = fmt.Errorf("%w: %d folders are watched, and more would take too much memory", ErrNoWatch, watchesAtOnce)
 
@@ -46,13 +79,15 @@ type Inotify struct {
 	w     *fsnotify.Watcher
 	done  chan struct{}
 	count int // of watched folders
+	all   *Watches
 }
 
-// NewInotify returns a source for the inbox dir, an absolute clean path.
-// Where the kernel has no instance left, Watch says so and tries again each
-// time.
-func NewInotify(dir string) *Inotify {
-	return &Inotify{dir: dir, hints: make(chan Hint, hintsAtOnce)}
+// NewInotify returns a source for the inbox dir, an absolute clean path, which
+// shares the watches with others, until it is closed. Where the kernel has no
+// instance left, Watch says so and tries again each time.
+func NewInotify(dir string, all *Watches) *Inotify {
+	all.change(1, 0)
+	return &Inotify{dir: dir, hints: make(chan Hint, hintsAtOnce), all: all}
 }
 
 // Hints implements Source.
@@ -60,9 +95,21 @@ func (s *Inotify) Hints() <-chan Hint { return s.hints }
 
 // Watch implements Source.
 func (s *Inotify) Watch(name string) error {
-	if name != "" && s.count >= watchesAtOnce {
+	if name != "" && !s.all.take(s.count) {
 		return errEnough
 	}
+	err := s.add(name)
+	switch {
+	case name == "":
+	case err == nil:
+		s.count++
+	default:
+		s.all.change(0, -1)
+	}
+	return err
+}
+
+func (s *Inotify) add(name string) error {
 	if s.w == nil {
 		w, err := fsnotify.NewWatcher()
 		if err != nil {
@@ -77,7 +124,6 @@ func (s *Inotify) Watch(name string) error {
 	if name == "" {
 		return remote(s.dir)
 	}
-	s.count++
 	return nil
 }
 
@@ -113,6 +159,7 @@ func (s *Inotify) Unwatch(name string) {
 	}
 	if name != "" {
 		s.count--
+		s.all.change(0, -1)
 	}
 }
 
@@ -125,6 +172,8 @@ func (s *Inotify) path(name string) string {
 
 // Close ends the source. Nobody may be using it.
 func (s *Inotify) Close() error {
+	s.all.change(-1, -s.count)
+	s.count = 0
 	if s.w == nil {
 		return nil
 	}

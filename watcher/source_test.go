@@ -27,7 +27,7 @@ func source(t *testing.T) (s *watcher.Inotify, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = watcher.NewInotify(dir)
+	s = watcher.NewInotify(dir, new(watcher.Watches))
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)

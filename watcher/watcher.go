@@ -1,4 +1,4 @@
-// Package watcher decides when a folder in the inbox is ready. It reads, and
+// Package watcher decides when a folder in an inbox is ready. It reads, and
 // never moves or writes; modes that keep it from reading are mended by who has
 // the rights (Config.Mend).
 //
@@ -30,11 +30,17 @@ import (
 
 // Config says what to watch.
 type Config struct {
-	Dir  string // the inbox
-	Once bool   // return when nothing is left but what waits for its uploader
+	Inbox string // its name
+	Dir   string // where it is
+	Once  bool   // return when nothing is left but what waits for its uploader
 	// Mend makes a folder readable and movable that its uploader's program gave
 	// modes which forbid it; nil: it did something. It may be nil.
 	Mend func(name string) error
+	// Proof proves that a folder can be moved from the inbox. It is asked when
+	// Doubts says that one could not, and then again and again until it
+	// returns nil; meanwhile no folder is handed on. Both may be nil.
+	Proof  func() error
+	Doubts <-chan struct{}
 	Settings
 	// Changes brings settings that are in force from then on; it may be nil.
 	// What is known of the folders stays: timers and ages go on.
@@ -127,6 +133,8 @@ type watcher struct {
 	inboxWatch error
 	watchErr   error
 	trouble    error // why the inbox can't be read, or nothing be moved from it
+	refused    bool  // Proof said so
+	nextProof  time.Duration
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
@@ -145,11 +153,12 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		worked := w.takeHints()
+		worked := w.retry()
+		worked = w.takeHints() || worked
 		worked = w.lookDue() || worked
 		worked = w.lookSweep() || worked
 		if cfg.Once && w.trouble != nil {
-			return fmt.Errorf("nothing can be taken from the inbox: %w; see idenfy-batch check", w.trouble)
+			return fmt.Errorf("nothing can be taken from %s: %w; see idenfy-batch check", w.called(), w.trouble)
 		}
 		if cfg.Once && w.idle(w.now()) {
 			return w.left()
@@ -166,6 +175,8 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 				w.offered(head)
 			case s := <-cfg.Changes:
 				w.change(s)
+			case <-cfg.Doubts:
+				w.doubt()
 			default:
 			}
 			continue
@@ -178,11 +189,21 @@ func Run(ctx context.Context, cfg Config, src Source, out chan<- drop.Arrival, e
 			w.hint(h)
 		case s := <-cfg.Changes:
 			w.change(s)
+		case <-cfg.Doubts:
+			w.doubt()
 		case offer <- arrival:
 			w.offered(head)
 		}
 	}
 	return nil
+}
+
+// called is what the inbox is called for people.
+func (w *watcher) called() string {
+	if w.cfg.Inbox == "" || w.cfg.Inbox == "inbox" {
+		return "the inbox"
+	}
+	return "inbox " + w.cfg.Inbox
 }
 
 // now returns how long Run has been going on, which is never zero.
@@ -191,7 +212,7 @@ func (w *watcher) now() time.Duration { return time.Since(w.began) + 1 }
 func (w *watcher) arrival(e *entry) drop.Arrival {
 	changing, expired := w.expired[e]
 	now, at := time.Now(), w.now() // by the clock as it is set now
-	return drop.Arrival{Name: e.name, Content: e.content, Expired: expired, Changing: changing, FirstSeen: now.Add(e.seen - at), Complete: now.Add(e.complete - at)}
+	return drop.Arrival{Inbox: w.cfg.Inbox, Dir: w.cfg.Dir, Name: e.name, Content: e.content, Expired: expired, Changing: changing, FirstSeen: now.Add(e.seen - at), Complete: now.Add(e.complete - at)}
 }
 
 // idle reports whether all that is left waits for its uploader, as one does that
@@ -219,7 +240,7 @@ func (w *watcher) left() error {
 	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d folders in the inbox keep changing, and were not waited for any longer; see idenfy-batch status, and run it again later", n)
+	return fmt.Errorf("%d folders in %s keep changing, and were not waited for any longer; see idenfy-batch status, and run it again later", n, w.called())
 }
 
 // patience is how long a folder that is not quiet is about to be.
@@ -231,6 +252,9 @@ const deference = 10 * time.Second
 
 // head returns the folder to hand on next, or nil.
 func (w *watcher) head() *entry {
+	if w.trouble != nil {
+		return nil
+	}
 	plain, odd := w.first(false), w.first(true)
 	if plain == nil || odd != nil && odd.complete+deference < plain.complete {
 		return odd
@@ -300,10 +324,14 @@ func (w *watcher) change(s Settings) {
 
 // wake returns when there is something to do without a hint.
 func (w *watcher) wake() time.Duration {
+	at := w.nextSweep
 	if len(w.due) > 0 {
-		return min(w.nextSweep, w.due[0].due)
+		at = min(at, w.due[0].due)
 	}
-	return w.nextSweep
+	if w.trouble != nil {
+		at = min(at, w.nextProof)
+	}
+	return at
 }
 
 // The work of each kind that is done before the others get their turn.
@@ -326,7 +354,7 @@ func (w *watcher) takeHints() bool {
 
 func (w *watcher) hint(h Hint) {
 	if h.All {
-		w.emit(events.Overflowed{Err: h.Err})
+		w.emit(events.Overflowed{Inbox: w.cfg.Inbox, Err: h.Err})
 		w.lostEvents, w.hurry = true, true
 		w.rescanSoon()
 		return
@@ -408,20 +436,60 @@ func (w *watcher) beginSweep() {
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
 	list, err := w.list()
-	trouble := err
-	if err == nil && errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
-		trouble = errors.New(Unmovable(drop.ErrParent).Message)
+	if err != nil {
+		w.tell(err)
+	} else {
+		w.tell(w.prove())
 	}
-	if fmt.Sprint(trouble) != fmt.Sprint(w.trouble) {
-		w.emit(events.InboxTrouble{Err: trouble})
-	}
-	w.trouble = trouble
 	w.sweep = list
 	if err != nil {
 		// Nothing is known of the folders; they are not gone.
 		w.sweeping = false
 		w.nextSweep = w.now() + min(w.cfg.Rescan, maxGap)
 	}
+}
+
+// doubt finds out why a folder could not be moved.
+func (w *watcher) doubt() {
+	if w.inbox != nil && w.cfg.Proof != nil {
+		w.refused = true
+		w.tell(w.prove())
+	}
+}
+
+// retry finds out whether what was wrong with the inbox is mended. A scan does
+// that too, but may be far off, where it costs much.
+func (w *watcher) retry() bool {
+	if w.trouble == nil || w.inbox == nil || w.now() < w.nextProof {
+		return false
+	}
+	if w.tell(w.prove()); w.trouble == nil {
+		w.rescanSoon()
+	}
+	return true
+}
+
+// prove returns why nothing can be moved from the inbox, or nil.
+func (w *watcher) prove() error {
+	if errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
+		return errors.New(Unmovable(drop.ErrParent).Message)
+	}
+	if w.refused {
+		if err := w.cfg.Proof(); err != nil {
+			return err
+		}
+		w.refused = false
+	}
+	return nil
+}
+
+// tell says what is wrong with the inbox, when that has changed.
+func (w *watcher) tell(trouble error) {
+	if fmt.Sprint(trouble) != fmt.Sprint(w.trouble) {
+		w.emit(events.InboxTrouble{Inbox: w.cfg.Inbox, Err: trouble})
+	}
+	w.trouble = trouble
+	w.nextProof = w.now() + min(w.cfg.Rescan, maxGap)
 }
 
 // list reads what is in the inbox, opening it anew when the path means another
@@ -490,7 +558,7 @@ func (w *watcher) endSweep() {
 	w.sweeping, w.swept = false, true
 	w.sweep = nil
 	w.reportMode()
-	w.emit(events.Rescanned{Folders: len(w.entries), Oldest: oldest, Took: w.sweepCost})
+	w.emit(events.Rescanned{Inbox: w.cfg.Inbox, Folders: len(w.entries), Oldest: oldest, Took: w.sweepCost})
 	w.lastSweep = now
 	w.nextSweep = now + w.cfg.Rescan
 	if !first { // the first one began all watches, which no other has to
@@ -510,7 +578,7 @@ func (w *watcher) reportMode() {
 		mode = events.Partial
 	}
 	if mode != w.mode {
-		w.emit(events.WatchModeChanged{Mode: mode, Err: err})
+		w.emit(events.WatchModeChanged{Inbox: w.cfg.Inbox, Mode: mode, Err: err})
 	}
 	w.mode = mode
 }
@@ -847,7 +915,7 @@ func (w *watcher) wait(e *entry, now time.Duration, reasons []meta.Reason) {
 func (w *watcher) warn(e *entry, now time.Duration, reasons []meta.Reason) {
 	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
 		e.warned = true
-		w.emit(events.FolderWaits{Folder: e.name, Age: age, Reasons: reasons})
+		w.emit(events.FolderWaits{Inbox: w.cfg.Inbox, Folder: e.name, Age: age, Reasons: reasons})
 	}
 }
 

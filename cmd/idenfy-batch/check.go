@@ -17,6 +17,7 @@ import (
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/telemetry"
 )
 
 func newCheck() *cobra.Command {
@@ -54,7 +55,7 @@ anything else is.`,
 		}
 		say(out, "configuration", nil)
 		good := say(out, "spool "+cfg.Root, spool.Check(cfg.Spool()))
-		good = checkInbox(out, &cfg) && good
+		good = checkInboxes(out, &cfg) && good
 		good = checkGates(c.Context(), out, &cfg) && good
 		tellRights(out, &cfg)
 		good = say(out, "key of the ledger", daemon.CheckLedgerKey(&cfg)) && good
@@ -108,21 +109,28 @@ func tellRights(out io.Writer, cfg *config.Config) {
 	}
 }
 
-// checkInbox names the folders that the daemon could not take.
-func checkInbox(out io.Writer, cfg *config.Config) bool {
-	var errs []error
-	path := cfg.Spool()[spool.Inbox]
-	if _, err := os.Stat(path); err != nil {
-		return true // said with the spool
-	}
-	for _, w := range readInbox(cfg, path) {
-		for _, reason := range w.WaitsFor {
-			if strings.Contains(reason, "chmod") {
-				errs = append(errs, fmt.Errorf("%s: %s", w.Folder, reason))
+// checkInboxes names the folders that the daemon could not take.
+func checkInboxes(out io.Writer, cfg *config.Config) bool {
+	good := true
+	for _, in := range cfg.Drops() {
+		var errs []error
+		if _, err := os.Stat(in.Path); err != nil {
+			continue // said with the spool
+		}
+		for _, w := range readInbox(cfg, &in) {
+			for _, reason := range w.WaitsFor {
+				if strings.Contains(reason, "chmod") {
+					errs = append(errs, fmt.Errorf("%s: %s", w.Folder, reason))
+				}
 			}
 		}
+		what := (&telemetry.Inbox{Name: in.Name}).Called()
+		good = say(out, "folders in "+what+" can be read and moved", errors.Join(errs...)) && good
 	}
-	return say(out, "folders in the inbox can be read and moved", errors.Join(errs...))
+	if u := readUnwatched(cfg); u != nil {
+		fmt.Fprintf(out, "! %s is not watched\n    %d folders lie there, and inboxes in the configuration took its place; move them to one of these (mv), or add it to the list\n", u.Path, u.Folders)
+	}
+	return good
 }
 
 // checkGates tells whether a running daemon is paused, and what mends it.
@@ -134,6 +142,11 @@ func checkGates(ctx context.Context, out io.Writer, cfg *config.Config) bool {
 	var errs []error
 	for _, g := range s.Gates {
 		errs = append(errs, fmt.Errorf("paused because of the %s since %s: %s; %s", g.Owner, g.Since.Local().Format(time.DateTime), meta.Show(g.Reason), meta.Show(g.Mend)))
+	}
+	for i := range s.Inboxes {
+		if in := &s.Inboxes[i]; in.Trouble != nil {
+			errs = append(errs, fmt.Errorf("nothing can be taken from %s since %s: %s", in.Called(), in.Trouble.Since.Local().Format(time.DateTime), meta.Show(in.Trouble.Reason)))
+		}
 	}
 	return say(out, "the running daemon is not paused", errors.Join(errs...))
 }

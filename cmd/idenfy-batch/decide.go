@@ -23,15 +23,16 @@ import (
 func newRequeue() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "requeue NAME...",
-		Short: "Move failed folders back to the inbox",
-		Long: `Requeue moves folders from failed back to the inbox, where they are judged and
-submitted like new ones, and records in result.json who did it and when. The old
-result stays in the folder as result.1.json.
+		Short: "Move failed folders back to the inbox that they came from",
+		Long: `Requeue moves folders from failed back to the inbox that they came from, where
+they are judged and submitted like new ones, and records in result.json who did it
+and when. The old result stays in the folder as result.1.json. Where that inbox is
+not in the configuration any more, say by --inbox where they are to go.
 
 What was accepted is refused, unless --force is given: the same documents would
 be sent a second time. What is in hold is for idenfy-batch resolve. A running
 daemon makes the move itself; it works without one, too.`,
-		Example: "  idenfy-batch requeue case-7\n  idenfy-batch requeue -m 'new photo of the back' case-7 case-9",
+		Example: "  idenfy-batch requeue case-7\n  idenfy-batch requeue -m 'new photo of the back' case-7 case-9\n  idenfy-batch requeue --inbox branch-2 case-7",
 		Args:    cobra.MinimumNArgs(1),
 	}
 	decide := decideFlags(c, spool.Failed)
@@ -49,7 +50,7 @@ time of the attempt in result.json, then say what you found:
 
   --accepted   the documents were taken: the folder goes to done
   --rejected   they were not, and shall not be sent: it goes to failed
-  --resubmit   they were not, and the token is unused: it goes to the inbox
+  --resubmit   they were not, and the token is unused: it goes to its inbox
 
 With scanRef in meta.yaml the service is asked once, and what contradicts its
 answer is refused. Where it can't be asked, or its answer tells nothing, what you
@@ -89,6 +90,7 @@ A running daemon makes the decision itself.`,
 func decideFlags(c *cobra.Command, place spool.Place) func(names []string, action sidecar.Action) error {
 	load := configFlag(c)
 	force := c.Flags().Bool("force", false, "though it might be a second submission; recorded")
+	inbox := c.Flags().String("inbox", "", "`name` of the inbox that they are to go to, in place of the one that they came from")
 	comment := c.Flags().StringP("comment", "m", "", "why, for the record; no personal data")
 	c.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		cfg, err := load()
@@ -103,7 +105,7 @@ func decideFlags(c *cobra.Command, place spool.Place) func(names []string, actio
 		if err != nil {
 			return err
 		}
-		ask := control.Decision{Names: names, Action: action, Force: *force, Comment: *comment, By: control.Self()}
+		ask := control.Decision{Names: names, Action: action, Force: *force, Comment: *comment, Inbox: *inbox, By: control.Self()}
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		made, err := decide(ctx, &cfg, ask)

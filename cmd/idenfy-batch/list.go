@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -51,7 +52,8 @@ hand is not noticed before it comes again. The times are when it was taken. Behi
 the name is what iDenfy decided, once it has said so (docs/verdicts.md).
 
 --json prints an object a line: id, folder (the name that it was dropped with),
-place (empty: somebody took it out of work), name (in its place), outcome,
+place (empty: somebody took it out of work), name (in its place), inbox (that it
+came from; empty: it was submitted without the daemon), outcome,
 reasons (their codes), country, document_type, token_hint, scan_ref, client_id
 (empty: it came with a token), verdict (iDenfy's word; empty: none came) and
 verdict_final, attempts, claimed (taken) and finished, as in result.json and
@@ -59,7 +61,7 @@ verdict.json.
 
 --csv prints the same by RFC 4180, with a line of heads, and an apostrophe before
 what a spreadsheet would take for a formula.`,
-		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --verdict waiting\n  idenfy-batch list --client customer-4711\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
+		Example: "  idenfy-batch list --since 24h\n  idenfy-batch list --place hold\n  idenfy-batch list --verdict waiting\n  idenfy-batch list --client customer-4711\n  idenfy-batch list --inbox branch-1 --outcome invalid\n  idenfy-batch list --outcome rejected --json | jq -r '.reasons[]' | sort | uniq -c",
 		Args:    cobra.NoArgs,
 	}
 	load := configFlag(c)
@@ -67,17 +69,18 @@ what a spreadsheet would take for a formula.`,
 	outcome := c.Flags().String("outcome", "", "only those with this `outcome`: "+joined(outcomes))
 	verdict := c.Flags().String("verdict", "", "only those with this `verdict`: iDenfy's word, such as APPROVED or DENIED, or waiting (for a final one), or contradicted")
 	client := c.Flags().String("client", "", "only those of this person: the `clientId` in meta.yaml, for which the daemon opened the session")
+	inbox := c.Flags().String("inbox", "", "only those that came from this inbox, by its `name`; the one below the root is inbox")
 	since := c.Flags().String("since", "", "only those taken since this `time`: a date, RFC 3339, or how long ago, such as 24h or 7d")
 	until := c.Flags().String("until", "", "only those taken before this `time`; of a date, that day is included")
 	limit := c.Flags().Int("limit", 0, fmt.Sprintf("no more than this many; 0 is all (on a terminal %d, unless given)", listed))
 	asJSON := c.Flags().Bool("json", false, "print JSON, an object a line")
 	asCSV := c.Flags().Bool("csv", false, "print CSV")
 	c.MarkFlagsMutuallyExclusive("json", "csv")
-	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}, "client": nil} {
+	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}, "client": nil, "inbox": nil} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: verdictWord(*verdict), Client: *client}
+		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: verdictWord(*verdict), Client: *client, Inbox: *inbox}
 		if err := bounds(&q, *since, *until); err != nil {
 			return err
 		}
@@ -240,14 +243,11 @@ func (p *columns) print(f *journal.Folder) error {
 		p.head = true
 		fmt.Fprintf(p.out, columnsForm, "TAKEN", "PLACE", "OUTCOME", "FOLDER")
 	}
-	name, verdict := shownName(f), shownVerdict(f)
+	name, verdict := shownName(f), shownVerdict(f)+shownInbox(f)
 	if room := p.width - utf8.RuneCountInString(verdict); p.width > 0 && room > 1 && utf8.RuneCountInString(name) > room {
 		name = string([]rune(name)[:room-1]) + "…"
 	}
-	place := f.Place
-	if place == "" {
-		place = "gone"
-	}
+	place := cmp.Or(string(spool.Place(f.Place).Kind()), "gone")
 	_, err := fmt.Fprintf(p.out, columnsForm, clock(f.Claimed.Time), place, f.Outcome, name+verdict)
 	return err
 }
@@ -266,6 +266,15 @@ func shownVerdict(f *journal.Folder) string {
 	}
 }
 
+// shownInbox is the inbox that the folder came from, to stand behind all else,
+// where it is not the one below the root.
+func shownInbox(f *journal.Folder) string {
+	if f.Inbox == "" || f.Inbox == string(spool.Inbox) {
+		return ""
+	}
+	return "  (from " + meta.Show(f.Inbox) + ")"
+}
+
 // shownName is the folder's name where it lies, else that it was dropped with.
 func shownName(f *journal.Folder) string {
 	if f.Name != "" {
@@ -280,14 +289,14 @@ type table struct{ *csv.Writer }
 func newCSV(out io.Writer) table {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
-	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final", "client_id"}) // end says it
+	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final", "client_id", "inbox"}) // end says it
 	return table{w}
 }
 
 func (t table) print(f *journal.Folder) error {
 	row := []string{
 		f.ID, meta.Show(f.Folder), f.Place, meta.Show(f.Name), string(f.Outcome), strings.Join(f.Reasons, " "), f.Country, f.DocumentType,
-		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final), meta.Show(f.ClientID),
+		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final), meta.Show(f.ClientID), meta.Show(f.Inbox),
 	}
 	for i := range row {
 		row[i] = harmless(row[i])

@@ -208,13 +208,17 @@ func title(l *journal.Told, again bool) string {
 
 func (t *teller) life(l *journal.Told) {
 	r := l.Result
+	inbox := "the inbox"
+	if r.Inbox != "" && r.Inbox != string(spool.Inbox) {
+		inbox = "inbox " + meta.Show(r.Inbox)
+	}
 	if at := r.Times.FirstSeen; !at.IsZero() {
-		t.step(at, "seen in the inbox"+uploaded(r))
+		t.step(at, "seen in "+inbox+uploaded(r))
 	}
 	if at := r.Times.Complete; !at.IsZero() {
 		t.step(at, "complete")
 	}
-	t.step(r.Times.Claimed, "taken out of the inbox", request(l)...)
+	t.step(r.Times.Claimed, "taken out of "+inbox, request(l)...)
 	if l.Forced {
 		t.note("sent though it might be a second submission: a person forced it")
 	}
@@ -417,7 +421,7 @@ func (t *teller) whereabouts(l *journal.Told) string {
 	switch place := spool.Place(l.Place); {
 	case l.Place == "":
 		return outcome + "; somebody took it out of work/"
-	case !place.Final() && place != spool.Inbox || l.Name == "":
+	case !place.Final() && !place.IsInbox() || l.Name == "":
 		return outcome + ", in " + l.Place + "/"
 	default:
 		return outcome + t.at(place, l.Name, l.Result.ID)
@@ -426,6 +430,9 @@ func (t *teller) whereabouts(l *journal.Told) string {
 
 func (t *teller) at(place spool.Place, name, id string) string {
 	shown := string(place) + "/" + meta.Show(name)
+	if t.paths[place] == "" {
+		return "; it was put into " + shown + ", and that inbox is not in the configuration any more"
+	}
 	_, err := os.Lstat(filepath.Join(t.paths[place], name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "; it was put into " + shown + ", and is not there any more"

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -63,8 +64,9 @@ type placeStatus struct {
 	Error   string      `json:"error,omitempty"`
 }
 
-// waitStatus is what status says of one folder in the inbox.
+// waitStatus is what status says of one folder in an inbox.
 type waitStatus struct {
+	Inbox    string   `json:"inbox"`
 	Folder   string   `json:"folder"`
 	Age      int64    `json:"unchanged_seconds"`
 	Complete bool     `json:"complete"`
@@ -100,8 +102,17 @@ type spoolStatus struct {
 	Hold    []openStatus     `json:"hold"`
 	Away    []awayStatus     `json:"taken_out"`
 
+	Unwatched *unwatchedStatus `json:"unwatched"` // null: there is none with folders in it
+
 	Verdicts *journal.Verdicts `json:"verdicts"` // null: the journal can't be read by this user
 	Error    string            `json:"error,omitempty"`
+}
+
+// unwatchedStatus is what status says of the inbox below the root where others
+// were configured in its place.
+type unwatchedStatus struct {
+	Path    string `json:"path"`
+	Folders int    `json:"folders"`
 }
 
 func newStatus() *cobra.Command {
@@ -154,10 +165,11 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	if s.Daemon == nil {
 		s.Left = readLeft(ctx, cfg)
 	}
-	for _, p := range spool.Places() {
+	for _, p := range paths.Places() {
 		s.Places = append(s.Places, readPlace(paths, p))
 	}
-	s.Waiting = readInbox(cfg, paths[spool.Inbox])
+	s.Waiting = readInboxes(cfg)
+	s.Unwatched = readUnwatched(cfg)
 	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
 	s.markStuck()
 	for i := range s.Places {
@@ -180,18 +192,19 @@ func (s *spoolStatus) markStuck() {
 	if s.Daemon == nil {
 		return
 	}
-	inbox, work := map[string]*telemetry.StuckFolder{}, map[string]*telemetry.StuckFolder{}
+	type at struct{ inbox, folder string }
+	inbox, work := map[at]*telemetry.StuckFolder{}, map[string]*telemetry.StuckFolder{}
 	for i := range s.Daemon.Stuck.Newest {
 		f := &s.Daemon.Stuck.Newest[i]
-		if f.Place == spool.Inbox {
-			inbox[f.Folder] = f
+		if f.Place.IsInbox() {
+			inbox[at{f.Place.InboxName(), f.Folder}] = f
 		} else {
 			work[f.ID] = f
 		}
 	}
 	for i := range s.Waiting {
-		if w := &s.Waiting[i]; inbox[w.Folder] != nil {
-			w.Stuck, w.Complete = inbox[w.Folder], false
+		if w := &s.Waiting[i]; inbox[at{w.Inbox, w.Folder}] != nil {
+			w.Stuck, w.Complete = inbox[at{w.Inbox, w.Folder}], false
 		}
 	}
 	for i := range s.Work {
@@ -308,13 +321,15 @@ func lastAttempt(res *sidecar.Result) string {
 func readPlace(paths spool.Paths, p spool.Place) placeStatus {
 	st := placeStatus{Place: p, Path: paths[p]}
 	names, err := paths.List(p)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && p.IsInbox() && p != spool.Inbox {
+		st.Error = paths[p] + " does not exist; make it, or correct inboxes in the configuration"
+	} else if errors.Is(err, fs.ErrNotExist) {
 		st.Error = "not there yet; the first start of the daemon makes it"
 	} else if err != nil {
 		st.Error = err.Error()
 	}
 	for _, name := range names {
-		if p == spool.Inbox && drop.Junk(name) {
+		if p.IsInbox() && drop.Junk(name) {
 			continue
 		}
 		st.Folders++
@@ -334,12 +349,39 @@ func unchanged(info fs.FileInfo) time.Duration {
 	return max(time.Since(time.Unix(st.Ctim.Unix())), 0)
 }
 
-// glance is the time between two looks at the inbox that tell what changes.
+// readUnwatched returns the inbox below the root if others took its place, and
+// folders lie in it.
+func readUnwatched(cfg *config.Config) *unwatchedStatus {
+	path := cfg.Unwatched()
+	if path == "" {
+		return nil
+	}
+	names, _ := spool.Paths{spool.Inbox: path}.List(spool.Inbox) // as a rule it is not there
+	names = slices.DeleteFunc(names, drop.Junk)
+	if len(names) == 0 {
+		return nil
+	}
+	return &unwatchedStatus{Path: path, Folders: len(names)}
+}
+
+// glance is the time between two looks at an inbox that tell what changes.
 const glance = 300 * time.Millisecond
 
-func readInbox(cfg *config.Config, path string) []waitStatus {
-	waits := []waitStatus{}
-	inbox, err := os.OpenRoot(path)
+// readInboxes returns what lies in all inboxes, one after the other.
+func readInboxes(cfg *config.Config) []waitStatus {
+	drops := cfg.Drops()
+	lists := make([][]waitStatus, len(drops))
+	var all sync.WaitGroup // each takes its glance
+	for n := range drops {
+		all.Go(func() { lists[n] = readInbox(cfg, &drops[n]) })
+	}
+	all.Wait()
+	return append([]waitStatus{}, slices.Concat(lists...)...)
+}
+
+func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
+	var waits []waitStatus
+	inbox, err := os.OpenRoot(in.Path)
 	if err != nil {
 		return waits // said with the place
 	}
@@ -371,6 +413,7 @@ func readInbox(cfg *config.Config, path string) []waitStatus {
 	}
 	for _, name := range names {
 		if w, ok := inspectWaiting(inbox, name, cfg, before); ok {
+			w.Inbox = in.Name
 			waits = append(waits, w)
 		}
 	}
@@ -426,7 +469,7 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[
 	return w, true
 }
 
-// shown is how many folders of the inbox are shown without --all.
+// shown is how many folders of a place are shown without --all.
 const shown = 20
 
 func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
@@ -444,11 +487,11 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	if s.Left != nil {
 		printGates(out, []telemetry.Gate{*s.Left}, func(*telemetry.Gate) string { return "" })
 	}
-	if s.Daemon != nil && s.Daemon.Inbox != nil {
-		fmt.Fprintf(out, "NOTHING CAN BE TAKEN FROM THE INBOX since %s: %s\n", s.Daemon.Inbox.Since.Local().Format(time.DateTime), meta.Show(s.Daemon.Inbox.Reason))
+	if s.Daemon != nil {
+		printInboxes(out, s.Daemon.Inboxes)
 	}
-	if s.Daemon != nil && s.Daemon.Mode != "" && s.Daemon.Mode != string(events.ByEvents) {
-		fmt.Fprintf(out, "the inbox is watched by %s: %s\n", s.Daemon.Mode, meta.Show(s.Daemon.ModeReason))
+	if u := s.Unwatched; u != nil {
+		fmt.Fprintf(out, "NOT WATCHED: %s, where %d folders lie; inboxes in the configuration took its place. Move them to one of these (mv), or add it to the list\n", u.Path, u.Folders)
 	}
 	if s.Daemon != nil && s.Daemon.Stuck.Folders > 0 {
 		fmt.Fprintf(out, "%d folders are stuck by their own fault, which is told at each below; the others go on. Each is tried again within five minutes, in work at once after idenfy-batch reload\n", s.Daemon.Stuck.Folders)
@@ -470,13 +513,36 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	printOpen(out, "on hold, for you to decide (idenfy-batch help resolve):", s.Hold, all)
 	printAway(out, s.Away, all)
 	printVerdicts(out, s.Verdicts)
-	if len(s.Waiting) == 0 {
-		return
+	for rest := s.Waiting; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(w waitStatus) bool { return w.Inbox != rest[0].Inbox })
+		if n < 0 {
+			n = len(rest)
+		}
+		printWaiting(out, rest[:n], cfg, all)
+		rest = rest[n:]
 	}
-	fmt.Fprintln(out, "\nin the inbox:")
-	for i, w := range s.Waiting {
+}
+
+// printInboxes tells which inboxes nothing can be taken from, and which are not
+// watched by events.
+func printInboxes(out io.Writer, list []telemetry.Inbox) {
+	for i := range list {
+		in := &list[i]
+		if t := in.Trouble; t != nil {
+			fmt.Fprintf(out, "NOTHING CAN BE TAKEN FROM %s since %s: %s\n", strings.ToUpper(in.Called()), t.Since.Local().Format(time.DateTime), meta.Show(t.Reason))
+		}
+		if in.Mode != "" && in.Mode != string(events.ByEvents) {
+			fmt.Fprintf(out, "%s is watched by %s: %s\n", in.Called(), in.Mode, meta.Show(in.ModeReason))
+		}
+	}
+}
+
+// printWaiting tells what the folders in one inbox wait for.
+func printWaiting(out io.Writer, list []waitStatus, cfg *config.Config, all bool) {
+	fmt.Fprintf(out, "\nin %s:\n", (&telemetry.Inbox{Name: list[0].Inbox}).Called())
+	for i, w := range list {
 		if i == shown && !all {
-			fmt.Fprintf(out, "  and %d more; --all shows them\n", len(s.Waiting)-shown)
+			fmt.Fprintf(out, "  and %d more; --all shows them\n", len(list)-shown)
 			break
 		}
 		fmt.Fprintf(out, "  %s (unchanged for %s)\n", w.Folder, time.Duration(w.Age)*time.Second)

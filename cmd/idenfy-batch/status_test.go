@@ -21,11 +21,11 @@ func TestStatusOfStuck(t *testing.T) {
 			{Place: spool.Inbox, Folder: "case-7", ID: "1", Reason: "it can't be taken", Mend: "chattr -i"},
 			{Place: spool.Work, Folder: "case-8", ID: "2", Reason: "it can't be worked on", Mend: "see to \x1b[31m"},
 		}}},
-		Waiting: []waitStatus{{Folder: "case-7", Complete: true}, {Folder: "case-8", Complete: true}},
+		Waiting: []waitStatus{{Inbox: "inbox", Folder: "case-7", Complete: true}, {Inbox: "inbox", Folder: "case-8", Complete: true}, {Inbox: "branch-1", Folder: "case-7", Complete: true}},
 		Work:    []openStatus{{Folder: "case-8", id: "2"}, {Folder: "case-7", id: "3"}},
 	}
 	s.markStuck()
-	if w := s.Waiting; w[0].Stuck == nil || w[0].Complete || w[1].Stuck != nil || !w[1].Complete {
+	if w := s.Waiting; w[0].Stuck == nil || w[0].Complete || w[1].Stuck != nil || !w[1].Complete || w[2].Stuck != nil || !w[2].Complete {
 		t.Errorf("inbox: %+v", w)
 	}
 	if s.Work[0].Stuck == nil || s.Work[1].Stuck != nil {

@@ -189,16 +189,18 @@ func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool
 		}
 	}
 	paths := cfg.Spool()
-	names, _ := paths.List(spool.Inbox) // likewise
-	for _, name := range names {
-		dir, err := paths.OpenFolder(spool.Inbox, name)
-		if err != nil {
-			continue
-		}
-		other, err := meta.Read(dir)
-		_ = dir.Close() // it was read only
-		if err == nil && m.AuthToken != "" && other.AuthToken == m.AuthToken {
-			return "inbox/" + name, nil
+	for _, p := range paths.Inboxes() {
+		names, _ := paths.List(p) // likewise
+		for _, name := range names {
+			dir, err := paths.OpenFolder(p, name)
+			if err != nil {
+				continue
+			}
+			other, err := meta.Read(dir)
+			_ = dir.Close() // it was read only
+			if err == nil && m.AuthToken != "" && other.AuthToken == m.AuthToken {
+				return string(p) + "/" + name, nil
+			}
 		}
 	}
 	return "", nil

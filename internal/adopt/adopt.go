@@ -41,8 +41,11 @@ func Spool(ctx context.Context, paths spool.Paths, j *journal.Journal, virgin bo
 		name  string
 	}
 	var all []at
-	for _, p := range []spool.Place{spool.Work, spool.Hold, spool.Failed, spool.Done, spool.Inbox} {
+	for _, p := range append([]spool.Place{spool.Work, spool.Hold, spool.Failed, spool.Done}, paths.Inboxes()...) {
 		names, err := paths.List(p)
+		if err != nil && p.IsInbox() && p != spool.Inbox && !passing(err) {
+			continue // that one waits alone, and nothing in it was taken
+		}
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", p, err)
 		}
@@ -65,7 +68,7 @@ func Spool(ctx context.Context, paths spool.Paths, j *journal.Journal, virgin bo
 				return unread, fmt.Errorf("%s/%s: %w", a.place, meta.Show(a.name), err)
 			case err != nil:
 				unread++
-			case virgin && a.place != spool.Inbox && slices.ContainsFunc(f.Lives, knowsJournal):
+			case virgin && !a.place.IsInbox() && slices.ContainsFunc(f.Lives, knowsJournal):
 				return unread, ErrHadJournal
 			case len(f.Lives) > 0:
 				folders = append(folders, f)
@@ -155,7 +158,7 @@ func doubt(f *journal.Adopted) {
 
 // Folder returns what the records in a folder tell of its lives.
 func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
-	f := journal.Adopted{Dropped: p == spool.Inbox}
+	f := journal.Adopted{Dropped: p.IsInbox()}
 	names, err := sidecar.Files(dir)
 	if err != nil {
 		return f, err
@@ -183,6 +186,9 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 			continue
 		}
 		l := life(res)
+		if f.Dropped && res.Inbox != "" { // what lies there says anything
+			res.Inbox = p.InboxName()
+		}
 		l.Token = res.Request.TokenSHA256
 		if res.Session != nil {
 			l.ClientID = res.Session.ClientID

@@ -121,7 +121,7 @@ func (o *old) life(id string) *journal.Life {
 func (o *old) asks(token string, prior ...string) journal.Answer {
 	o.t.Helper()
 	id := spool.NewID()
-	must(o.t, o.j.Claim(id, "new"))
+	must(o.t, o.j.Claim(id, "inbox", "new"))
 	a, err := o.j.Begin(journal.Question{Only: true, Life: &journal.Life{ID: id, Prior: prior, Token: sum(token), Result: &sidecar.Result{ID: id}}})
 	must(o.t, err)
 	must(o.t, o.j.Gone(id))

@@ -294,19 +294,36 @@ func Parse(path string, data []byte) (Config, error) {
 	return c, errors.Join(errs...)
 }
 
-// Spool returns the directories of the spool.
+// Spool returns the directories of the spool, and all inboxes.
 func (c *Config) Spool() spool.Paths {
 	paths := spool.Paths{}
 	for p, set := range map[spool.Place]string{
-		spool.Inbox: c.Paths.Inbox, spool.Work: c.Paths.Work, spool.Done: c.Paths.Done,
-		spool.Failed: c.Paths.Failed, spool.Hold: c.Paths.Hold,
+		spool.Work: c.Paths.Work, spool.Done: c.Paths.Done, spool.Failed: c.Paths.Failed, spool.Hold: c.Paths.Hold,
 	} {
-		if set == "" {
-			set = filepath.Join(c.Root, string(p))
-		}
-		paths[p] = filepath.Clean(set)
+		paths[p] = c.below(p, set)
+	}
+	for _, i := range c.Drops() {
+		paths[spool.InboxNamed(i.Name)] = i.Path
 	}
 	return paths
+}
+
+// below returns the directory of a place: as it is set, or below Root.
+func (c *Config) below(p spool.Place, set string) string {
+	if set == "" {
+		set = filepath.Join(c.Root, string(p))
+	}
+	return filepath.Clean(set)
+}
+
+// Unwatched returns the inbox below Root where it is not one of Inboxes, and they
+// take its place; or "".
+func (c *Config) Unwatched() string {
+	own := c.below(spool.Inbox, "")
+	if len(c.Inboxes) == 0 || slices.ContainsFunc(c.Drops(), func(i Inbox) bool { return i.Path == own }) {
+		return ""
+	}
+	return own
 }
 
 // Drops returns the inboxes that are worked with, each with the defaults of all
@@ -314,7 +331,7 @@ func (c *Config) Spool() spool.Paths {
 // Root, named inbox.
 func (c *Config) Drops() []Inbox {
 	if len(c.Inboxes) == 0 {
-		return []Inbox{{Name: string(spool.Inbox), Path: c.Spool()[spool.Inbox], Defaults: c.Defaults}}
+		return []Inbox{{Name: string(spool.Inbox), Path: c.below(spool.Inbox, c.Paths.Inbox), Defaults: c.Defaults}}
 	}
 	drops := make([]Inbox, 0, len(c.Inboxes))
 	for _, i := range c.Inboxes {

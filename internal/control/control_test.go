@@ -116,7 +116,7 @@ func TestRead(t *testing.T) {
 	j, err := journal.Create(journal.Where{Dir: filepath.Join(root, "journal"), Mark: filepath.Join(root, "work")})
 	must(t, err)
 	defer j.Close()
-	must(t, j.Claim("AAAAAAAAAAAAAAAAAAAAAAAAAA", "case-1"))
+	must(t, j.Claim("AAAAAAAAAAAAAAAAAAAAAAAAAA", "inbox", "case-1"))
 	server := &Server{Reader: j.Reader()}
 	serve(t, root, server)
 	c, err := Dial(root)

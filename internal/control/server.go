@@ -29,6 +29,7 @@ type Decision struct {
 	Action  sidecar.Action `json:"action"`
 	Force   bool           `json:"force"`
 	Comment string         `json:"comment"`
+	Inbox   string         `json:"inbox,omitempty"` // that they are to go to; empty: that they came from
 	By      sidecar.Person `json:"by"`
 }
 

@@ -23,13 +23,11 @@ import (
 	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/control"
-	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/telemetry"
 	"idenfy-batch/internal/verdict"
-	"idenfy-batch/watcher"
 )
 
 // Options say what to run, and for whom.
@@ -69,14 +67,14 @@ type daemon struct {
 	metrics *telemetry.Metrics
 	state   *telemetry.Keeper
 	emit    events.Sink
-	ready   atomic.Bool // the inbox is being watched
+	ready   atomic.Bool // all inboxes are being watched, or can't be
 
 	spool   *spool.Spool
 	journal *journal.Journal
 	notary  *notary
 	limiter *rate.Limiter
 	batch   *batch.Batch
-	changes chan watcher.Settings // has room for one
+	lanes   atomic.Pointer[lanes] // nil: they are not watched yet
 
 	handed   net.Listener // systemd's, for webhooks
 	webhooks *verdict.Receiver
@@ -95,7 +93,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
 		signal.Notify(hup, syscall.SIGHUP)
 	}
-	d := &daemon{o: o, changes: make(chan watcher.Settings, 1)}
+	d := &daemon{o: o}
 	cfg, err := o.Load()
 	if err != nil {
 		return Left{}, &ConfigError{err}
@@ -230,7 +228,7 @@ func (d *daemon) listeners(cfg *config.Config) {
 	d.log = telemetry.NewLog(d.o.Log, d.logLevel(cfg), cfg.Log.Format)
 	d.metrics = telemetry.NewMetrics(d.o.Version)
 	d.state = telemetry.NewKeeper()
-	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.filed, d.o.Screen)
+	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.refused, d.filed, d.o.Screen)
 	// Where earlier versions left it.
 	_ = os.Remove(filepath.Join(cfg.Spool()[spool.Work], ".state.json"))
 }
@@ -242,10 +240,30 @@ func (d *daemon) logLevel(cfg *config.Config) string {
 	return cfg.Log.Level
 }
 
-// watching tells systemd that the daemon is ready, once the inbox is watched.
+// watching tells systemd that the daemon is ready, once each inbox is watched, or
+// waits alone.
 func (d *daemon) watching(e events.Event) {
-	if _, ok := e.(events.WatchModeChanged); ok && !d.ready.Swap(true) {
+	if d.ready.Load() {
+		return
+	}
+	var inbox string
+	switch e := e.(type) {
+	case events.WatchModeChanged:
+		inbox = e.Inbox
+	case events.InboxTrouble:
+		inbox = e.Inbox
+	default:
+		return
+	}
+	if d.lanes.Load().begun(spool.InboxNamed(inbox)) && !d.ready.Swap(true) {
 		d.notify(sd.SdNotifyReady)
+	}
+}
+
+// refused has it found out why nothing could be taken from an inbox.
+func (d *daemon) refused(e events.Event) {
+	if f, ok := e.(events.ClaimFailed); ok && f.Alone {
+		d.lanes.Load().refused(spool.InboxNamed(f.Inbox))
 	}
 }
 
@@ -264,16 +282,9 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 		go d.stopOn(ends, stop) // lives as long as the process
 	}
 
-	cfg := &d.now.Load().cfg
-	inbox := d.spool.Path(spool.Inbox)
-	source := watcher.NewInotify(inbox)
-	arrivals := make(chan drop.Arrival)
+	lanes := d.openLanes(ctx, &d.now.Load().cfg)
 	var group errgroup.Group
-	group.Go(func() error {
-		defer close(arrivals)
-		err := watcher.Run(ctx, watcher.Config{Dir: inbox, Once: d.o.Once, Mend: func(name string) error { return d.spool.Mend(ctx, name) }, Settings: watcherSettings(cfg), Changes: d.changes}, source, arrivals, d.emit)
-		return errors.Join(err, source.Close())
-	})
+	group.Go(lanes.wait)
 	group.Go(func() error {
 		for {
 			select {
@@ -304,7 +315,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 		group.Go(func() error { d.renew(life); return nil })
 	}
 
-	left, err := d.batch.Run(ctx, arrivals, d.o.Once)
+	left, err := d.batch.Run(ctx, lanes.arrivals, d.o.Once)
 	told := ctx.Err() != nil
 	stop()
 	d.deafen() // events come in until then

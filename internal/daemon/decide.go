@@ -38,7 +38,7 @@ func Decide(ctx context.Context, cfg *config.Config, ask control.Decision, statu
 }
 
 func decideAll(ctx context.Context, desk *decision.Desk, ask control.Decision, emit events.Sink) []control.Decided {
-	dec := decision.Decision{Action: ask.Action, By: ask.By, Force: ask.Force, Comment: ask.Comment}
+	dec := decision.Decision{Action: ask.Action, By: ask.By, Force: ask.Force, Comment: ask.Comment, Inbox: ask.Inbox}
 	list := make([]control.Decided, 0, len(ask.Names))
 	for _, name := range ask.Names {
 		place, newName, err := desk.Make(ctx, name, dec)

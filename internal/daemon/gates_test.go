@@ -25,7 +25,7 @@ func TestGateIsTold(t *testing.T) {
 	})
 	l.until("it is counted", func() bool {
 		_, text := get(address, "/metrics")
-		return strings.Contains(text, `idenfy_batch_folders{place="hold"} 1`)
+		return strings.Contains(text, `idenfy_batch_folders{inbox="",place="hold"} 1`)
 	})
 	if _, err := os.Stat(filepath.Join(l.root, "work", ".state.json")); !os.IsNotExist(err) {
 		t.Errorf("what an earlier version left is there: %v", err)

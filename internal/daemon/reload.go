@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"path/filepath"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -42,11 +43,7 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 	d.log.Set(d.logLevel(&next.cfg), next.cfg.Log.Format)
 	adjust(d.limiter, next.cfg.Rate)
 	d.batch.Set(BatchSettings(&next.cfg, d.o.Version, next.client, d.limiter))
-	select {
-	case <-d.changes: // one that the watcher has not come to
-	default:
-	}
-	d.changes <- watcherSettings(&next.cfg)
+	d.lanes.Load().follow(&next.cfg)
 	d.now.Store(next)
 	if next.exporter != old.exporter {
 		next.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
@@ -71,7 +68,11 @@ func (d *daemon) prepare(old *current) (next *current, set verdict.Settings, cer
 		return nil, set, nil, err
 	}
 	if filepath.Clean(cfg.Root) != filepath.Clean(old.cfg.Root) || !d.spool.SamePaths(cfg.Spool()) {
-		err = errors.New("root and paths can't change while the daemon runs; restart it for that")
+		err = errors.New("root and paths, but for inboxes, can't change while the daemon runs; restart it for that")
+	} else if d.o.Once && !maps.Equal(d.spool.Paths(), cfg.Spool()) {
+		err = errors.New("inboxes can't change while they are being emptied by run --once")
+	} else {
+		err = d.spool.Admits(cfg.Spool())
 	}
 	client, clientErr := NewClient(&cfg, d.o.Version)
 	on, set, cert, webhookErr := d.receives(&cfg)

@@ -1,10 +1,11 @@
 // Package decision owns what a person may decide about a folder that has
-// ended: that it goes to the inbox again, or how a held one ended. It refuses
+// ended: that it goes to its inbox again, or how a held one ended. It refuses
 // what might be a second submission, and records in the journal, and in
 // result.json, who decided what and when.
 package decision
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,9 +26,12 @@ import (
 
 // Decision is what is decided, and by whom.
 type Decision struct {
-	Action  sidecar.Action
-	By      sidecar.Person
-	Force   bool // though it might be a second submission
+	Action sidecar.Action
+	By     sidecar.Person
+	Force  bool // though it might be a second submission
+	// Inbox is the name of the one that the folder is to go to; empty: the one
+	// that it came from.
+	Inbox   string
 	Comment string
 }
 
@@ -93,26 +97,30 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 	if err := c.read(ctx); err != nil {
 		return "", "", err
 	}
+	inbox, err := c.inbox()
+	if err != nil {
+		return "", "", err
+	}
 	if !c.life.Result.Decided(dec.Action) { // else a crash came before the move
 		if err := c.allowed(ctx); err != nil {
 			return "", "", err
 		}
 	}
-	to, err := c.enter()
+	to, err := c.enter(inbox)
 	if err != nil {
 		return "", "", err
 	}
 	if to == from {
 		return from, name, nil
 	}
-	if to == spool.Inbox { // who sent it may have to mend it
+	if to == inbox { // who sent it may have to mend it
 		u := c.life.Result.Uploader
-		if err := d.give(func() error { return d.Paths.Unseal(from, name, u.UID, u.GID) }); err != nil {
+		if err := d.give(func() error { return d.Paths.Unseal(from, name, inbox, u.UID, u.GID) }); err != nil {
 			return "", "", err
 		}
 	}
 	newName, err = d.Paths.Revise(from, name, to)
-	if newName == "" && to == spool.Inbox { // it is evidence as before
+	if newName == "" && to == inbox { // it is evidence as before
 		err = errors.Join(err, d.give(func() error { return d.Paths.Reseal(from, name) }))
 	}
 	if newName != "" && to.Final() {
@@ -194,9 +202,32 @@ func (c *matter) standsFor() (ids []string) {
 	return ids
 }
 
+// inbox returns the inbox that the folder goes to if it is to be sent again.
+func (c *matter) inbox() (spool.Place, error) {
+	if c.dec.Action != sidecar.Requeued && c.dec.Action != sidecar.Resubmit {
+		if c.dec.Inbox != "" {
+			return "", refuse("it does not go to an inbox; leave --inbox out")
+		}
+		return spool.Inbox, nil // which it doesn't go to
+	}
+	name := cmp.Or(c.dec.Inbox, c.life.Result.Inbox)
+	p := spool.InboxNamed(name)
+	if c.desk.Paths[p] != "" {
+		return p, nil
+	}
+	var names []string
+	for _, p := range c.desk.Paths.Inboxes() {
+		names = append(names, p.InboxName())
+	}
+	if c.dec.Inbox != "" {
+		return "", refuse("there is no inbox %s in the configuration; there is %s", meta.Show(name), strings.Join(names, ", "))
+	}
+	return "", refuse("it came from the inbox %s, which is not in the configuration any more. Say where it is to go: --inbox with one of %s", meta.Show(p.InboxName()), strings.Join(names, ", "))
+}
+
 // enter records the decision, and returns where the folder is to go.
-func (c *matter) enter() (spool.Place, error) {
-	to, l := spool.Inbox, c.life
+func (c *matter) enter(inbox spool.Place) (spool.Place, error) {
+	to, l := inbox, c.life
 	was, wasFate := l.Result.Outcome, l.Fate
 	var fate journal.Fate
 	switch c.dec.Action {
@@ -280,7 +311,7 @@ func (d *Desk) decideAway(ctx context.Context, o *journal.Other, dec Decision) e
 	if err := c.allowed(ctx); err != nil {
 		return err
 	}
-	_, err = c.enter()
+	_, err = c.enter(spool.Inbox)
 	return err
 }
 

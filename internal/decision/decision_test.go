@@ -336,7 +336,7 @@ func TestStrangersResult(t *testing.T) {
 	held := spool.NewID()
 	desk, _ := newDesk(t, spool.Hold, &sidecar.Result{ID: held, Folder: "case", Outcome: sidecar.Unknown}, "")
 	id := spool.NewID()
-	must(t, desk.Journal.Claim(id, "stranger"))
+	must(t, desk.Journal.Claim(id, "inbox", "stranger"))
 	_, err := desk.Journal.Begin(journal.Question{Only: true, Life: &journal.Life{ID: id, Prior: []string{held}, Fate: journal.Unsent, Result: &sidecar.Result{ID: id, Folder: "stranger"}}})
 	must(t, err)
 	must(t, desk.Journal.Put(&journal.Life{ID: id, State: journal.Filed, Fate: journal.Unsent, Place: "hold", Name: "stranger", Result: &sidecar.Result{ID: id, Folder: "stranger", Outcome: sidecar.Unknown}}))

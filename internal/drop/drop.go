@@ -558,8 +558,10 @@ func Movable(parent *os.Root, name string) error {
 	})
 }
 
-// Arrival is a folder in the inbox that is ready to be taken.
+// Arrival is a folder in an inbox that is ready to be taken.
 type Arrival struct {
+	Inbox     string // the inbox's name
+	Dir       string // and where it was, when the folder was judged
 	Name      string
 	Content   uint64    // Listing.Content as it was judged; after the claim it has to be the same
 	Expired   bool      // it never became complete

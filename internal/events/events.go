@@ -40,8 +40,8 @@ type (
 	// FolderStuck tells once of a folder that can't go on by its own fault,
 	// as long as that stays: it is tried again, and a person can mend it.
 	FolderStuck struct {
-		Place      spool.Place // inbox or work
-		Folder, ID string      // without ID in the inbox
+		Place      spool.Place // an inbox or work
+		Folder, ID string      // without ID in an inbox
 		Reason     string      // no name of a file from outside
 		Mend       string      // what a person can do
 		Since      time.Time
@@ -51,14 +51,16 @@ type (
 		Place      spool.Place
 		Folder, ID string
 	}
-	// ClaimFailed tells that a folder could not be taken because of the disk,
-	// and stays.
+	// ClaimFailed tells that a folder could not be taken, and stays: because of
+	// the disk, or, with Alone, of its inbox, while the others can be taken from.
 	ClaimFailed struct {
+		Inbox  string
 		Folder string
+		Alone  bool
 		Err    error
 	}
-	// Released tells that a folder went back to the inbox, and why.
-	Released struct{ Folder, ID, Why string }
+	// Released tells that a folder went back to its inbox, and why.
+	Released struct{ Inbox, Folder, ID, Why string }
 	// Vanished tells that somebody took a folder out of work.
 	Vanished struct{ Folder, ID string }
 	// Attempted tells how an attempt ended.
@@ -120,10 +122,11 @@ const (
 	ByRescans Mode = "rescans" // rescans only
 )
 
-// Of the watcher.
+// Of a watcher, each of one inbox, by its name.
 type (
 	// FolderWaits tells once of a folder that waits longer than warn_after.
 	FolderWaits struct {
+		Inbox   string
 		Folder  string
 		Age     time.Duration
 		Reasons []meta.Reason
@@ -131,20 +134,31 @@ type (
 	// WatchModeChanged tells of a change of mode; Err is why it is not
 	// ByEvents.
 	WatchModeChanged struct {
-		Mode Mode
-		Err  error
+		Inbox string
+		Mode  Mode
+		Err   error
 	}
 	// Overflowed tells that a rescan starts because file events were lost.
-	Overflowed struct{ Err error }
+	Overflowed struct {
+		Inbox string
+		Err   error
+	}
 	// Rescanned tells how many folders are in the inbox, how old the oldest
 	// is, and how long looking at them took.
 	Rescanned struct {
+		Inbox        string
 		Folders      int
 		Oldest, Took time.Duration
 	}
 	// InboxTrouble tells that the inbox can't be read, or nothing be moved from
 	// it, or, without Err, that both can be again.
-	InboxTrouble struct{ Err error }
+	InboxTrouble struct {
+		Inbox string
+		Err   error
+	}
+	// InboxLeft tells that an inbox is not one of the spool's any more: what lies
+	// in it stays there.
+	InboxLeft struct{ Inbox string }
 )
 
 // Refusal is why a webhook was not taken.
@@ -269,6 +283,7 @@ func (WatchModeChanged) event() {}
 func (Overflowed) event()       {}
 func (Rescanned) event()        {}
 func (InboxTrouble) event()     {}
+func (InboxLeft) event()        {}
 func (Started) event()          {}
 func (Stopping) event()         {}
 func (Stopped) event()          {}

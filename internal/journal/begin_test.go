@@ -61,7 +61,7 @@ func enter(t *testing.T, j *journal.Journal, token string, lives ...before) (jou
 		}
 		must(t, j.Adopt([]journal.Adopted{{Lives: []*journal.Life{l}}}))
 	}
-	must(t, j.Claim(id, "case"))
+	must(t, j.Claim(id, "inbox", "case"))
 	return q, ids
 }
 

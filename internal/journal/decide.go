@@ -134,7 +134,7 @@ func (t *tx) adoptLife(l *Life) {
 	if l.Dir == "" {
 		l.Dir = dir.String
 	}
-	anybody := l.Place == "" || l.Place == "inbox"
+	anybody := l.Place == "" || kind(l.Place) == firstInbox
 	switch {
 	case !known:
 		t.insert(l, t.newCase())

@@ -32,10 +32,10 @@ const Name = "journal.db"
 
 // version is the schema's (PRAGMA user_version). A newer program brings an
 // older one up to date; an older program refuses a newer one.
-const version = 6
+const version = 7
 
 // upgrades are what brings a schema of each version to the next one.
-var upgrades = map[int]string{1: schema2, 2: schema3, 3: schema4, 4: schema5, 5: schema6}
+var upgrades = map[int]string{1: schema2, 2: schema3, 3: schema4, 4: schema5, 5: schema6, 6: schema7}
 
 //go:embed schema2.sql
 var schema2 string
@@ -51,6 +51,9 @@ var schema5 string
 
 //go:embed schema6.sql
 var schema6 string
+
+//go:embed schema7.sql
+var schema7 string
 
 //go:embed schema.sql
 var schema string

@@ -51,7 +51,7 @@ func db(w journal.Where) string { return filepath.Join(w.Dir, journal.Name) }
 func claimed(t *testing.T, j *journal.Journal, folder string) string {
 	t.Helper()
 	id := spool.NewID()
-	must(t, j.Claim(id, folder))
+	must(t, j.Claim(id, "inbox", folder))
 	return id
 }
 
@@ -132,7 +132,7 @@ func TestCreateOpenClose(t *testing.T) {
 	}
 	name := idOf(t, w)
 	must(t, j.Close())
-	if err := j.Claim(spool.NewID(), "late"); !errors.Is(err, journal.ErrClosed) {
+	if err := j.Claim(spool.NewID(), "inbox", "late"); !errors.Is(err, journal.ErrClosed) {
 		t.Errorf("closed: %v", err)
 	}
 	j.Filed(id, "done", "late") // nobody waits for it, and nothing happens
@@ -172,7 +172,7 @@ func TestGroupCommit(t *testing.T) {
 		group.Go(func() {
 			for i := range each {
 				id := spool.NewID()
-				if err := j.Claim(id, "case"); err != nil {
+				if err := j.Claim(id, "inbox", "case"); err != nil {
 					t.Error(err)
 				}
 				ids[n*each+i] = id
@@ -238,7 +238,7 @@ func TestFailsAlone(t *testing.T) {
 		if n == 4 {
 			ids[n] = twice // it is there already
 		}
-		group.Go(func() { errs[n] = j.Claim(ids[n], fmt.Sprint("case", n)) })
+		group.Go(func() { errs[n] = j.Claim(ids[n], "inbox", fmt.Sprint("case", n)) })
 	}
 	time.Sleep(100 * time.Millisecond) // they are on their way
 	close(letGo)
@@ -289,7 +289,7 @@ func TestCommitFails(t *testing.T) {
 			errs, ids := make([]error, 5), make([]string, 5)
 			for n := range errs {
 				ids[n] = spool.NewID()
-				group.Go(func() { errs[n] = j.Claim(ids[n], "case") })
+				group.Go(func() { errs[n] = j.Claim(ids[n], "inbox", "case") })
 			}
 			time.Sleep(50 * time.Millisecond)
 			close(letGo)
@@ -338,11 +338,11 @@ func TestUncertain(t *testing.T) {
 	})
 	t.Cleanup(func() { durable.Inject(nil) })
 	id := spool.NewID()
-	err := j.Claim(id, "case")
+	err := j.Claim(id, "inbox", "case")
 	if _, ok := errors.AsType[*journal.UncertainError](err); !ok {
 		t.Errorf("%v (%T)", err, err)
 	}
-	if err := j.Claim(spool.NewID(), "next"); err == nil {
+	if err := j.Claim(spool.NewID(), "inbox", "next"); err == nil {
 		t.Error("it went on without its file")
 	}
 	must(t, os.Rename(aside, db(w)))
@@ -465,7 +465,7 @@ func TestReplacedWhileOpen(t *testing.T) {
 	})
 	t.Cleanup(func() { durable.Inject(nil) })
 	for n := range 3 {
-		if err := j.Claim(spool.NewID(), "case"); err == nil {
+		if err := j.Claim(spool.NewID(), "inbox", "case"); err == nil {
 			t.Errorf("step %d went into another spool's journal", n)
 		}
 	}
@@ -534,7 +534,7 @@ func TestBackup(t *testing.T) {
 				id := spool.NewID()
 				// Two rows that belong together.
 				l := &journal.Life{ID: id, State: journal.Pending, Took: true, Fate: journal.Unsettled, Result: &sidecar.Result{ID: id, Attempts: []sidecar.Attempt{{N: 1, Started: sidecar.Now(), State: sidecar.Sending}}}}
-				if err := errors.Join(j.Claim(id, "case"), j.Put(l)); err != nil {
+				if err := errors.Join(j.Claim(id, "inbox", "case"), j.Put(l)); err != nil {
 					t.Error(err)
 				}
 			}

@@ -91,16 +91,25 @@ func (j *Journal) End(l *Life) error {
 		t.row("SELECT state FROM life WHERE id = ?", []any{l.ID}, &was)
 		t.put(l)
 		if was != Ended && was != l.State { // also of one that had been filed, and was put into work by hand
-			t.enter(ledger.Entry{Kind: ledger.Ended, At: at, ID: l.ID, Outcome: l.Result.Outcome, Place: l.Place, SHA256: sum})
+			t.enter(ledger.Entry{Kind: ledger.Ended, At: at, ID: l.ID, Outcome: l.Result.Outcome, Place: kind(l.Place), SHA256: sum})
 		}
 		return t.err
 	})
 }
 
+// kind is a place as the ledger has it: the name of an inbox, which may be a
+// partner's, is not in it.
+func kind(place string) string {
+	if strings.HasPrefix(place, firstInbox+"/") {
+		return firstInbox
+	}
+	return place
+}
+
 // decided enters what a person decided about a life, with the result as it is
 // to be written.
 func (t *tx) decided(l *Life, d sidecar.Decision) {
-	e := ledger.Entry{Kind: ledger.Decided, At: d.At, ID: l.ID, Action: d.Action, Forced: d.Forced, Outcome: l.Result.Outcome, Place: l.Place}
+	e := ledger.Entry{Kind: ledger.Decided, At: d.At, ID: l.ID, Action: d.Action, Forced: d.Forced, Outcome: l.Result.Outcome, Place: kind(l.Place)}
 	if l.Place != "" { // else there is no folder to write it into
 		sum, err := sidecar.Sum(l.Result)
 		t.err = errors.Join(t.err, err)
@@ -181,6 +190,7 @@ func (j *Journal) EnterAdopted(list []Found) error {
 			if !t.row("SELECT outcome, place FROM life WHERE id = ?", []any{f.ID}, &e.Outcome, &e.Place) {
 				continue
 			}
+			e.Place = kind(e.Place)
 			was, known := t.newest(f.ID)
 			if known && was.Outcome == word(e.Outcome) && was.Place == e.Place && (was.SHA256 == f.SHA256 || f.SHA256 == "") {
 				continue

@@ -112,10 +112,14 @@ func (t *tx) insert(l *Life, kase int64) {
 		return
 	}
 	r := l.Result
-	t.exec(`INSERT INTO life (id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, client_id, content, place, name, attempts, charged, spent_ms, claimed, ended, record)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	inbox := r.Inbox
+	if inbox == "" && l.Place != "" { // its result is of before there were others
+		inbox = firstInbox
+	}
+	t.exec(`INSERT INTO life (id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, client_id, content, inbox, place, name, attempts, charged, spent_ms, claimed, ended, record)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		l.ID, kase, l.State, r.Outcome, l.Fate, l.Took, l.Forced, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir),
-		nullable(l.ClientID), nullable(l.Content), l.Place, l.Name,
+		nullable(l.ClientID), nullable(l.Content), inbox, l.Place, l.Name,
 		len(r.Attempts)+r.Omitted, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Claimed.Time), millis(r.Times.Finished.Time), data)
 	for i := range r.Attempts {
 		if i < keepFirst || i >= len(r.Attempts)-keepLast {
@@ -160,9 +164,9 @@ func (t *tx) put(l *Life) {
 		n, l.Charged, l.Spent.Milliseconds(), millis(r.Times.Finished.Time), data, l.ID)
 	// Most indexes are of these, which seldom change; what is set is written
 	// into its indexes anew, whether it changes or not.
-	if t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, client_id = ?6, content = ?7, claimed = ?8
-		WHERE id = ?1 AND (folder, token, scan_ref, dir, client_id, content, claimed) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
-		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time)) > 0 {
+	if t.exec(`UPDATE life SET folder = ?2, token = ?3, scan_ref = ?4, dir = ?5, client_id = ?6, content = ?7, claimed = ?8, inbox = iif(?9 = '', inbox, ?9)
+		WHERE id = ?1 AND (folder, token, scan_ref, dir, client_id, content, claimed, inbox) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8, iif(?9 = '', inbox, ?9))`,
+		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time), r.Inbox) > 0 {
 		t.named(l.ScanRef)
 	}
 	if t.err == nil && changed != 1 {
@@ -191,15 +195,17 @@ func (t *tx) opening(life string, o *sidecar.Opening) {
 		life, o.N, o.After, millis(o.Started.Time), millis(o.Finished.Time), o.State, o.HTTPStatus, o.Identifier, o.Message, o.DurationMS, o.RetryAfter, nullable(o.ScanRef))
 }
 
-// Claim notes that a folder is about to be taken into work for the life id.
-// folder is its name as it may be shown.
-func (j *Journal) Claim(id, folder string) error { return j.ClaimDir(id, folder, "") }
+// Claim notes that a folder is about to be taken from an inbox into work for the
+// life id. folder is its name as it may be shown.
+func (j *Journal) Claim(id, inbox, folder string) error { return j.claim(id, inbox, folder, "") }
 
 // ClaimDir is Claim of a folder that stays where it is, and is found again by
 // its identity, see Life.Dir.
-func (j *Journal) ClaimDir(id, folder, dir string) error {
+func (j *Journal) ClaimDir(id, folder, dir string) error { return j.claim(id, "", folder, dir) }
+
+func (j *Journal) claim(id, inbox, folder, dir string) error {
 	l := &Life{ID: id, State: Claimed, Fate: Unsent, Dir: dir, Place: "work", Result: &sidecar.Result{
-		ID: id, Folder: folder, Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
+		ID: id, Folder: folder, Inbox: inbox, Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}}
 	return j.write(func(t *tx) error {
 		t.insert(l, t.newCase())
@@ -207,12 +213,16 @@ func (j *Journal) ClaimDir(id, folder, dir string) error {
 	})
 }
 
+// firstInbox is the name of the inbox that there was before others: it is in no
+// index, and the rows of lives of before have it.
+const firstInbox = "inbox"
+
 // Reserve claims lives for folders that are still to come, in one commit, so
 // that these need not wait for one.
 func (j *Journal) Reserve(ids []string) error {
 	return j.write(func(t *tx) error {
 		for _, id := range ids {
-			t.insert(&Life{ID: id, State: Claimed, Fate: Unsent, Place: "work", Result: &sidecar.Result{ID: id, Outcome: sidecar.Pending}}, t.newCase())
+			t.insert(&Life{ID: id, State: Claimed, Fate: Unsent, Place: "work", Result: &sidecar.Result{ID: id, Inbox: firstInbox, Outcome: sidecar.Pending}}, t.newCase())
 		}
 		return t.err
 	})
@@ -280,6 +290,8 @@ func (j *Journal) Gone(id string) error {
 	})
 }
 
+// Of the inbox only the record tells: there is no column in a journal of before,
+// which somebody may read.
 const selectLife = "SELECT id, kase, state, outcome, fate, took, forced, folder, token, scan_ref, dir, place, name, attempts, charged, spent_ms, claimed, ended, record FROM life WHERE id = ?"
 
 // Load returns a life, with its attempts and all decisions about its folder,

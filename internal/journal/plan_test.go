@@ -20,7 +20,7 @@ func TestListPlan(t *testing.T) {
 	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
 	check(t, err)
 	defer j.Close()
-	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500, "")
+	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectFolders, 0, 1, 0, "", "", "", true, 500, "", "", "")
 	check(t, err)
 	defer rows.Close()
 	looks := 0
@@ -41,27 +41,30 @@ func TestListPlan(t *testing.T) {
 	}
 }
 
-// The folders of a clientId are found by it, in their order.
-func TestListOfClientPlan(t *testing.T) {
+// The folders of a clientId, and those of an inbox, are found by it, in their
+// order.
+func TestListOfOnePlan(t *testing.T) {
 	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
 	check(t, err)
 	defer j.Close()
-	rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+selectOfClient, 0, 1, 0, "", "", "", true, 500, "", "client-7")
-	check(t, err)
-	defer rows.Close()
-	found := false
-	for rows.Next() {
-		var a, b, c int
-		var step string
-		check(t, rows.Scan(&a, &b, &c, &step))
-		found = found || strings.Contains(step, "INDEX life_client (client_id=? AND claimed>? AND claimed<?)")
-		if strings.Contains(step, "TEMP") {
-			t.Error(step)
+	for query, by := range map[string]string{selectOfClient: "INDEX life_client (client_id=?", selectOfInbox: "INDEX life_inbox (inbox=?"} {
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, 0, 1, 0, "", "", "", true, 500, "", "client-7", "branch-1")
+		check(t, err)
+		found := false
+		for rows.Next() {
+			var a, b, c int
+			var step string
+			check(t, rows.Scan(&a, &b, &c, &step))
+			found = found || strings.Contains(step, by+" AND claimed>? AND claimed<?)")
+			if strings.Contains(step, "TEMP") {
+				t.Error(step)
+			}
 		}
-	}
-	check(t, rows.Err())
-	if !found {
-		t.Error("it isn't found by its clientId")
+		check(t, rows.Err())
+		check(t, rows.Close())
+		if !found {
+			t.Errorf("it isn't found by %s", by)
+		}
 	}
 }
 
@@ -71,13 +74,16 @@ func TestListOfOlder(t *testing.T) {
 	check(t, err)
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6} {
+	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6, schema7} {
 		_, err := db.ExecContext(t.Context(), schema)
 		check(t, err)
 		if _, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9}); err != nil {
 			t.Errorf("version %d: %v", v+1, err)
 		}
 		if list, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9, Client: "client-7"}); err != nil || len(list) > 0 {
+			t.Errorf("version %d: %v, %v", v+1, list, err)
+		}
+		if list, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9, Inbox: "branch-1"}); err != nil || len(list) > 0 {
 			t.Errorf("version %d: %v, %v", v+1, list, err)
 		}
 	}

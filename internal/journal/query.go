@@ -62,6 +62,7 @@ type Query struct {
 	Until   time.Time       `json:"until,omitzero"`    // taken before it
 	Verdict string          `json:"verdict,omitempty"` // iDenfy's word, or waiting, or contradicted
 	Client  string          `json:"client,omitempty"`  // clientId of the session that the daemon opened
+	Inbox   string          `json:"inbox,omitempty"`   // name of the inbox that they came from
 	After   *Cursor         `json:"after,omitempty"`
 	Most    int             `json:"most"`
 	Brief   bool            `json:"brief,omitempty"` // without reasons and request, which takes half the time
@@ -79,6 +80,7 @@ type Folder struct {
 	Folder       string          `json:"folder"`  // name that it was dropped with
 	Place        string          `json:"place"`   // where the daemon, or a command, put it; empty: somebody took it out of work
 	Name         string          `json:"name"`    // its name there; empty while it is in work
+	Inbox        string          `json:"inbox"`   // that it came from; empty: of none, as far as is known
 	Outcome      sidecar.Outcome `json:"outcome"` // as in result.json
 	Reasons      []string        `json:"reasons"` // their codes
 	Country      string          `json:"country"`
@@ -111,18 +113,25 @@ const (
 )
 
 const selectFolders = `SELECT id, folder, place, name, outcome, life.scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END,
-	coalesce(overall, ''), coalesce(final, 0), coalesce(client_id, '') FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict + `
-	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5) AND (?6 = '' OR outcome = ?6)
+	coalesce(overall, ''), coalesce(final, 0), coalesce(client_id, ''), life.inbox FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict + `
+	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5 OR ?5 = 'inbox' AND place LIKE 'inbox/%') AND (?6 = '' OR outcome = ?6)
 	AND (?9 = '' OR ?9 = 'waiting' AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' AND clash = 1 OR overall = ?9)
-	AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
+	AND (?11 = '' OR life.inbox = ?11) AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
 
 // selectOfClient is selectFolders of one clientId: by the index of these, which
 // has the time too.
 var selectOfClient = strings.Replace(selectFolders, "WHERE claimed", "WHERE client_id = ?10 AND claimed", 1)
 
-// before makes a question one to a journal that has no verdicts, or no sessions,
-// yet.
+// selectOfInbox is selectFolders of one inbox, by the index of those that have a
+// name.
+var selectOfInbox = strings.Replace(selectFolders, "WHERE claimed", "WHERE life.inbox = ?11 AND life.inbox <> 'inbox' AND claimed", 1)
+
+// before makes a question one to a journal that has one inbox, no verdicts, or no
+// sessions, yet.
 func before(version int, query string) string {
+	if version < 7 {
+		query = strings.ReplaceAll(query, "life.inbox", "'"+firstInbox+"'")
+	}
 	if version < 6 {
 		query = strings.Replace(query, "verdict ON verdict.scan_ref = life.scan_ref AND "+itsVerdict,
 			"(SELECT NULL AS overall, NULL AS final, NULL AS clash, NULL AS accepted) ON 0", 1)
@@ -161,9 +170,12 @@ func (r *Reader) List(ctx context.Context, q Query) (list []Folder, err error) {
 	if q.After != nil { // some of that very moment may be left
 		after, until = *q.After, min(until, millis(q.After.Claimed.Time)+1)
 	}
-	query, args := selectFolders, []any{millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most), q.Verdict}
-	if q.Client != "" {
-		query, args = selectOfClient, append(args, q.Client)
+	query, args := selectFolders, []any{millis(q.Since), until, millis(after.Claimed.Time), after.ID, q.Place, q.Outcome, q.Brief, bounded(q.Most), q.Verdict, q.Client, q.Inbox}
+	switch {
+	case q.Client != "":
+		query = selectOfClient
+	case q.Inbox != "" && q.Inbox != firstInbox:
+		query = selectOfInbox
 	}
 	rows, err := r.db.QueryContext(ctx, before(r.v, query), args...)
 	if err != nil {
@@ -192,7 +204,7 @@ func scanFolder(rows *sql.Rows) (f Folder, err error) {
 			DocumentType string `json:"document_type"`
 		}
 	}
-	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data, &f.Verdict, &f.Final, &f.ClientID); err != nil {
+	if err := rows.Scan(&f.ID, &f.Folder, &f.Place, &f.Name, &f.Outcome, &ref, &f.Attempts, &claimed, &ended, &data, &f.Verdict, &f.Final, &f.ClientID, &f.Inbox); err != nil {
 		return f, err
 	}
 	if err := json.Unmarshal(data, &res); err != nil {
@@ -298,8 +310,9 @@ func (r *Reader) Show(ctx context.Context, s Search) (all Stories, err error) {
 // are in all.
 func search(ctx context.Context, conn *sql.Conn, s Search, version int) (cases []int64, total int, err error) {
 	name, place := s.Key, ""
-	if before, after, ok := strings.Cut(s.Key, "/"); ok && before != "" {
-		place, name = before, strings.TrimRight(after, "/")
+	if key := strings.TrimRight(s.Key, "/"); strings.LastIndexByte(key, '/') > 0 {
+		cut := strings.LastIndexByte(key, '/') // an inbox's place has one as well
+		place, name = key[:cut], key[cut+1:]
 	}
 	sessions := ""
 	if version >= 5 { // what isn't brought up to date yet has none

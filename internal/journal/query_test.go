@@ -371,8 +371,8 @@ func TestBounds(t *testing.T) {
 		ids[i] = spool.NewID()
 	}
 	must(t, j.Reserve(ids))
-	must(t, j.Claim(spool.NewID(), "a"))
-	must(t, j.Claim(spool.NewID(), "b"))
+	must(t, j.Claim(spool.NewID(), "inbox", "a"))
+	must(t, j.Claim(spool.NewID(), "inbox", "b"))
 	if list, err := j.Reader().List(t.Context(), journal.Query{Most: -1}); err != nil || len(list) != 1 {
 		t.Errorf("%d, %v", len(list), err)
 	}

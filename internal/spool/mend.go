@@ -12,20 +12,21 @@ import (
 // daemon has not the rights to change them.
 var ErrNotMended = errors.New("its modes can't be mended")
 
-// Mend makes a folder in the inbox one that the daemon may read and move, where
+// Mend makes a folder in an inbox one that the daemon may read and move, where
 // its uploader's program set modes that forbid it, as sftp's put -r and cp -r
 // do: directories g+rwx, files g+r, and the inbox's group where the daemon is
 // not in theirs. Only what belongs to the folder's owner is touched, and no
 // file with another link, which may lie anywhere. It takes CAP_FOWNER, and for
 // the group CAP_CHOWN; what it may not change is left. Nil: something was
 // changed.
-func (s *Spool) Mend(ctx context.Context, name string) error {
-	n, err := s.paths.folder(Inbox, name)
+func (s *Spool) Mend(ctx context.Context, inbox Place, name string) error {
+	paths := s.Paths()
+	n, err := paths.folder(inbox, name)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	mended, err := s.paths.mend(ctx, n)
+	mended, err := paths.mend(ctx, n, inbox)
 	if err == nil && !mended {
 		return ErrNotMended
 	}
@@ -33,9 +34,9 @@ func (s *Spool) Mend(ctx context.Context, name string) error {
 }
 
 // mend is Mend of the folder at n.
-func (paths Paths) mend(ctx context.Context, n node) (mended bool, err error) {
+func (paths Paths) mend(ctx context.Context, n node, inbox Place) (mended bool, err error) {
 	m := &mender{tree: tree{ctx: ctx}, owner: n.st.Uid}
-	if m.shared, m.groups, err = paths.shared(); err != nil {
+	if m.shared, m.groups, err = paths.shared(inbox); err != nil {
 		return false, err
 	}
 	if err = machines(m.mend(n, 0)); errors.Is(err, errEnough) {

@@ -128,7 +128,7 @@ func TestSealLeavesWhatCantBeRead(t *testing.T) {
 		must(t, os.Chown(filepath.Join(dir, "theirs"), other+5, drops))
 	}
 	asDaemon(t, chown|fowner, func() {
-		work, err := s.Claim("case", spool.NewID())
+		work, err := s.Paths().Claim(spool.Inbox, "case", spool.NewID())
 		if err == nil {
 			_, err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
 		}
@@ -145,7 +145,7 @@ func TestSealLeavesWhatCantBeRead(t *testing.T) {
 				t.Errorf("sealed, %s is %s, want %s", name, got, want)
 			}
 		}
-		if err := s.Paths().Unseal(spool.Work, work, other, drops); err != nil {
+		if err := s.Paths().Unseal(spool.Work, work, spool.Inbox, other, drops); err != nil {
 			t.Error(err)
 		}
 		for name, want := range map[string]string{"FRONT.jpg": "660 12345:12347", "secret": "600 0:0", "sub": "700 0:0"} {
@@ -165,7 +165,7 @@ func TestUnsealLeavesLinks(t *testing.T) {
 	sealed(t, s, work, nil, spool.Copies{Bytes: 1000, Files: 64})
 	must(t, os.Link(kept, filepath.Join(dir, "link")))
 	before := stat(t, kept)
-	must(t, s.Paths().Unseal(spool.Work, work, other, other))
+	must(t, s.Paths().Unseal(spool.Work, work, spool.Inbox, other, other))
 	if got := stat(t, kept); got != before {
 		t.Errorf("it is %s, was %s", got, before)
 	}
@@ -178,7 +178,7 @@ func TestUnsealForeignGroup(t *testing.T) {
 		s := served(t)
 		upload(t, s, "FRONT.jpg")
 		asDaemon(t, chown|fowner, func() {
-			work, err := s.Claim("case", spool.NewID())
+			work, err := s.Paths().Claim(spool.Inbox, "case", spool.NewID())
 			if err == nil {
 				_, err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
 			}
@@ -188,8 +188,8 @@ func TestUnsealForeignGroup(t *testing.T) {
 					err = errors.Join(err, os.Chown(filepath.Join(at, f), other, other))
 				}
 			}
-			err = errors.Join(err, s.Paths().Unseal(spool.Work, work, other, other))
-			if _, moved := s.Release(work, "case"); err != nil || moved != nil {
+			err = errors.Join(err, s.Paths().Unseal(spool.Work, work, spool.Inbox, other, other))
+			if _, moved := s.Paths().Release(work, spool.Inbox, "case"); err != nil || moved != nil {
 				t.Errorf("stuck %t: %v, %v", stuck, err, moved)
 			}
 			back := filepath.Join(s.Path(spool.Inbox), "case")
@@ -205,13 +205,13 @@ func TestSealWithoutChown(t *testing.T) {
 	s := served(t)
 	upload(t, s, "FRONT.jpg")
 	asDaemon(t, fowner, func() {
-		work, err := s.Claim("case", spool.NewID())
+		work, err := s.Paths().Claim(spool.Inbox, "case", spool.NewID())
 		if err == nil {
 			_, err = s.Seal(context.Background(), work, nil, spool.Copies{Bytes: 1000, Files: 64}, false)
 		}
 		at := filepath.Join(s.Path(spool.Work), work)
 		err = errors.Join(err, os.WriteFile(filepath.Join(at, "result.json"), nil, 0o600))
-		if _, moved := s.Finish(work, spool.Failed, "case"); err != nil || moved != nil {
+		if _, moved := s.Paths().Finish(work, spool.Failed, "case"); err != nil || moved != nil {
 			t.Errorf("%v, %v", err, moved)
 		}
 	})
@@ -229,10 +229,10 @@ func TestMendGoesOn(t *testing.T) {
 	}
 	must(t, os.Chmod(dir, 0o700))
 	asDaemon(t, fowner, func() { // the group of a and b can't be changed
-		if err := s.Mend(context.Background(), "case"); err != nil {
+		if err := s.Mend(context.Background(), spool.Inbox, "case"); err != nil {
 			t.Error(err)
 		}
-		if err := s.Mend(context.Background(), "case"); !errors.Is(err, spool.ErrNotMended) {
+		if err := s.Mend(context.Background(), spool.Inbox, "case"); !errors.Is(err, spool.ErrNotMended) {
 			t.Errorf("once more: %v", err)
 		}
 	})
@@ -249,7 +249,7 @@ func TestMendLeavesLinks(t *testing.T) {
 	kept := filepath.Join(t.TempDir(), "kept")
 	must(t, os.WriteFile(kept, nil, 0o600))
 	must(t, os.Link(kept, filepath.Join(dir, "link")))
-	must(t, s.Mend(t.Context(), "case"))
+	must(t, s.Mend(t.Context(), spool.Inbox, "case"))
 	if got := stat(t, kept); !strings.HasPrefix(got, "600 ") {
 		t.Errorf("it is %s", got)
 	}
@@ -277,11 +277,11 @@ func TestManyNames(t *testing.T) {
 		must(t, os.Chown(dir, 0, 0))
 	}
 	before := descriptors(t)
-	must(t, s.Mend(t.Context(), "case"))
+	must(t, s.Mend(t.Context(), spool.Inbox, "case"))
 	if now := descriptors(t); now > before {
 		t.Errorf("%d descriptors are open, were %d", now, before)
 	}
-	work, err := s.Claim("case", spool.NewID())
+	work, err := s.Paths().Claim(spool.Inbox, "case", spool.NewID())
 	must(t, err)
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
@@ -302,7 +302,7 @@ func TestManyNames(t *testing.T) {
 	if sealed < 20_000 || sealed > 20_001 || !strings.HasPrefix(stat(t, filepath.Join(dir, last)), "440 ") || !strings.HasPrefix(stat(t, dir), "700 ") {
 		t.Errorf("%d are sealed; %s is %s, the folder %s", sealed, last, stat(t, filepath.Join(dir, last)), stat(t, dir))
 	}
-	must(t, s.Paths().Unseal(spool.Work, work, other, other))
+	must(t, s.Paths().Unseal(spool.Work, work, spool.Inbox, other, other))
 	if now := descriptors(t); now > before {
 		t.Errorf("%d descriptors are open, were %d", now, before)
 	}

@@ -98,7 +98,7 @@ func (l *Left) add(name string) {
 // machine's, or the context's.
 func (s *Spool) Seal(ctx context.Context, workName string, first []string, copies Copies, again bool) (Left, error) {
 	w := &sealer{tree: tree{ctx: ctx}, uid: os.Geteuid(), gid: s.group, first: first, room: copies}
-	n, err := s.paths.folder(Work, workName)
+	n, err := s.Paths().folder(Work, workName)
 	if err != nil {
 		return Left{}, machines(err)
 	}
@@ -282,8 +282,8 @@ func (w *sealer) replace(dir node, name string, n node) (made bool, err error) {
 }
 
 // Unseal gives a folder that the daemon has sealed to its uploader again, who
-// may have to mend it: owner and group, directories 0770, files 0660. The group
-// is the inbox's where the daemon is not in the uploader's, since it has to
+// may have to mend it in the inbox: owner and group, directories 0770, files
+// 0660. The group is the inbox's where the daemon is not in the uploader's, since it has to
 // move the folder now, and to take it again. Without CAP_CHOWN, and of root, it
 // stays the daemon's, for the inbox's group to work on, if the daemon is in it.
 // A file with another link stays the daemon's: it may be one that lies
@@ -291,7 +291,7 @@ func (w *sealer) replace(dir node, name string, n node) (made bool, err error) {
 //
 // A folder that is not the daemon's is left alone, but for modes that keep it
 // from being moved. There is no context: it is done when the daemon stops, too.
-func (paths Paths) Unseal(p Place, name string, uid, gid uint32) error {
+func (paths Paths) Unseal(p Place, name string, inbox Place, uid, gid uint32) error {
 	n, err := paths.folder(p, name)
 	if err != nil {
 		return err
@@ -302,12 +302,12 @@ func (paths Paths) Unseal(p Place, name string, uid, gid uint32) error {
 		if n.lets(unix.W_OK | unix.X_OK) {
 			return nil
 		}
-		_, err := paths.mend(ctx, n)
+		_, err := paths.mend(ctx, n, inbox)
 		return err
 	}
 	u := &unsealer{tree: tree{ctx: ctx}, uid: int(uid), gid: int(gid)}
 	var in []int
-	if u.shared, in, err = paths.shared(); err != nil {
+	if u.shared, in, err = paths.shared(inbox); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 && !slices.Contains(in, u.gid) {

@@ -40,7 +40,7 @@ func claim(t *testing.T, s *spool.Spool, files ...string) (work, dir string) {
 			give(t, d)
 		}
 	}
-	work, err := s.Claim("case", spool.NewID())
+	work, err := s.Paths().Claim(spool.Inbox, "case", spool.NewID())
 	must(t, err)
 	return work, filepath.Join(s.Path(spool.Work), work)
 }
@@ -110,7 +110,7 @@ originals/p2.tif -r--r----- 0:0
 	if info, err := os.Stat(secret); err != nil || info.Mode() != 0o600 {
 		t.Errorf("a link was followed: %v, %v", info, err)
 	}
-	must(t, s.Paths().Unseal(spool.Work, work, other, other))
+	must(t, s.Paths().Unseal(spool.Work, work, spool.Inbox, other, other))
 	if os.Geteuid() != 0 {
 		return // nobody else can be given anything
 	}
@@ -279,7 +279,7 @@ func TestMend(t *testing.T) {
 	must(t, os.Symlink(outside, filepath.Join(dir, "link")))
 	must(t, os.WriteFile(filepath.Join(dir, "theirs"), nil, 0o600))
 	give(t, filepath.Join(dir, "theirs")) // as root: another's than the folder
-	must(t, s.Mend(t.Context(), "case"))
+	must(t, s.Mend(t.Context(), spool.Inbox, "case"))
 	for name, want := range map[string]fs.FileMode{".": 0o770, "sub": 0o770, "sub/a": 0o640, "theirs": 0o640} {
 		if name == "theirs" && os.Geteuid() == 0 {
 			want = 0o600
@@ -293,7 +293,7 @@ func TestMend(t *testing.T) {
 	if info, err := os.Stat(outside); err != nil || info.Mode() != 0o600 {
 		t.Errorf("a link was followed: %v", info.Mode())
 	}
-	if err := s.Mend(t.Context(), "case"); err == nil {
+	if err := s.Mend(t.Context(), spool.Inbox, "case"); err == nil {
 		t.Error("there was nothing to mend")
 	}
 }
@@ -311,7 +311,7 @@ func TestWrap(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	name, err := s.Finish(work, spool.Failed, "case")
+	name, err := s.Paths().Finish(work, spool.Failed, "case")
 	must(t, err)
 	if _, err := os.Stat(filepath.Join(s.Path(spool.Failed), name, "case", "FRONT.jpg")); err != nil {
 		t.Error(err)

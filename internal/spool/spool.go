@@ -5,7 +5,7 @@
 //	  ▲             │
 //	  └───Release───┘
 //
-// Every move is one rename that replaces nothing, with both parents synced.
+// There may be several inboxes, which all else is shared by. Every move is one rename that replaces nothing, with both parents synced.
 package spool
 
 import (
@@ -14,12 +14,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -29,20 +31,53 @@ import (
 	"idenfy-batch/internal/durable"
 )
 
-// Place is one of the spool's directories.
+// Place is one of the spool's directories. Of inboxes there may be several, see
+// InboxNamed.
 type Place string
 
 // The places, see the package comment.
 const (
-	Inbox  Place = "inbox"  // drops
+	Inbox  Place = "inbox"  // drops: the inbox below the root
 	Work   Place = "work"   // claimed folders
 	Done   Place = "done"   // accepted by the API
 	Failed Place = "failed" // not accepted
 	Hold   Place = "hold"   // outcome unknown
 )
 
-// Places lists all places in the order of a folder's life.
+// Places lists the places in the order of a folder's life, with one inbox.
 func Places() []Place { return []Place{Inbox, Work, Done, Failed, Hold} }
+
+// InboxNamed returns the inbox of a name; "inbox" is the one below the root, and
+// so is the one without a name, as there was before others.
+func InboxNamed(name string) Place {
+	if name == "" || name == string(Inbox) {
+		return Inbox
+	}
+	return Inbox + "/" + Place(name)
+}
+
+// InboxName is the name of an inbox; of another place there is none.
+func (p Place) InboxName() string {
+	if p == Inbox {
+		return string(p)
+	}
+	name, _ := strings.CutPrefix(string(p), string(Inbox)+"/")
+	if name == string(p) {
+		return ""
+	}
+	return name
+}
+
+// Kind is p, or Inbox of each inbox.
+func (p Place) Kind() Place {
+	if p.IsInbox() {
+		return Inbox
+	}
+	return p
+}
+
+// IsInbox reports whether p is an inbox.
+func (p Place) IsInbox() bool { return p.InboxName() != "" }
 
 // Final reports whether a folder in p has ended.
 func (p Place) Final() bool { return p == Done || p == Failed || p == Hold }
@@ -52,7 +87,7 @@ func (p Place) Final() bool { return p == Done || p == Failed || p == Hold }
 // daemon enters work.
 func (p Place) mode() fs.FileMode {
 	switch p {
-	case Inbox:
+	case Inbox: // one with a name is made by whoever gave the name
 		return fs.ModeSetgid | 0o770
 	case Work:
 		return 0o700
@@ -64,9 +99,23 @@ func (p Place) mode() fs.FileMode {
 // Paths says where each place is: absolute paths, on one mount.
 type Paths map[Place]string
 
+// Inboxes returns the inboxes, by their names.
+func (paths Paths) Inboxes() (list []Place) {
+	for p := range paths {
+		if p.IsInbox() {
+			list = append(list, p)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Places returns all places, in the order of a folder's life.
+func (paths Paths) Places() []Place { return append(paths.Inboxes(), Work, Done, Failed, Hold) }
+
 // Spool is an opened and locked spool.
 type Spool struct {
-	paths   Paths
+	paths   atomic.Pointer[Paths] // another one when the inboxes change
 	lock    *os.File
 	group   int        // of done: who may read what has ended
 	probing sync.Mutex // one probe at a time
@@ -87,22 +136,30 @@ func NewID() string { return rand.Text() }
 // ErrLocked says that another process works on the spool.
 var ErrLocked = errors.New("another idenfy-batch already works on this spool; stop it first (systemctl stop idenfy-batch), or give this one a root of its own")
 
+// ErrNotConfigured says that an inbox is not, or no longer, one of the spool's.
+var ErrNotConfigured = errors.New("there is no such inbox in the configuration")
+
 // Open makes the places that are missing (their parents must exist), proves
 // with real renames that a folder can go wherever it may have to, and takes
 // the spool's lock, which the kernel drops when the process ends, however it
 // ends.
 //
+// An inbox with a name is somebody else's to make and to keep in order: what is
+// wrong with one holds up nothing else, so it is an error only if it takes
+// another configuration, for it lies on another mount.
+//
 // All problems are reported at once, each with its mend.
 func Open(paths Paths) (*Spool, error) {
-	if err := prepare(paths); err != nil {
+	if err := prepare(paths.own()); err != nil {
 		return nil, err
 	}
 	lock, err := takeLock(paths[Work])
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{paths: paths, lock: lock}
-	err = s.Probe()
+	s := &Spool{lock: lock}
+	s.paths.Store(&paths)
+	err = errors.Join(s.Probe(), s.misplaced())
 	if err == nil {
 		err = s.rewrap()
 	}
@@ -133,16 +190,52 @@ func Passing(err error) bool {
 func (s *Spool) Close() error { return s.lock.Close() }
 
 // Path returns the directory of p.
-func (s *Spool) Path(p Place) string { return s.paths[p] }
+func (s *Spool) Path(p Place) string { return s.Paths()[p] }
 
-// SamePaths reports whether the spool was opened with these paths.
+// Paths returns where each place is now. The map is for reading only.
+func (s *Spool) Paths() Paths { return *s.paths.Load() }
+
+// SamePaths reports whether the spool was opened with these paths, inboxes
+// aside.
 func (s *Spool) SamePaths(paths Paths) bool {
-	for _, p := range Places() {
-		if s.paths[p] != paths[p] {
+	for _, p := range []Place{Work, Done, Failed, Hold} {
+		if s.Path(p) != paths[p] {
 			return false
 		}
 	}
 	return true
+}
+
+// Admits returns why the inboxes can't become those of paths, or nil: each that
+// is new, or elsewhere than before, has to be a directory that can be read, and
+// that a folder can be moved from and to.
+func (s *Spool) Admits(paths Paths) error {
+	var errs []error
+	for _, p := range paths.Inboxes() {
+		if paths[p] == s.Path(p) {
+			continue
+		}
+		err := prepare(Paths{p: paths[p]})
+		if err == nil {
+			var dir *os.File
+			if dir, err = os.Open(paths[p]); err == nil {
+				err = errors.Join(dir.Close(), s.probe(paths, p))
+			} else {
+				err = fmt.Errorf("%s: %w; the daemon's user has to be able to read it", p, err)
+			}
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// SetInboxes has the inboxes be those of paths from now on.
+func (s *Spool) SetInboxes(paths Paths) {
+	next := maps.Clone(paths)
+	for _, p := range []Place{Work, Done, Failed, Hold} {
+		next[p] = s.Path(p)
+	}
+	s.paths.Store(&next)
 }
 
 // Intact returns an error when work is no longer the directory that was locked
@@ -153,9 +246,9 @@ func (s *Spool) Intact() error {
 	if err != nil {
 		return err
 	}
-	is, err := os.Stat(s.paths[Work])
+	is, err := os.Stat(s.Path(Work))
 	if err == nil && !os.SameFile(was, is) {
-		err = fmt.Errorf("work: %s is another directory than at the start; was a file system mounted over it, or unmounted?", s.paths[Work])
+		err = fmt.Errorf("work: %s is another directory than at the start; was a file system mounted over it, or unmounted?", s.Path(Work))
 	}
 	return err
 }
@@ -165,7 +258,7 @@ func (s *Spool) Has(id string) (bool, error) {
 	if err := s.Intact(); err != nil {
 		return false, err
 	}
-	has, err := s.paths.Has(id)
+	has, err := s.Paths().Has(id)
 	if err == nil {
 		err = s.Intact() // it may have been hidden meanwhile
 	}
@@ -201,9 +294,6 @@ func (paths Paths) OpenFolder(p Place, name string) (*os.Root, error) {
 	return drop.Open(parent, name)
 }
 
-// Paths returns where each place is.
-func (s *Spool) Paths() Paths { return s.paths }
-
 // gaps is how many names in a row may be free before Find gives up: folders
 // with the names between may have been taken away.
 const gaps = 20
@@ -213,7 +303,7 @@ const gaps = 20
 func (s *Spool) Find(p Place, name string, is func(name string) bool) string {
 	for n, free := 1, 0; free < gaps; n++ {
 		target := numbered(name, n)
-		if _, err := os.Lstat(filepath.Join(s.paths[p], target)); err != nil {
+		if _, err := os.Lstat(filepath.Join(s.Path(p), target)); err != nil {
 			free++
 			continue
 		}
@@ -238,9 +328,11 @@ func numbered(name string, n int) string {
 func Check(paths Paths) error {
 	var errs []error
 	missing := false
-	for _, p := range Places() {
+	for _, p := range paths.Places() {
 		info, err := os.Stat(paths[p])
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && p.IsInbox() && p != Inbox {
+			err = notThere(paths[p])
+		} else if errors.Is(err, fs.ErrNotExist) {
 			missing, err = true, nil // the first start makes it
 			if parent := filepath.Dir(paths[p]); unix.Access(parent, unix.W_OK|unix.X_OK) != nil {
 				err = fmt.Errorf("%s does not exist, and this user can't make it in %s; make it, owned by the user that runs the daemon (install -d -o USER), and run this as that user", paths[p], parent)
@@ -263,15 +355,26 @@ func Check(paths Paths) error {
 		return fmt.Errorf("%w; run this as the user that the daemon runs as", err)
 	}
 	// A daemon that starts meanwhile waits for the lock.
-	return errors.Join((&Spool{paths: paths, lock: lock}).Probe(), lock.Close())
+	return errors.Join((&Spool{lock: lock}).probe(paths, ways(paths)...), lock.Close())
 }
 
+// notThere is the error of an inbox that has a name and is missing.
+func notThere(path string) error {
+	return fmt.Errorf("%s does not exist; make it, for the group that its uploaders and the daemon share (install -d -m 2770 -g GROUP %s), or take it out of inboxes in the configuration", path, path)
+}
+
+// prepare makes what is missing of paths, but for inboxes that have a name.
 func prepare(paths Paths) error {
 	var errs []error
-	for _, p := range Places() {
-		path := paths[p]
+	for _, p := range paths.Places() {
+		path, is := paths[p]
+		if !is {
+			continue
+		}
 		info, err := os.Stat(path)
 		switch {
+		case errors.Is(err, fs.ErrNotExist) && p.IsInbox() && p != Inbox:
+			errs = append(errs, fmt.Errorf("%s: %w", p, notThere(path)))
 		case errors.Is(err, fs.ErrNotExist):
 			if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("%s: the directory %s does not exist; make it (mkdir -p %s), mount it, or correct root or paths.%s in the configuration", p, filepath.Dir(path), filepath.Dir(path), p))
@@ -385,87 +488,121 @@ func Locked(paths Paths) (bool, error) {
 const probeName = ".idenfy-batch.probe"
 
 // Probe moves an empty directory along every way that a folder may have to
-// go. Only a real rename tells: two mounts of one file system, which even bind
-// mounts make, refuse it (rename(2), EXDEV), as do permissions of every kind.
-// Only who has the lock may do that.
-func (s *Spool) Probe() error { return s.probe(Inbox, Done, Failed, Hold) }
+// go, but for inboxes that have a name. Only a real rename tells: two mounts of
+// one file system, which even bind mounts make, refuse it (rename(2), EXDEV), as
+// do permissions of every kind. Only who has the lock may do that.
+func (s *Spool) Probe() error {
+	paths := s.Paths()
+	return s.probe(paths, ways(paths.own())...)
+}
+
+// own leaves out the inboxes that have a name.
+func (paths Paths) own() Paths {
+	own := maps.Clone(paths)
+	maps.DeleteFunc(own, func(p Place, _ string) bool { return p.IsInbox() && p != Inbox })
+	return own
+}
+
+// ways are the places that a folder may go to from work.
+func ways(paths Paths) []Place { return append(paths.Inboxes(), Done, Failed, Hold) }
+
+// misplaced returns which of the inboxes that have a name can't be had as they
+// are configured, whatever becomes of them.
+func (s *Spool) misplaced() error {
+	var errs []error
+	for _, p := range s.Paths().Inboxes() {
+		if p == Inbox {
+			continue
+		}
+		if err := s.Takes(p); errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Takes proves with a real rename that a folder can go from work to p and back:
 // what a folder met on its way there is its own then.
-func (s *Spool) Takes(p Place) error { return s.probe(p) }
+func (s *Spool) Takes(p Place) error { return s.probe(s.Paths(), p) }
 
-func (s *Spool) probe(ways ...Place) error {
+// Alone reports whether an inbox is at fault by itself: no folder can be moved
+// between it and work, and between work and done one can.
+func (s *Spool) Alone(p Place) bool {
+	return p.IsInbox() && s.Takes(p) != nil && s.Takes(Done) == nil
+}
+
+func (s *Spool) probe(paths Paths, ways ...Place) error {
 	s.probing.Lock()
 	defer s.probing.Unlock()
-	for _, p := range append([]Place{Work}, ways...) { // of a probe that was cut off; an empty directory, or nothing happens
-		_ = unix.Rmdir(filepath.Join(s.paths[p], probeName))
+	for _, p := range ways {
+		if paths[p] == "" {
+			return fmt.Errorf("%w: %s", ErrNotConfigured, p)
+		}
 	}
-	name, err := s.makeProbe()
+	for _, p := range append([]Place{Work}, ways...) { // of a probe that was cut off; an empty directory, or nothing happens
+		_ = unix.Rmdir(filepath.Join(paths[p], probeName))
+	}
+	name, err := makeProbe(paths)
 	if err != nil {
 		return fmt.Errorf("work: can't make a directory: %w; the daemon's user needs to own it (chown), and it has to be below ReadWritePaths= of the service", err)
 	}
 	var errs []error
 	for _, to := range ways {
-		there, err := s.moveFree(Work, name, to, probeName)
+		there, err := paths.moveFree(Work, name, to, probeName)
 		if there == "" {
-			errs = append(errs, s.explainMove(Work, to, err))
+			errs = append(errs, paths.explainMove(Work, to, err))
 			continue
 		}
-		back, backErr := s.moveFree(to, there, Work, probeName)
-		if err = errors.Join(err, backErr); err != nil {
-			errs = append(errs, s.explainMove(to, Work, err))
+		back, backErr := paths.moveFree(to, there, Work, probeName)
+		if back == "" && !paths.removed(to, there, backErr) || back != "" && errors.Join(err, backErr) != nil {
+			errs = append(errs, paths.explainMove(to, Work, errors.Join(err, backErr)))
 		}
-		if back == "" && s.removed(to, there, backErr) {
-			errs = errs[:len(errs)-1]
-			if name, err = s.makeProbe(); err != nil {
-				return errors.Join(append(errs, err)...)
-			}
+		if name = back; name != "" {
 			continue
 		}
-		if back == "" {
-			_ = unix.Rmdir(filepath.Join(s.paths[to], there)) // it can't be moved, and may not be removed either
-			return errors.Join(errs...)
+		_ = unix.Rmdir(filepath.Join(paths[to], there)) // it can't be moved, and may not be removed either
+		if name, err = makeProbe(paths); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
-		name = back
 	}
-	if err := os.Remove(filepath.Join(s.paths[Work], name)); err != nil {
+	if err := os.Remove(filepath.Join(paths[Work], name)); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
 // removed tells whether a probe that was to come back is gone, from a place
-// that is there: an uploader may remove what lies in the inbox.
-func (s *Spool) removed(from Place, name string, err error) bool {
-	if from != Inbox || !errors.Is(err, fs.ErrNotExist) {
+// that is there: an uploader may remove what lies in an inbox.
+func (paths Paths) removed(from Place, name string, err error) bool {
+	if !from.IsInbox() || !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	_, there := os.Stat(s.paths[from])
-	_, probe := os.Lstat(filepath.Join(s.paths[from], name))
-	_, work := os.Stat(s.paths[Work])
+	_, there := os.Stat(paths[from])
+	_, probe := os.Lstat(filepath.Join(paths[from], name))
+	_, work := os.Stat(paths[Work])
 	return there == nil && work == nil && errors.Is(probe, fs.ErrNotExist)
 }
 
 // makeProbe makes a directory under the first name for it that is free.
-func (s *Spool) makeProbe() (name string, err error) {
+func makeProbe(paths Paths) (name string, err error) {
 	for n := 1; ; n++ {
 		name = numbered(probeName, n)
-		if err = os.Mkdir(filepath.Join(s.paths[Work], name), 0o700); !errors.Is(err, fs.ErrExist) {
+		if err = os.Mkdir(filepath.Join(paths[Work], name), 0o700); !errors.Is(err, fs.ErrExist) {
 			return name, err
 		}
 	}
 }
 
-func (s *Spool) explainMove(from, to Place, err error) error {
+func (paths Paths) explainMove(from, to Place, err error) error {
 	switch {
 	case errors.Is(err, unix.EXDEV):
-		return fmt.Errorf("%s (%s) and %s (%s) are not on one mount, so a folder can't be moved between them in one step; put all of the spool below one mount point, and in the service below one ReadWritePaths= (two bind mounts of one file system do not do)", from, s.paths[from], to, s.paths[to])
+		return fmt.Errorf("%s (%s) and %s (%s) are not on one mount, so a folder can't be moved between them in one step; put all of the spool below one mount point, and in the service below one ReadWritePaths= (two bind mounts of one file system do not do): %w", from, paths[from], to, paths[to], unix.EXDEV)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%s: its file system can't rename without replacing (RENAME_NOREPLACE); use a local file system such as ext4, xfs or btrfs for the spool", s.paths[to])
+		return fmt.Errorf("%s (%s): its file system can't rename without replacing (RENAME_NOREPLACE); use a local file system such as ext4, xfs or btrfs for the spool: %w", to, paths[to], unix.EINVAL)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%s: the daemon's user can't move a directory from %s to %s: %w; it needs to own them or share a group that may write (chown, chmod g+rwx), and they have to be below ReadWritePaths= of the service", to, s.paths[from], s.paths[to], err)
+		return fmt.Errorf("%s: the daemon's user can't move a directory from %s to %s: %w; it needs to own them or share a group that may write (chown, chmod g+rwx), and they have to be below ReadWritePaths= of the service", to, paths[from], paths[to], err)
 	default:
-		return fmt.Errorf("%s: can't move a directory from %s to %s: %w", to, s.paths[from], s.paths[to], err)
+		return fmt.Errorf("%s: can't move a directory from %s to %s: %w", to, paths[from], paths[to], err)
 	}
 }
 
@@ -473,13 +610,13 @@ func (s *Spool) explainMove(from, to Place, err error) error {
 // back, so that the whole of it can be tried again: a second sync would prove
 // nothing. there tells that the folder is at its target all the same, with or
 // without an error: it could not even be taken back.
-func (s *Spool) move(from Place, oldName string, to Place, newName string) (there bool, err error) {
-	f, err := os.Open(s.paths[from])
+func (paths Paths) move(from Place, oldName string, to Place, newName string) (there bool, err error) {
+	f, err := os.Open(paths[from])
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	t, err := os.Open(s.paths[to])
+	t, err := os.Open(paths[to])
 	if err != nil {
 		return false, err
 	}
@@ -497,13 +634,13 @@ func notDurable(err error) bool {
 	return ok
 }
 
-// Claim moves the folder name from the inbox to work, and returns its name
+// Claim moves the folder name from an inbox to work, and returns its name
 // there, which ends with id. With an error the folder is still in the inbox,
 // and the name is empty; or it has got a name, and lies in work, but may not
 // survive a power cut there.
-func (s *Spool) Claim(name, id string) (string, error) {
+func (paths Paths) Claim(from Place, name, id string) (string, error) {
 	workName := fit(name, "."+id)
-	there, err := s.move(Inbox, name, Work, workName)
+	there, err := paths.move(from, name, Work, workName)
 	if !there {
 		return "", err
 	}
@@ -524,29 +661,32 @@ func Split(workName string) (name, id string, ok bool) {
 	return name, id, true
 }
 
-// Release moves a claimed folder back to the inbox under the name that it was
+// Release moves a claimed folder back to an inbox under the name that it was
 // dropped with, and returns that, or one with a suffix when it is taken by now.
 // With an error it is still in work, and the name is empty; or it has got a
 // name, and the move may not survive a power cut.
-func (s *Spool) Release(workName, name string) (string, error) {
-	return s.moveFree(Work, workName, Inbox, name)
+func (paths Paths) Release(workName string, to Place, name string) (string, error) {
+	if !to.IsInbox() {
+		return "", fmt.Errorf("spool: %s is no inbox", to)
+	}
+	return paths.moveFree(Work, workName, to, name)
 }
 
 // Finish moves a claimed folder to its final place under the name that it was
 // dropped with, and returns the name that it has there: with a suffix
 // (case-7.2) when that one is taken. Errors are as those of Release.
-func (s *Spool) Finish(workName string, to Place, name string) (string, error) {
+func (paths Paths) Finish(workName string, to Place, name string) (string, error) {
 	if !to.Final() {
 		return "", fmt.Errorf("spool: %s is not a final place", to)
 	}
-	return s.moveFree(Work, workName, to, name)
+	return paths.moveFree(Work, workName, to, name)
 }
 
 // moveFree moves a folder to the first free name.
-func (s *Spool) moveFree(from Place, oldName string, to Place, name string) (string, error) {
+func (paths Paths) moveFree(from Place, oldName string, to Place, name string) (string, error) {
 	for n := 1; ; n++ {
 		target := numbered(name, n)
-		there, err := s.move(from, oldName, to, target)
+		there, err := paths.move(from, oldName, to, target)
 		switch {
 		case there:
 			return target, err
@@ -556,19 +696,19 @@ func (s *Spool) moveFree(from Place, oldName string, to Place, name string) (str
 	}
 }
 
-// Revise moves a folder out of a final place, as a person decided: back to the
+// Revise moves a folder out of a final place, as a person decided: back to an
 // inbox, or to another final place. The daemon looks at neither, so it may run
 // meanwhile. Errors are as those of Release.
 func (paths Paths) Revise(from Place, name string, to Place) (string, error) {
 	if !from.Final() || to == Work {
 		return "", fmt.Errorf("spool: no decision moves a folder from %s to %s", from, to)
 	}
-	return (&Spool{paths: paths}).moveFree(from, name, to, name)
+	return paths.moveFree(from, name, to, name)
 }
 
 // List returns the names of the folders in p that are not hidden, in no
 // certain order.
-func (s *Spool) List(p Place) ([]string, error) { return s.paths.List(p) }
+func (s *Spool) List(p Place) ([]string, error) { return s.Paths().List(p) }
 
 // List is Spool.List without an opened spool.
 func (paths Paths) List(p Place) ([]string, error) {

@@ -45,30 +45,30 @@ func TestMoves(t *testing.T) {
 	for n, want := range []string{"case-7", "case-7.2", "case-7.3"} {
 		drop(t, s, "case-7")
 		id := spool.NewID()
-		work, err := s.Claim("case-7", id)
+		work, err := s.Paths().Claim(spool.Inbox, "case-7", id)
 		must(t, err)
 		if name, got, ok := spool.Split(work); name != "case-7" || got != id || !ok {
 			t.Fatalf("%s is split into %s, %s, %v", work, name, got, ok)
 		}
-		name, err := s.Finish(work, spool.Done, "case-7")
+		name, err := s.Paths().Finish(work, spool.Done, "case-7")
 		must(t, err)
 		if name != want {
 			t.Errorf("folder %d is called %s, want %s", n+1, name, want)
 		}
 	}
 	drop(t, s, "case-8")
-	work, err := s.Claim("case-8", spool.NewID())
+	work, err := s.Paths().Claim(spool.Inbox, "case-8", spool.NewID())
 	must(t, err)
 	drop(t, s, "case-8") // a new one meanwhile
-	name, err := s.Release(work, "case-8")
+	name, err := s.Paths().Release(work, spool.Inbox, "case-8")
 	must(t, err)
 	if name != "case-8.2" {
 		t.Errorf("released as %s", name)
 	}
-	if _, err := s.Claim("nothing", spool.NewID()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.Paths().Claim(spool.Inbox, "nothing", spool.NewID()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("claim of nothing: %v", err)
 	}
-	if _, err := s.Finish(work, spool.Inbox, "x"); err == nil {
+	if _, err := s.Paths().Finish(work, spool.Inbox, "x"); err == nil {
 		t.Error("the inbox is taken for a final place")
 	}
 	done, err := s.List(spool.Done)
@@ -83,13 +83,13 @@ func TestLongNames(t *testing.T) {
 	long := strings.Repeat("ä", 127) // 254 bytes
 	for range 2 {
 		drop(t, s, long)
-		work, err := s.Claim(long, spool.NewID())
+		work, err := s.Paths().Claim(spool.Inbox, long, spool.NewID())
 		must(t, err)
 		name, _, ok := spool.Split(work)
 		if !ok || !strings.HasPrefix(long, name) {
 			t.Fatalf("%q is not made of the name", work)
 		}
-		final, err := s.Finish(work, spool.Done, long)
+		final, err := s.Paths().Finish(work, spool.Done, long)
 		must(t, err)
 		if len(final) > 255 || !strings.HasPrefix(final, strings.Repeat("ä", 100)) {
 			t.Errorf("final name %q", final)

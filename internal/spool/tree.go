@@ -180,13 +180,13 @@ func machines(err error) error {
 	return err
 }
 
-// shared is the group that uploaders and the daemon share: the inbox's. in are
-// the daemon's groups.
-func (paths Paths) shared() (gid int, in []int, err error) {
-	var inbox unix.Stat_t
-	if err := unix.Stat(paths[Inbox], &inbox); err != nil {
-		return 0, nil, &os.PathError{Op: "stat", Path: paths[Inbox], Err: err}
+// shared is the group that the uploaders of an inbox and the daemon share: the
+// inbox's. in are the daemon's groups.
+func (paths Paths) shared(inbox Place) (gid int, in []int, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(paths[inbox], &st); err != nil {
+		return 0, nil, &os.PathError{Op: "stat", Path: paths[inbox], Err: err}
 	}
 	in, err = os.Getgroups()
-	return int(inbox.Gid), slices.Concat(in, []int{os.Getegid()}), err
+	return int(st.Gid), slices.Concat(in, []int{os.Getegid()}), err
 }

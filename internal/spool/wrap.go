@@ -27,7 +27,7 @@ func (s *Spool) Wrap(workName, name string, fill func(dir *os.Root) error) error
 	if done, err := s.Rewrap(id); done != "" || err != nil {
 		return err
 	}
-	wrapper := filepath.Join(s.paths[Work], wrapPrefix+id)
+	wrapper := filepath.Join(s.Path(Work), wrapPrefix+id)
 	if err := os.Mkdir(wrapper, closedDir); err != nil {
 		return err
 	}
@@ -43,17 +43,17 @@ func (s *Spool) Wrap(workName, name string, fill func(dir *os.Root) error) error
 	if err := os.Chmod(wrapper, sealedDir); err != nil {
 		return err
 	}
-	inner := &Spool{paths: Paths{Work: s.paths[Work], Hold: wrapper}}
+	inner := Paths{Work: s.Path(Work), Hold: wrapper}
 	if _, err := inner.move(Work, workName, Hold, fit(name, "")); err != nil {
 		return err
 	}
-	_, err = s.move(Work, wrapPrefix+id, Work, workName)
+	_, err = s.Paths().move(Work, wrapPrefix+id, Work, workName)
 	return err
 }
 
 // rewrap is Rewrap of all that a crash left.
 func (s *Spool) rewrap() error {
-	names, err := os.ReadDir(s.paths[Work])
+	names, err := os.ReadDir(s.Path(Work))
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *Spool) Rewrap(id string) (workName string, err error) {
 	if id == "" {
 		return "", nil
 	}
-	wrapper := filepath.Join(s.paths[Work], wrapPrefix+id)
+	wrapper := filepath.Join(s.Path(Work), wrapPrefix+id)
 	in, err := os.ReadDir(wrapper)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
@@ -86,7 +86,7 @@ func (s *Spool) Rewrap(id string) (workName string, err error) {
 		return "", os.RemoveAll(wrapper) // with nothing in it but what Wrap has written
 	}
 	workName = fit(in[inner].Name(), "."+id)
-	if there, err := s.move(Work, wrapPrefix+id, Work, workName); !there {
+	if there, err := s.Paths().move(Work, wrapPrefix+id, Work, workName); !there {
 		return "", err
 	}
 	return workName, err

@@ -74,7 +74,7 @@ func (l *Log) Take(e events.Event) {
 	switch e := e.(type) {
 	case events.Started, events.Stopping, events.Stopped, events.Reloaded, events.ReloadRefused, events.Decided, events.Adopted, events.Trouble:
 		ofDaemon(log, e)
-	case events.FolderWaits, events.WatchModeChanged, events.Overflowed, events.InboxTrouble:
+	case events.FolderWaits, events.WatchModeChanged, events.Overflowed, events.InboxTrouble, events.InboxLeft:
 		ofWatcher(log, e)
 	case events.VerdictCame, events.WebhookTaken, events.Disputed, events.WebhookRefused, events.Asked, events.StraysDropped, events.VerdictsCounted:
 		l.ofVerdicts(log, e)
@@ -135,10 +135,10 @@ func ofWatcher(log *logrus.Logger, e events.Event) {
 		for i := range e.Reasons {
 			waits[i] = e.Reasons[i].Code
 		}
-		folder(log, e.Folder, "").WithFields(logrus.Fields{"age": e.Age.Round(time.Second).String(), "reasons": waits}).
+		folder(log, e.Folder, "").WithFields(logrus.Fields{"inbox": e.Inbox, "age": e.Age.Round(time.Second).String(), "reasons": waits}).
 			Warn("still incomplete; see idenfy-batch status")
 	case events.WatchModeChanged:
-		entry := log.WithField("mode", string(e.Mode))
+		entry := log.WithFields(logrus.Fields{"inbox": e.Inbox, "mode": string(e.Mode)})
 		if e.Err != nil {
 			entry = entry.WithError(e.Err)
 		}
@@ -148,13 +148,16 @@ func ofWatcher(log *logrus.Logger, e events.Event) {
 			entry.Warn("not all folders can be watched by events; rescans find them")
 		}
 	case events.Overflowed:
-		log.WithError(e.Err).Warn("file events were lost; rescanning")
+		log.WithField("inbox", e.Inbox).WithError(e.Err).Warn("file events were lost; rescanning")
 	case events.InboxTrouble:
+		entry := log.WithField("inbox", e.Inbox)
 		if e.Err != nil {
-			log.WithError(e.Err).Error("nothing can be taken from the inbox; trying again")
+			entry.WithError(e.Err).Error("nothing can be taken from the inbox; trying again")
 		} else {
-			log.Info("the inbox is in order again")
+			entry.Info("the inbox is in order again")
 		}
+	case events.InboxLeft:
+		log.WithField("inbox", e.Inbox).Info("the inbox is not watched any more; what lies in it stays there")
 	}
 }
 
@@ -220,9 +223,9 @@ func ofBatch(log *logrus.Logger, e events.Event) {
 	case events.FolderFreed:
 		folder(log, e.Folder, e.ID).WithField("place", string(e.Place)).Info("no longer stuck")
 	case events.ClaimFailed:
-		folder(log, e.Folder, "").WithError(e.Err).Warn("could not be taken, stays in the inbox")
+		folder(log, e.Folder, "").WithField("inbox", e.Inbox).WithError(e.Err).Warn("could not be taken, stays in the inbox")
 	case events.Released:
-		folder(log, e.Folder, e.ID).WithField("why", e.Why).Info("back to the inbox")
+		folder(log, e.Folder, e.ID).WithFields(logrus.Fields{"inbox": e.Inbox, "why": e.Why}).Info("back to the inbox")
 	case events.Vanished:
 		folder(log, e.Folder, e.ID).Warn("somebody took it out of work")
 	case events.Attempted:

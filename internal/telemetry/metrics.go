@@ -23,15 +23,15 @@ type Metrics struct {
 	duration  prometheus.Histogram
 	folders   *prometheus.GaugeVec
 	stuck     *prometheus.GaugeVec
-	oldest    prometheus.Gauge
+	oldest    *prometheus.GaugeVec
 	paused    *prometheus.GaugeVec
-	inbox     prometheus.Gauge
-	rescans   prometheus.Counter
+	inbox     *prometheus.GaugeVec
+	rescans   *prometheus.CounterVec
 	rescan    prometheus.Histogram
-	overflows prometheus.Counter
+	overflows *prometheus.CounterVec
 	mode      *prometheus.GaugeVec
-	released  prometheus.Counter
-	overdue   prometheus.Counter
+	released  *prometheus.CounterVec
+	overdue   *prometheus.CounterVec
 
 	webhooks   *prometheus.CounterVec
 	verdicts   *prometheus.CounterVec
@@ -53,17 +53,17 @@ func NewMetrics(version string) *Metrics {
 		attempts:  counters("attempts_total", "Attempts at a submission, by state.", "state"),
 		sessions:  counters("sessions_asked_total", "Requests for a session, of folders with a clientId, by state.", "state"),
 		duration:  histogram("submit_duration_seconds", "Time from the start of an attempt to its end.", prometheus.ExponentialBuckets(0.05, 2, 12)),
-		folders:   gauges("folders", "Folders now, by place; in done and failed those that were filed there, whatever somebody took away since.", "place"),
-		stuck:     gauges("folders_stuck", "Folders that can't go on by their own fault, by place: inbox or work.", "place"),
-		oldest:    gauge("inbox_oldest_seconds", "Age of the oldest folder in the inbox."),
+		folders:   gauges("folders", "Folders now, by place, and those that wait by inbox; in done and failed those that were filed there, whatever somebody took away since.", "place", "inbox"),
+		stuck:     gauges("folders_stuck", "Folders that can't go on by their own fault, by place: inbox or work.", "place", "inbox"),
+		oldest:    gauges("inbox_oldest_seconds", "Age of the oldest folder in an inbox.", "inbox"),
 		paused:    gauges("paused", "1 while submission is paused, by whose fault it is: account or disk.", "owner"),
-		inbox:     prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "inbox_trouble", Help: "1 while nothing can be taken from the inbox: it can't be read, or not be moved from."}),
-		rescans:   counter("rescans_total", "Scans of the whole inbox."),
-		rescan:    histogram("rescan_duration_seconds", "Time that a scan of the whole inbox took.", prometheus.ExponentialBuckets(0.001, 4, 9)),
-		overflows: counter("event_overflows_total", "Times that file events were lost and a rescan took their place."),
-		mode:      gauges("watch_mode", "1 for the mode that the watcher is in.", "mode"),
-		released:  counter("folders_released_total", "Folders that went back from work to the inbox."),
-		overdue:   counter("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after."),
+		inbox:     gauges("inbox_trouble", "1 while nothing can be taken from an inbox: it can't be read, or not be moved from.", "inbox"),
+		rescans:   counters("rescans_total", "Scans of a whole inbox.", "inbox"),
+		rescan:    histogram("rescan_duration_seconds", "Time that a scan of a whole inbox took.", prometheus.ExponentialBuckets(0.001, 4, 9)),
+		overflows: counters("event_overflows_total", "Times that file events were lost and a rescan took their place.", "inbox"),
+		mode:      gauges("watch_mode", "1 for the mode that the watcher of an inbox is in.", "mode", "inbox"),
+		released:  counters("folders_released_total", "Folders that went back from work to their inbox.", "inbox"),
+		overdue:   counters("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after.", "inbox"),
 	}
 	m.ofVerdicts()
 	info := gauges("build_info", "1, labelled with the version.", "version")
@@ -80,11 +80,37 @@ func NewMetrics(version string) *Metrics {
 	for _, o := range events.Owners() {
 		m.paused.WithLabelValues(string(o))
 	}
-	m.folders.WithLabelValues(string(spool.Work))
-	for _, p := range []spool.Place{spool.Inbox, spool.Work} {
-		m.stuck.WithLabelValues(string(p))
-	}
+	m.folders.WithLabelValues(at(spool.Work)...)
+	m.stuck.WithLabelValues(at(spool.Work)...)
 	return m
+}
+
+// at are the labels of a place.
+func at(p spool.Place) []string {
+	if p.IsInbox() {
+		return []string{string(spool.Inbox), p.InboxName()}
+	}
+	return []string{string(p), ""}
+}
+
+// known has the counts of an inbox begin at 0, so that a rise is seen.
+func (m *Metrics) known(inbox string) {
+	m.stuck.WithLabelValues(at(spool.InboxNamed(inbox))...)
+	m.inbox.WithLabelValues(inbox)
+	for _, c := range []*prometheus.CounterVec{m.rescans, m.overflows, m.released, m.overdue} {
+		c.WithLabelValues(inbox)
+	}
+}
+
+// left ends what is said of an inbox, but for what was stuck in it, which is told
+// by the batch to have gone.
+func (m *Metrics) left(inbox string) {
+	for _, g := range []*prometheus.GaugeVec{m.folders, m.oldest, m.inbox, m.mode} {
+		g.DeletePartialMatch(prometheus.Labels{"inbox": inbox})
+	}
+	for _, c := range []*prometheus.CounterVec{m.rescans, m.overflows, m.released, m.overdue} {
+		c.DeletePartialMatch(prometheus.Labels{"inbox": inbox})
+	}
 }
 
 // ofVerdicts makes those about webhooks and verdicts.
@@ -179,8 +205,8 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
-func gauges(name, help, label string) *prometheus.GaugeVec {
-	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, []string{label})
+func gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
 func histogram(name, help string, buckets []float64) prometheus.Histogram {
@@ -191,11 +217,11 @@ func histogram(name, help string, buckets []float64) prometheus.Histogram {
 func (m *Metrics) Take(e events.Event) {
 	switch e := e.(type) {
 	case events.Released:
-		m.released.Inc()
+		m.released.WithLabelValues(e.Inbox).Inc()
 	case events.FolderStuck:
-		m.stuck.WithLabelValues(string(e.Place)).Inc()
+		m.stuck.WithLabelValues(at(e.Place)...).Inc()
 	case events.FolderFreed:
-		m.stuck.WithLabelValues(string(e.Place)).Dec()
+		m.stuck.WithLabelValues(at(e.Place)...).Dec()
 	case events.Attempted:
 		m.attempts.WithLabelValues(string(e.Attempt.State)).Inc()
 		m.duration.Observe(float64(e.Attempt.DurationMS) / 1000)
@@ -209,27 +235,39 @@ func (m *Metrics) Take(e events.Event) {
 		m.paused.WithLabelValues(string(e.Owner)).Set(0)
 	case events.Counted:
 		for place, n := range e.Folders {
-			m.folders.WithLabelValues(string(place)).Set(float64(n))
+			m.folders.WithLabelValues(at(place)...).Set(float64(n))
 		}
 	case events.Progress:
-		m.folders.WithLabelValues(string(spool.Work)).Set(float64(e.InFlight + e.Parked))
+		m.folders.WithLabelValues(at(spool.Work)...).Set(float64(e.InFlight + e.Parked))
+	default:
+		m.takeInbox(e)
+	}
+}
+
+// takeInbox counts what is about inboxes.
+func (m *Metrics) takeInbox(e events.Event) {
+	switch e := e.(type) {
 	case events.FolderWaits:
-		m.overdue.Inc()
+		m.overdue.WithLabelValues(e.Inbox).Inc()
 	case events.InboxTrouble:
-		m.inbox.Set(0)
+		is := 0.0
 		if e.Err != nil {
-			m.inbox.Set(1)
+			is = 1
 		}
+		m.inbox.WithLabelValues(e.Inbox).Set(is)
+	case events.InboxLeft:
+		m.left(e.Inbox)
 	case events.WatchModeChanged:
-		m.mode.Reset()
-		m.mode.WithLabelValues(string(e.Mode)).Set(1)
+		m.known(e.Inbox)
+		m.mode.DeletePartialMatch(prometheus.Labels{"inbox": e.Inbox})
+		m.mode.WithLabelValues(string(e.Mode), e.Inbox).Set(1)
 	case events.Overflowed:
-		m.overflows.Inc()
+		m.overflows.WithLabelValues(e.Inbox).Inc()
 	case events.Rescanned:
-		m.rescans.Inc()
+		m.rescans.WithLabelValues(e.Inbox).Inc()
 		m.rescan.Observe(e.Took.Seconds())
-		m.folders.WithLabelValues(string(spool.Inbox)).Set(float64(e.Folders))
-		m.oldest.Set(e.Oldest.Seconds())
+		m.folders.WithLabelValues(at(spool.InboxNamed(e.Inbox))...).Set(float64(e.Folders))
+		m.oldest.WithLabelValues(e.Inbox).Set(e.Oldest.Seconds())
 	default:
 		m.takeVerdict(e)
 	}

@@ -24,7 +24,7 @@ func TestMonitoring(t *testing.T) {
 	for _, e := range []events.Event{
 		events.Rescanned{Folders: 1, Oldest: time.Minute, Took: time.Second},
 		events.GateShut{Owner: events.Disk, Reason: "x", Wait: time.Second},
-		events.WatchModeChanged{Mode: events.ByEvents},
+		events.WatchModeChanged{Inbox: "inbox", Mode: events.ByEvents},
 		events.Attempted{Folder: "x", ID: "y", Attempt: sidecar.Attempt{State: sidecar.Answered}},
 		events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"},
 		events.Overflowed{Err: errors.New("x")},

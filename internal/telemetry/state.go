@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,17 +18,32 @@ import (
 
 // State is what the daemon tells others on the host while it runs.
 type State struct {
-	PID        int       `json:"pid"`
-	Since      time.Time `json:"since"`                  // start of the daemon
-	Gates      []Gate    `json:"gates"`                  // those that are shut
-	Mode       string    `json:"watch_mode"`             // see events.Mode; empty: not watching yet
-	ModeReason string    `json:"watch_reason,omitempty"` //
-	Stuck      Stuck     `json:"stuck"`
-	Inbox      *Inbox    `json:"inbox_trouble"` // nil: it is in order
+	PID     int       `json:"pid"`
+	Since   time.Time `json:"since"`   // start of the daemon
+	Gates   []Gate    `json:"gates"`   // those that are shut
+	Inboxes []Inbox   `json:"inboxes"` // by their names
+	Stuck   Stuck     `json:"stuck"`
 }
 
-// Inbox tells why nothing can be taken from the inbox.
+// Inbox is one that is being watched.
 type Inbox struct {
+	Name       string   `json:"name"`
+	Folders    int      `json:"folders"`                // in it, at the last scan
+	Mode       string   `json:"watch_mode"`             // see events.Mode; empty: not watching yet
+	ModeReason string   `json:"watch_reason,omitempty"` //
+	Trouble    *Trouble `json:"trouble"`                // nil: it is in order
+}
+
+// Called is what the inbox is called for people.
+func (i *Inbox) Called() string {
+	if i.Name == spool.Inbox.InboxName() {
+		return "the inbox"
+	}
+	return "inbox " + i.Name
+}
+
+// Trouble tells why nothing can be taken from an inbox.
+type Trouble struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
 }
@@ -64,9 +80,9 @@ type Gate struct {
 
 // Keeper keeps the state, and signs of life.
 type Keeper struct {
-	alive                    atomic.Int64 // time of the last sign of progress, ns
-	inbox, inFlight, waiting atomic.Int64
-	accepted, failed, held   atomic.Int64
+	alive                  atomic.Int64 // time of the last sign of progress, ns
+	inFlight, waiting      atomic.Int64
+	accepted, failed, held atomic.Int64
 
 	mu    sync.Mutex
 	state State
@@ -74,7 +90,7 @@ type Keeper struct {
 
 // NewKeeper returns a keeper.
 func NewKeeper() *Keeper {
-	k := &Keeper{state: State{PID: os.Getpid(), Since: time.Now(), Gates: []Gate{}}}
+	k := &Keeper{state: State{PID: os.Getpid(), Since: time.Now(), Gates: []Gate{}, Inboxes: []Inbox{}}}
 	k.alive.Store(time.Now().UnixNano())
 	return k
 }
@@ -89,7 +105,7 @@ func (k *Keeper) Take(e events.Event) {
 		k.inFlight.Store(int64(e.InFlight))
 		k.waiting.Store(int64(e.Parked))
 	case events.Rescanned:
-		k.inbox.Store(int64(e.Folders))
+		k.inbox(e.Inbox, func(i *Inbox) { i.Folders = e.Folders })
 	case events.Ended:
 		k.count(e.Place)
 	case events.FolderStuck:
@@ -105,15 +121,15 @@ func (k *Keeper) Take(e events.Event) {
 	case events.GateOpened:
 		k.gate(e.Owner)
 	case events.InboxTrouble:
-		k.trouble(e.Err)
+		k.inbox(e.Inbox, func(i *Inbox) { i.trouble(e.Err) })
+	case events.InboxLeft:
+		k.inbox(e.Inbox, nil)
 	case events.WatchModeChanged:
 		why := ""
 		if e.Err != nil {
 			why = e.Err.Error()
 		}
-		k.mu.Lock()
-		k.state.Mode, k.state.ModeReason = string(e.Mode), why
-		k.mu.Unlock()
+		k.inbox(e.Inbox, func(i *Inbox) { i.Mode, i.ModeReason = string(e.Mode), why })
 	}
 }
 
@@ -137,17 +153,33 @@ func (k *Keeper) gate(o events.Owner, is ...Gate) {
 	k.state.Gates = append(gates, is...)
 }
 
-// trouble notes why nothing can be taken from the inbox; nil: it can.
-func (k *Keeper) trouble(err error) {
+// inbox changes what is said of an inbox; with nil it is forgotten.
+func (k *Keeper) inbox(name string, change func(*Inbox)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	was := k.state.Inbox
-	if k.state.Inbox = nil; err == nil {
+	list := slices.Clone(k.state.Inboxes) // made anew, as gates are
+	at, known := slices.BinarySearchFunc(list, name, func(i Inbox, name string) int { return strings.Compare(i.Name, name) })
+	switch {
+	case change == nil && known:
+		list = slices.Delete(list, at, at+1)
+	case change != nil && !known:
+		list = slices.Insert(list, at, Inbox{Name: name})
+	}
+	if change != nil {
+		change(&list[at])
+	}
+	k.state.Inboxes = list
+}
+
+// trouble notes why nothing can be taken from the inbox; nil: it can.
+func (i *Inbox) trouble(err error) {
+	was := i.Trouble
+	if i.Trouble = nil; err == nil {
 		return
 	}
-	k.state.Inbox = &Inbox{Reason: err.Error(), Since: time.Now()}
+	i.Trouble = &Trouble{Reason: err.Error(), Since: time.Now()}
 	if was != nil {
-		k.state.Inbox.Since = was.Since
+		i.Trouble.Since = was.Since
 	}
 }
 
@@ -176,14 +208,19 @@ func (k *Keeper) State() State {
 // Summary is the daemon's state in one line: how many folders are where now,
 // what became of those since its start, and whether submission is paused.
 func (k *Keeper) Summary() string {
+	state, inbox := k.State(), 0
+	for i := range state.Inboxes {
+		inbox += state.Inboxes[i].Folders
+	}
 	s := fmt.Sprintf("%d in the inbox, %d being submitted, %d waiting for another try; since the start %d accepted, %d failed, %d held",
-		k.inbox.Load(), k.inFlight.Load(), k.waiting.Load(), k.accepted.Load(), k.failed.Load(), k.held.Load())
-	state := k.State()
+		inbox, k.inFlight.Load(), k.waiting.Load(), k.accepted.Load(), k.failed.Load(), k.held.Load())
 	for _, g := range state.Gates {
 		s = "PAUSED (" + meta.Show(g.Reason) + "); " + s
 	}
-	if state.Inbox != nil {
-		s = "NOTHING CAN BE TAKEN FROM THE INBOX (" + meta.Show(state.Inbox.Reason) + "); " + s
+	for i := range state.Inboxes {
+		if in := &state.Inboxes[i]; in.Trouble != nil {
+			s = "NOTHING CAN BE TAKEN FROM " + strings.ToUpper(in.Called()) + " (" + meta.Show(in.Trouble.Reason) + "); " + s
+		}
 	}
 	return s
 }
@@ -196,13 +233,13 @@ func (k *Keeper) Alive() time.Duration { return time.Since(time.Unix(0, k.alive.
 const stalled = time.Minute
 
 // Health serves the state, with 503 when there is no progress, a gate is shut,
-// or the inbox not in order: then nothing that comes in would be submitted.
+// or an inbox not in order: then something that comes in would not be submitted.
 func (k *Keeper) Health() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s := k.State()
 		s.Stuck.Newest = nil // names are not for everybody on the host
 		w.Header().Set("Content-Type", "application/json")
-		if k.Alive() > stalled || len(s.Gates) > 0 || s.Inbox != nil {
+		if k.Alive() > stalled || len(s.Gates) > 0 || slices.ContainsFunc(s.Inboxes, func(i Inbox) bool { return i.Trouble != nil }) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		_ = json.NewEncoder(w).Encode(struct {

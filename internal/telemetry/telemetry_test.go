@@ -108,7 +108,9 @@ func TestState(t *testing.T) {
 	}
 	for _, e := range []events.Event{
 		shut(events.Account, "first"), shut(events.Disk, "full"), shut(events.Account, "second"),
-		events.WatchModeChanged{Mode: events.Partial, Err: errors.New("why")},
+		events.WatchModeChanged{Inbox: "inbox", Mode: events.Partial, Err: errors.New("why")},
+		events.WatchModeChanged{Inbox: "branch-1", Mode: events.ByEvents},
+		events.Rescanned{Inbox: "branch-1", Folders: 7},
 	} {
 		k.Take(e)
 	}
@@ -116,8 +118,13 @@ func TestState(t *testing.T) {
 	if len(s.Gates) != 2 || s.Gates[0].Reason != "full" || s.Gates[1].Reason != "second" || !s.Gates[1].Since.Equal(since) || s.Gates[1].Tries != 3 || time.Until(s.Gates[1].Next) < 50*time.Second {
 		t.Errorf("%+v", s.Gates)
 	}
-	if s.Mode != "partial" || s.ModeReason != "why" || s.PID == 0 {
+	if in := s.Inboxes; len(in) != 2 || in[0].Name != "branch-1" || in[0].Mode != "events" || in[0].Folders != 7 ||
+		in[1].Name != "inbox" || in[1].Mode != "partial" || in[1].ModeReason != "why" || s.PID == 0 {
 		t.Errorf("%+v", s)
+	}
+	k.Take(events.InboxLeft{Inbox: "branch-1"})
+	if now := k.State(); len(now.Inboxes) != 1 || now.Inboxes[0].Name != "inbox" || s.Inboxes[0].Name != "branch-1" {
+		t.Errorf("left: %+v; before: %+v", now.Inboxes, s.Inboxes)
 	}
 	k.Take(events.GateOpened{Owner: events.Disk})
 	if now := k.State(); len(now.Gates) != 1 || now.Gates[0].Owner != events.Account || len(s.Gates) != 2 {
@@ -125,7 +132,8 @@ func TestState(t *testing.T) {
 	}
 }
 
-// An inbox from which nothing can be taken is told of until it is in order.
+// An inbox from which nothing can be taken is told of until it is in order, by
+// its name.
 func TestInboxTrouble(t *testing.T) {
 	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper()
 	take := events.Fan(m.Take, k.Take)
@@ -136,32 +144,44 @@ func TestInboxTrouble(t *testing.T) {
 		m.Handler().ServeHTTP(v, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		return w.Code, w.Body.String(), v.Body.String()
 	}
+	take(events.WatchModeChanged{Inbox: "branch-2", Mode: events.ByEvents})
+	var since time.Time
 	for i, step := range []struct {
 		err  error
 		code int
 		says string
 	}{
-		{nil, http.StatusOK, `"inbox_trouble":null`},
-		{errors.New("chmod it"), http.StatusServiceUnavailable, `"inbox_trouble":{"reason":"chmod it","since":"`},
-		{errors.New("mount it"), http.StatusServiceUnavailable, `"inbox_trouble":{"reason":"mount it","since":"`},
-		{nil, http.StatusOK, `"inbox_trouble":null`},
+		{nil, http.StatusOK, `{"name":"branch-1","folders":0,"watch_mode":"","trouble":null}`},
+		{errors.New("chmod it"), http.StatusServiceUnavailable, `"trouble":{"reason":"chmod it","since":"`},
+		{errors.New("mount it"), http.StatusServiceUnavailable, `"trouble":{"reason":"mount it","since":"`},
+		{nil, http.StatusOK, `{"name":"branch-1","folders":0,"watch_mode":"","trouble":null}`},
 	} {
-		before := k.State().Inbox
-		take(events.InboxTrouble{Err: step.err})
+		take(events.InboxTrouble{Inbox: "branch-1", Err: step.err})
 		code, body, metrics := look()
 		value := "0"
 		if step.err != nil {
 			value = "1"
 		}
-		if code != step.code || !strings.Contains(body, step.says) || !strings.Contains(metrics, "\nidenfy_batch_inbox_trouble "+value+"\n") {
+		if code != step.code || !strings.Contains(body, step.says) || !strings.Contains(body, `{"name":"branch-2","folders":0,"watch_mode":"events","trouble":null}`) {
 			t.Errorf("step %d: %d, %s", i, code, body)
 		}
-		if now := k.State().Inbox; before != nil && now != nil && !now.Since.Equal(before.Since) {
-			t.Errorf("step %d: it began at %s, and before at %s", i, now.Since, before.Since)
+		if !strings.Contains(metrics, "\nidenfy_batch_inbox_trouble{inbox=\"branch-1\"} "+value+"\n") || !strings.Contains(metrics, "\nidenfy_batch_inbox_trouble{inbox=\"branch-2\"} 0\n") {
+			t.Errorf("step %d: %s", i, metrics)
 		}
-		if strings.Contains(k.Summary(), "NOTHING CAN BE TAKEN") != (step.err != nil) {
+		if now := k.State().Inboxes[0].Trouble; now != nil {
+			if !since.IsZero() && !now.Since.Equal(since) {
+				t.Errorf("step %d: it began at %s, and before at %s", i, now.Since, since)
+			}
+			since = now.Since
+		}
+		if strings.Contains(k.Summary(), "NOTHING CAN BE TAKEN FROM INBOX BRANCH-1") != (step.err != nil) {
 			t.Errorf("step %d: %s", i, k.Summary())
 		}
+	}
+	take(events.InboxTrouble{Inbox: "branch-1", Err: errors.New("gone")})
+	take(events.InboxLeft{Inbox: "branch-1"})
+	if code, body, metrics := look(); code != http.StatusOK || strings.Contains(body, "branch-1") || strings.Contains(metrics, `inbox_trouble{inbox="branch-1"}`) {
+		t.Errorf("of one that is not watched any more: %d, %s", code, body)
 	}
 }
 
@@ -188,7 +208,7 @@ func TestStuck(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if !strings.Contains(w.Body.String(), `idenfy_batch_folders_stuck{place="inbox"} 248`) {
+	if !strings.Contains(w.Body.String(), `idenfy_batch_folders_stuck{inbox="inbox",place="inbox"} 248`) {
 		t.Error("the gauge is wrong")
 	}
 	w = httptest.NewRecorder()
@@ -202,7 +222,8 @@ func TestHandler(t *testing.T) {
 	m, k := telemetry.NewMetrics("1.0"), telemetry.NewKeeper()
 	take := events.Fan(m.Take, k.Take)
 	take(events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"})
-	take(events.Rescanned{Folders: 3, Oldest: time.Minute, Took: time.Millisecond})
+	take(events.Rescanned{Inbox: "inbox", Folders: 2, Oldest: time.Minute, Took: time.Millisecond})
+	take(events.Rescanned{Inbox: "branch-1", Folders: 1, Oldest: time.Hour, Took: time.Millisecond})
 	take(events.Counted{Folders: map[spool.Place]int{spool.Hold: 2, spool.Done: 7}})
 	take(events.GateShut{Owner: events.Account, Reason: "key"})
 	take(events.GateOpened{Owner: events.Account})
@@ -215,9 +236,10 @@ func TestHandler(t *testing.T) {
 	code, text := get(m.Handler())
 	for _, want := range []string{
 		`idenfy_batch_folders_ended_total{outcome="accepted"} 1`, `idenfy_batch_folders_ended_total{outcome="unknown"} 0`,
-		`idenfy_batch_folders{place="inbox"} 3`, "idenfy_batch_inbox_oldest_seconds 60", "idenfy_batch_rescans_total 1",
+		`idenfy_batch_folders{inbox="inbox",place="inbox"} 2`, `idenfy_batch_inbox_oldest_seconds{inbox="inbox"} 60`, `idenfy_batch_rescans_total{inbox="inbox"} 1`,
+		`idenfy_batch_folders{inbox="branch-1",place="inbox"} 1`, `idenfy_batch_inbox_oldest_seconds{inbox="branch-1"} 3600`, `idenfy_batch_rescans_total{inbox="branch-1"} 1`,
 		`idenfy_batch_paused{owner="disk"} 1`, `idenfy_batch_paused{owner="account"} 0`,
-		`idenfy_batch_folders{place="hold"} 2`, `idenfy_batch_folders{place="done"} 7`, `idenfy_batch_build_info{version="1.0"} 1`,
+		`idenfy_batch_folders{inbox="",place="hold"} 2`, `idenfy_batch_folders{inbox="",place="done"} 7`, `idenfy_batch_build_info{version="1.0"} 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not among the metrics", want)

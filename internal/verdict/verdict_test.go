@@ -131,7 +131,7 @@ func (o *office) came() (list []events.VerdictCame) {
 func (o *office) life(name, ref string) *journal.Life {
 	o.t.Helper()
 	id := spool.NewID()
-	must(o.t, o.j.Claim(id, name))
+	must(o.t, o.j.Claim(id, "inbox", name))
 	l, err := o.j.Load(o.t.Context(), id)
 	must(o.t, err)
 	l.State, l.Fate, l.Took, l.ScanRef, l.Token = journal.Pending, journal.Unsettled, true, ref, hash(ref)
@@ -1190,7 +1190,7 @@ func TestReplacedSession(t *testing.T) {
 	o := newOffice(t)
 	ref := func(n int) string { return fmt.Sprintf("328c6766-934e-11ed-bb9b-%012d", n) }
 	id := spool.NewID()
-	must(t, o.j.Claim(id, "case-7"))
+	must(t, o.j.Claim(id, "inbox", "case-7"))
 	l, err := o.j.Load(t.Context(), id)
 	must(t, err)
 	l.State, l.ClientID, l.Dir = journal.Pending, "client-7", "dir-case-7"

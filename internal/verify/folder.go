@@ -585,7 +585,7 @@ func (r *run) gone(k *known) {
 func (r *run) waits(id string) bool {
 	if r.inbox == nil {
 		r.inbox, r.blind = map[string]bool{}, ""
-		for _, p := range []spool.Place{spool.Inbox, spool.Work} {
+		for _, p := range append(r.Paths.Inboxes(), spool.Work) {
 			names, err := r.Paths.List(p)
 			if err != nil {
 				r.blind = ", or put into " + string(p) + ", where this user may not look"

@@ -196,7 +196,7 @@ func TestVerdictNotAltered(t *testing.T) {
 	must(t, err)
 	must(t, sidecar.Rotate(root, sidecar.Name))
 	id := spool.NewID()
-	must(t, j.Claim(id, name(5)))
+	must(t, j.Claim(id, "inbox", name(5)))
 	l, err := j.Load(t.Context(), id)
 	must(t, err)
 	l.ScanRef, l.Fate, l.State, l.Place, l.Name = scanRef(99), journal.Taken, journal.Ended, "done", name(5)

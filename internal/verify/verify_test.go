@@ -115,7 +115,7 @@ func (a *archive) fold(j *journal.Journal, i int) {
 	}
 	id := spool.NewID()
 	a.ids[name(i)] = id
-	must(t, j.Claim(id, name(i)))
+	must(t, j.Claim(id, "inbox", name(i)))
 	l, err := j.Load(t.Context(), id)
 	must(t, err)
 	r := l.Result
@@ -675,7 +675,7 @@ func TestNoAlteration(t *testing.T) {
 	must(t, err)
 	must(t, sidecar.Rotate(root, sidecar.Name))
 	id := spool.NewID()
-	must(t, j.Claim(id, name(13)))
+	must(t, j.Claim(id, "inbox", name(13)))
 	l, err := j.Load(t.Context(), id)
 	must(t, err)
 	l.State, l.Result.Outcome, l.Result.Folder = journal.Pending, sidecar.Invalid, name(13)
