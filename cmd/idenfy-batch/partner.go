@@ -10,8 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/control"
+	"idenfy-batch/internal/journal"
 	"idenfy-batch/internal/partner"
+	"idenfy-batch/internal/spool"
 )
 
 func newPartner() *cobra.Command {
@@ -126,8 +129,19 @@ func thisHost(c *cobra.Command, load loader) (*partner.Host, error) {
 		_, err = running.Reload(ctx)
 		return "the running daemon has read the configuration", err
 	}
-	h.Busy = func(context.Context, string) (int, error) { return 0, nil }
+	h.Busy = func(ctx context.Context, inbox string) (int, error) { return inWork(ctx, &cfg, inbox) }
 	return &h, nil
+}
+
+// inWork says how many folders of an inbox are in work.
+func inWork(ctx context.Context, cfg *config.Config, inbox string) (int, error) {
+	n := 0
+	err := beside(ctx, cfg, func(r *journal.Reader) error {
+		list, err := r.List(ctx, journal.Query{Place: string(spool.Work), Inbox: inbox, Brief: true, Most: aPage})
+		n = len(list)
+		return err
+	})
+	return n, err
 }
 
 func tell(out io.Writer, text string) {
