@@ -321,6 +321,7 @@ idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/failed
 idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/hold
 idenfy-batch:idenfy-drop 2770 /var/spool/idenfy-batch/inbox
 idenfy-batch:idenfy-batch 750 /var/spool/idenfy-batch/journal
+root:root 755 /var/spool/idenfy-batch/partners
 idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 ` {
 			t.Error(out)
