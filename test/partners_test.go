@@ -64,6 +64,7 @@ func (b *partnerBox) settled() {
 func (b *partnerBox) fetched(dir string) map[string]string {
 	b.t.Helper()
 	outcomes := map[string]string{}
+	b.run("rm -f " + dir + "/_inbox.json") // of no folder
 	names := strings.Fields(b.run("ls " + dir))
 	for i, line := range strings.Split(strings.TrimSpace(b.run("cd "+dir+"; for f in $(ls); do tr -d '\\n' <$f; echo; done")), "\n") {
 		if len(names) == 0 {
@@ -88,7 +89,7 @@ func (b *partnerBox) receipts(name string) map[string]string {
 
 // state is all that there is below the partners' directories.
 func (b *partnerBox) state() string {
-	return b.run("cd /var/spool/idenfy-batch/partners; find . -not -path '*/inbox/*' -printf '%p %y %u:%g %m %l\n' | sort; find . -type f -path '*/receipts/*' -exec sha256sum {} + | sort")
+	return b.run("cd /var/spool/idenfy-batch/partners; find . -not -path '*/inbox/*' -not -name _inbox.json -printf '%p %y %u:%g %m %l\n' | sort; find . -type f -path '*/receipts/*' -not -name _inbox.json -exec sha256sum {} + | sort")
 }
 
 // Three partners over SFTP and a scanner over SMB, by sftp.md and smb.md word by
