@@ -101,6 +101,15 @@ func TestLabInstances(t *testing.T) {
 	exits(1, "idenfy-batch --instance acme check")
 	b.run("! systemctl restart idenfy-batch@acme")
 	b.run("systemctl show -P ExecMainStatus idenfy-batch@acme | grep -x 78; cp /root/acme.yaml /etc/idenfy-batch/")
+	// A partner of the instance's.
+	b.run("systemctl start idenfy-batch@acme; idenfy-batch --instance acme partner add acme-1")
+	says(b.run("cat /etc/idenfy-batch/acme.yaml; stat -c '%U:%G %a' /var/spool/idenfy-batch-acme/partners/acme-1/inbox"), "name: acme-1", "idenfy-batch-acme:idenfy-drop-acme 2770")
+	b.run("cp -r --no-preserve=mode /srv/share/case /tmp/c && chmod 777 /tmp/c && printf 'clientId: of-acme-1\ncountry: LT\ndocumentType: ID_CARD\n' >/tmp/c/meta.yaml; su -s /bin/sh acme-1 -c 'cp -r /tmp/c /var/spool/idenfy-batch-acme/partners/acme-1/inbox/of-acme-1'")
+	b.until("his folder is done", func() bool {
+		return b.try("ls /var/spool/idenfy-batch-acme/done/of-acme-1/result.json") == "/var/spool/idenfy-batch-acme/done/of-acme-1/result.json\n"
+	})
+	says(exits(1, "idenfy-batch partner add acme-1"), "which is no partner's (its home is /var/spool/idenfy-batch-acme/partners/acme-1)")
+	b.run("idenfy-batch --instance acme partner remove acme-1; rm -r /tmp/c; systemctl stop idenfy-batch@acme")
 	// Webhooks by a socket of its own.
 	b.run("echo the-key-of-acme >/etc/idenfy-batch/acme/webhook-key; systemctl enable --now idenfy-batch-verdict@acme.socket; systemctl start idenfy-batch@acme")
 	says(b.run("curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/idenfy-batch-acme.sock -d '{}' http://localhost/idenfy"), "401")
