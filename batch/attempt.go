@@ -50,6 +50,8 @@ func (v *visit) again(ctx context.Context) end {
 	}
 	switch {
 	case why != "":
+	case v.defaults.Optional && v.rep.SHA256 != "":
+		why = meta.Name + " was not there"
 	case v.rep.SHA256 != v.life.Result.Request.MetaSHA256 && v.life.Result.Request.MetaSHA256 != "":
 		why = meta.Name + " is not the one that it was"
 	case v.rep.Meta != nil && v.life.ClientID != v.rep.Meta.ClientID:
@@ -150,6 +152,7 @@ func (v *visit) attempt(ctx context.Context) end {
 	if e, over := v.show(ctx, a); over {
 		return e
 	}
+	clear(v.standing)
 	answer, err := v.set.API.Process(ctx, req)
 	a.Finished = sidecar.Now()
 	a.DurationMS = time.Since(a.Started.Time).Milliseconds()
@@ -385,25 +388,39 @@ func closeAll(files []*os.File) {
 func (v *visit) judge(ctx context.Context, a *sidecar.Attempt, err error) end {
 	how, apiErr := accepted, (*idenfy.Error)(nil)
 	if err != nil {
-		if !errors.As(err, &apiErr) {
-			apiErr = &idenfy.Error{Class: idenfy.NoAnswer, Message: err.Error()}
-		}
-		how = endingOf(apiErr)
-		a.HTTPStatus, a.Identifier, a.Message = apiErr.Status, apiErr.Identifier, apiErr.Message
-		a.RetryAfter = int64(apiErr.RetryAfter / time.Second)
+		how, apiErr = v.howEnded(err)
 	}
+	if fate := meanings[how].fate; fate != journal.Unsent {
+		v.life.Fate = fate
+	}
+	return v.conclude(ctx, a, how, apiErr, func() { v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *a}) })
+}
+
+// howEnded reads what came of a request that failed.
+func (v *visit) howEnded(err error) (ending, *idenfy.Error) {
+	apiErr, ok := errors.AsType[*idenfy.Error](err)
+	if !ok {
+		apiErr = &idenfy.Error{Class: idenfy.NoAnswer, Message: err.Error()}
+	}
+	how := endingOf(apiErr)
 	if how == doubtfulFault && v.task.own {
 		how = ownFault
 	}
+	return how, apiErr
+}
+
+// conclude records how a request ended, has it told, and follows it.
+func (v *visit) conclude(ctx context.Context, a *sidecar.Attempt, how ending, apiErr *idenfy.Error, told func()) end {
 	m := meanings[how]
 	a.State = m.state
-	if m.fate != journal.Unsent {
-		v.life.Fate = m.fate
+	if apiErr != nil {
+		a.HTTPStatus, a.Identifier, a.Message = apiErr.Status, apiErr.Identifier, apiErr.Message
+		a.RetryAfter = int64(apiErr.RetryAfter / time.Second)
 	}
 	if !v.task.probesAccount || how == ownFault { // while the gate is shut, it is the service that fails
 		v.set.Retry.charge(v.life, how == ownFault)
 	}
-	v.b.emit(events.Attempted{Folder: v.name, ID: v.life.ID, Attempt: *a})
+	told()
 	stopping := ctx.Err() != nil // then a failure says nothing of the service
 	e := m.follow(v, ctx, apiErr)
 	if m.answer != silence {

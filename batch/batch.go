@@ -33,15 +33,17 @@ import (
 type Settings struct {
 	Concurrency int // submissions in flight
 	Retry       Retry
-	Rejections  int           // in a row with the same words, until that is taken for the account's fault; 0: any number
-	Grace       time.Duration // how long a stop waits for submissions in flight
-	DiskRetry   time.Duration // how long a folder waits that met a fault of the disk; 0: 30 s
-	Limits      meta.Limits
+	Rejections  int            // in a row with the same words, until that is taken for the account's fault; 0: any number
+	Grace       time.Duration  // how long a stop waits for submissions in flight
+	DiskRetry   time.Duration  // how long a folder waits that met a fault of the disk; 0: 30 s
+	Limits      meta.Limits    // the defaults in them are not looked at
 	Daemon      sidecar.Daemon // goes into each result
 	API         *idenfy.Client
 	Rate        *rate.Limiter // asked once for each request
 
 	SessionExpiry time.Duration // of the sessions that are opened
+
+	Defaults map[string]meta.Defaults // of each inbox, by its name
 }
 
 // Batch submits folders. Create it with New.

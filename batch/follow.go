@@ -156,9 +156,16 @@ func answered(e end) end {
 	return e
 }
 
+// standing is what a session was found to be.
+type standing struct {
+	state idenfy.Taken
+	word  string
+}
+
 // question asks for a session's state. over tells that there was no answer,
 // and that the folder waits; an answer that tells nothing is TakenUnknown.
-// What iDenfy has said of it by itself needs no question.
+// What iDenfy has said of it by itself needs no question, nor what was asked
+// since the last attempt.
 func (v *visit) question(ctx context.Context, scanRef string) (state idenfy.Taken, word string, e end, over bool) {
 	if words, err := v.b.journal.Words(ctx, scanRef); err == nil { // else it is asked
 		for _, sure := range []idenfy.Taken{idenfy.WasTaken, idenfy.TokenExpired} { // what was taken stays so, whatever else is said
@@ -168,6 +175,9 @@ func (v *visit) question(ctx context.Context, scanRef string) (state idenfy.Take
 				}
 			}
 		}
+	}
+	if is, asked := v.standing[scanRef]; asked {
+		return is.state, is.word, end{}, false
 	}
 	if err := v.turn(ctx); err != nil { // the daemon stops, or the gate is shut: what the attempt before it came to is kept
 		return 0, "", v.record(ctx), true
@@ -184,8 +194,12 @@ func (v *visit) question(ctx context.Context, scanRef string) (state idenfy.Take
 			}
 			return 0, "", v.record(ctx).met(v.faultOf(apiErr, account, doubtful)), true
 		}
-		return idenfy.TakenUnknown, "", end{}, false // the token decides; asking again would be polling
+		state, word = idenfy.TakenUnknown, "" // the token decides; asking again would be polling
 	}
+	if v.standing == nil {
+		v.standing = map[string]standing{}
+	}
+	v.standing[scanRef] = standing{state, word}
 	return state, word, end{}, false
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -188,37 +187,12 @@ const sessionActive = "session_active"
 // the table of meanings, and follows it: but for what it means for the folder,
 // since nothing of that was sent.
 func (v *visit) judgeOpening(ctx context.Context, o *sidecar.Opening, err error) end {
-	apiErr, ok := errors.AsType[*idenfy.Error](err)
-	if !ok {
-		apiErr = &idenfy.Error{Class: idenfy.NoAnswer, Message: err.Error()}
-	}
-	how := endingOf(apiErr)
+	how, apiErr := v.howEnded(err)
 	if how == tokenRefused { // there was none
 		how = rejected
 	}
-	if how == doubtfulFault && v.task.own {
-		how = ownFault
-	}
-	m := meanings[how]
-	o.State, o.HTTPStatus, o.Identifier, o.Message = m.state, apiErr.Status, apiErr.Identifier, apiErr.Message
-	o.RetryAfter = int64(apiErr.RetryAfter / time.Second)
-	if !v.task.probesAccount || how == ownFault {
-		v.set.Retry.charge(v.life, how == ownFault)
-	}
-	v.told(o)
-	stopping := ctx.Err() != nil
 	if how == busyPerson {
 		v.because(sessionActive, "iDenfy says that this clientId has an active session, so it opens no other now; it is asked again, and the session ends when it is used, or expires")
 	}
-	e := m.follow(v, ctx, apiErr)
-	if m.answer != silence {
-		e.answer = m.answer
-		if v.life.Result.Outcome == sidecar.Rejected {
-			e.refusal = journal.RefusalKey(&o.Attempt)
-		}
-	}
-	if m.owner == nobody || stopping && m.answer == silence {
-		return e
-	}
-	return e.met(v.faultOf(apiErr, m.owner, m.doubtful))
+	return v.conclude(ctx, &o.Attempt, how, apiErr, func() { v.told(o) })
 }

@@ -406,6 +406,30 @@ func TestSessionTokenLostAfterwards(t *testing.T) {
 	}
 }
 
+// What a status request told is not asked for again as long as nothing was sent
+// since.
+func TestSessionAskedForOnce(t *testing.T) {
+	b := newBench(t)
+	b.patience = time.Minute
+	b.cfg.Retry.First, b.cfg.Retry.Max = time.Hour, time.Hour
+	b.api.Always(&sandbox.Step{Fault: sandbox.LoseAnswer, Then: "DELETED"}) // which tells nothing
+	b.start()
+	b.sendPerson("case", "client-7")
+	b.until("attempt case 1")
+	b.end()
+	files, err := filepath.Glob(filepath.Join(b.spool.Path(spool.Work), ".token.*"))
+	if must(t, err); len(files) != 1 {
+		t.Fatalf("%v", files)
+	}
+	must(t, os.Remove(files[0]))
+	b.cfg.Retry.First, b.cfg.Retry.Max = time.Millisecond, time.Millisecond
+	b.start()
+	b.want("case unknown hold/case")
+	if n := b.api.Report().Status; n != 1 {
+		t.Errorf("%d status requests", n)
+	}
+}
+
 // A token that was given before is not sent again.
 func TestSessionTokenTwice(t *testing.T) {
 	b := newBench(t)
@@ -460,6 +484,9 @@ func TestSessionPhases(t *testing.T) {
 					b := newBench(t)
 					b.cfg.Grace = 0
 					b.patience = 2 * time.Second
+					// A request may come late to the API, on a busy machine: after its client
+					// was killed or lost patience, and after Expire. Its session ends by itself.
+					b.cfg.SessionExpiry = 5 * time.Second
 					p := &plan{}
 					root := filepath.Dir(b.spool.Path(spool.Inbox)) + "/"
 					disks.Store(root, p)
@@ -496,15 +523,20 @@ func TestSessionPhases(t *testing.T) {
 					b.want(want)
 					place := b.whole()
 					r := b.result(place, "case")
-					open := len(b.api.Sessions("client-7"))
-					lost := 0
+					lost, known := 0, map[string]bool{}
 					for _, o := range r.Sessions {
-						if o.ScanRef == "" && o.HTTPStatus/100 != 4 {
+						if known[o.ScanRef] = true; o.ScanRef == "" && o.HTTPStatus/100 != 4 {
 							lost++
 						}
 					}
-					if n := b.processed(); n > 1 || n == 0 && phase.end == "" || open-n > lost {
-						t.Errorf("%d times processed, %d sessions, on record %v", n, open, openings(r))
+					nobodys := 0
+					for _, s := range b.api.Sessions("client-7") {
+						if !known[s.ScanRef] {
+							nobodys++
+						}
+					}
+					if n := b.processed(); n > 1 || n == 0 && phase.end == "" || nobodys > lost {
+						t.Errorf("%d times processed, %d sessions that nobody has the token of, on record %v", n, nobodys, openings(r))
 					}
 					b.noTokens(true)
 				})

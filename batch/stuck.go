@@ -28,6 +28,8 @@ func mendOf(err error) string {
 	switch {
 	case is(spool.ErrNotConfigured):
 		return "put that inbox back into inboxes: in the configuration, then idenfy-batch reload; or, as root, move the folder from work/ to another inbox (mv)"
+	case is(errNameTaken):
+		return "it goes there when that one was taken; give that one what it waits for, or move it away"
 	case is(drop.ErrBusy, unix.EAGAIN, unix.ETXTBSY):
 		return "somebody has a lease on a file in it, as Samba's clients get them, or has it open (lsof tells who): close it there"
 	case is(unix.EPERM):

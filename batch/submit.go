@@ -45,11 +45,16 @@ func (b *Batch) Submit(ctx context.Context, dir *os.Root, name string) (*sidecar
 	if err != nil {
 		return nil, err
 	}
-	announced, err := b.announce(ctx, dir, name, life)
+	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, may: true, probesAccount: true}}
+	if life.State != journal.Claimed {
+		v.defaults = meta.DefaultsOf(life.Result, life.ClientID)
+	} else if v.defaults, err = v.begins(ctx); err != nil {
+		return nil, err
+	}
+	announced, err := b.announce(ctx, v)
 	if err != nil {
 		return nil, err // its life stays, and the next time goes on with it
 	}
-	v := &visit{b: b, set: b.settings.Load(), dir: dir, name: name, stays: true, life: life, task: task{id: life.ID, may: true, probesAccount: true}}
 	var e end
 	if life.State == journal.Claimed {
 		e = v.examine(ctx)
@@ -102,11 +107,12 @@ func (b *Batch) KeepTokens(ctx context.Context, dir string) error {
 
 // announce shares what is about to be sent. What has neither token nor clientId
 // isn't sent.
-func (b *Batch) announce(ctx context.Context, dir *os.Root, name string, life *journal.Life) (announced bool, err error) {
+func (b *Batch) announce(ctx context.Context, v *visit) (announced bool, err error) {
 	if b.shared == nil {
 		return false, nil
 	}
-	m, err := meta.Read(dir)
+	dir, life := v.dir, v.life
+	m, err := meta.Read(dir, v.defaults)
 	if _, system := errors.AsType[syscall.Errno](err); system && !errors.Is(err, fs.ErrNotExist) {
 		return false, err // it may be readable a moment later
 	}
@@ -122,7 +128,7 @@ func (b *Batch) announce(ctx context.Context, dir *os.Root, name string, life *j
 		return false, err
 	}
 	if c.ClientID = m.ClientID; m.ClientID != "" {
-		if c.Content, err = b.contentOf(dir, name, m.ClientID); err != nil {
+		if c.Content, err = v.content(m.ClientID); err != nil {
 			return false, err
 		}
 	} else {
@@ -135,21 +141,20 @@ func (b *Batch) announce(ctx context.Context, dir *os.Root, name string, life *j
 	return true, b.shared(ctx, &c)
 }
 
-// contentOf is the content of a folder with a clientId, or "" if it is not to be
-// sent as it is.
-func (b *Batch) contentOf(dir *os.Root, name, clientID string) (string, error) {
-	lim := b.settings.Load().Limits
-	l, err := meta.List(dir, lim)
+// content is that of a folder with a clientId, or "" if it is not to be sent as it
+// is.
+func (v *visit) content(clientID string) (string, error) {
+	l, err := meta.List(v.dir, v.limits())
 	if err != nil {
 		return "", err
 	}
-	rep := meta.Inspect(dir, name, l, lim, false)
+	rep := meta.Inspect(v.dir, v.name, l, v.limits(), false)
 	if !rep.Complete() {
 		return "", nil
 	}
 	var sums []string
 	for _, img := range rep.Images {
-		sum, err := drop.Sum(dir, img.File)
+		sum, err := drop.Sum(v.dir, img.File)
 		if err != nil {
 			return "", err
 		}

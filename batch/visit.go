@@ -42,12 +42,16 @@ type visit struct {
 	list  drop.Listing
 	rep   meta.Report
 
+	defaults meta.Defaults // of this life, see limits
+
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
 	planted []string      // files with names of records
 	left    spool.Left    // what the seal could not make so
 
 	token string // that is to be sent, once it is known
+
+	standing map[string]standing // of the sessions that were asked for since the last attempt
 
 	known bool     // what the folder is known by was read, see recognise
 	sums  []string // SHA-256 of its images, if it came with results
@@ -153,7 +157,10 @@ func (v *visit) enter(ctx context.Context) end {
 		}
 	}
 	if l := cmp.Or(v.life, v.task.unsaved); l != nil {
-		v.name = whole(v.name, l.Result.Folder)
+		v.name = meta.Whole(v.name, l.Result.Folder)
+	}
+	if v.life != nil && v.life.State != journal.Claimed {
+		v.defaults = meta.DefaultsOf(v.life.Result, v.life.ClientID)
 	}
 	if v.task.id != "" && (v.life == nil || v.life.State != journal.Claimed) {
 		// As a rule it has been. A power cut may have undone it, or it is of a
@@ -193,19 +200,6 @@ func (v *visit) sent() []string {
 		}
 	}
 	return names
-}
-
-// whole is the name that a folder was dropped with: work has no room for the
-// end of a long one, and the journal has it as it may be shown.
-func whole(cut, shown string) string {
-	full := shown
-	if name, err := strconv.Unquote(shown); err == nil && meta.Show(name) == shown {
-		full = name
-	}
-	if strings.HasPrefix(full, cut) {
-		return full
-	}
-	return cut
 }
 
 // gone ends a life whose folder somebody took out of work.
@@ -266,35 +260,9 @@ func (v *visit) diskFault(err error) end {
 	return e
 }
 
-// brief is an error as it may stand in a log: with the places' paths, and
-// without a name of a folder or of a file in it.
+// brief is an error as it may stand in a log.
 func (v *visit) brief(err error) error {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []error
-		for _, e := range many.Unwrap() {
-			all = append(all, v.brief(e))
-		}
-		return errors.Join(all...)
-	}
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s %s: %w", e.Op, v.where(e.Path), e.Err)
-	}
-	if e, ok := errors.AsType[*os.LinkError](err); ok {
-		return fmt.Errorf("%s %s %s: %w", e.Op, v.where(e.Old), v.where(e.New), e.Err)
-	}
-	return err
-}
-
-// where names the place that a path leads into.
-func (v *visit) where(path string) string {
-	if v.b.spool != nil {
-		for _, at := range v.paths {
-			if path == at || strings.HasPrefix(path, at+"/") {
-				return at
-			}
-		}
-	}
-	return "in the folder"
+	return v.paths.Brief(err)
 }
 
 // failed ends a visit because of an error at the files of its folder. What an
@@ -361,13 +329,16 @@ func (v *visit) giveBack(why string) end {
 	if v.paths[to] == "" {
 		return v.later(fmt.Sprintf("it can't go back to the inbox that it came from (%s; %s): %v", to.InboxName(), why, spool.ErrNotConfigured), spool.ErrNotConfigured)
 	}
+	if v.nameTaken() {
+		return v.later(fmt.Sprintf("it can't go back to the inbox (%s): %v", why, errNameTaken), errNameTaken)
+	}
 	if v.life != nil { // before it is in the inbox, where it may be claimed at once
 		u := v.life.Result.Uploader
 		if err := v.paths.Unseal(spool.Work, v.task.work, to, u.UID, u.GID); err != nil && !drop.Own(err) {
 			return v.diskFault(err)
 		}
 	}
-	name, err := v.paths.Release(v.task.work, to, v.name)
+	name, err := v.back()
 	if name != "" {
 		v.b.emit(events.Released{Inbox: to.InboxName(), Folder: name, ID: v.task.id, Why: why})
 		v.task.work = ""
@@ -425,6 +396,13 @@ func (v *visit) missing(err error) error {
 func (v *visit) examine(ctx context.Context) end {
 	a := v.task.arrival
 	restless := a != nil && a.Changing != ""
+	var err error
+	switch v.defaults, err = v.begins(ctx); {
+	case err != nil && drop.Own(err):
+		return v.giveBack(v.brief(err).Error())
+	case err != nil:
+		return v.giveBackFor("it could not be read", err)
+	}
 	if !v.stays {
 		if e, over := v.seal(ctx); over {
 			return e
@@ -481,7 +459,7 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 	if err := v.owner(ctx); err != nil {
 		return v.diskFault(err), true
 	}
-	first, foreign := meta.Sent(v.dir, v.list, v.set.Limits)
+	first, foreign := meta.Sent(v.dir, v.list, v.limits())
 	v.foreign, v.planted = foreign, meta.Foreign(v.list)
 	copies, all := v.copies(), restless || v.list.More || v.list.Deep != ""
 	copies.Open = func(path string) bool { // what Busy does not send back
@@ -585,7 +563,7 @@ func (v *visit) inspect() (why string, err error) {
 	if drop.Busy(v.dir, v.list) != "" {
 		why = "somebody has one of its files open for writing"
 	}
-	v.rep = meta.Inspect(v.dir, v.name, v.list, v.set.Limits, false)
+	v.rep = meta.Inspect(v.dir, v.name, v.list, v.limits(), false)
 	return why, nil
 }
 
@@ -643,7 +621,7 @@ func (v *visit) notSealed(res *sidecar.Result) {
 // describe fills in what was asked for, as far as it is known.
 func (v *visit) describe(res *sidecar.Result) {
 	m := v.rep.Meta
-	res.Request.MetaSHA256 = v.rep.SHA256
+	res.Request.MetaSHA256, res.Defaults = v.rep.SHA256, v.rep.Filled
 	if sum := m.TokenSHA256(); sum != "" {
 		v.life.Token = sum
 		res.Request.TokenSHA256, res.Request.TokenHint = sum, sidecar.TokenHint(m.AuthToken)
@@ -743,7 +721,7 @@ func (v *visit) notUnderstood(ctx context.Context) end {
 			ID: v.task.id, Folder: meta.Show(v.name), Outcome: sidecar.Pending, Daemon: v.set.Daemon,
 		}}
 		v.notSealed(v.life.Result)
-		if m, err := meta.Read(v.dir); err == nil {
+		if m, err := meta.Read(v.dir, meta.Defaults{}); err == nil {
 			v.life.Token, v.life.ClientID = m.TokenSHA256(), m.ClientID
 			v.life.Result.Request.TokenSHA256, v.life.Result.Request.TokenHint = v.life.Token, sidecar.TokenHint(m.AuthToken)
 		}

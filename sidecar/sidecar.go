@@ -1,9 +1,10 @@
-// Package sidecar owns result.json and verdict.json: their formats, and how
-// they are read and durably written.
+// Package sidecar owns result.json, verdict.json and receipts: their formats,
+// and how the first two are read and durably written.
 //
 // They are what people and programs read: evidence, and never state. The
 // daemon's own memory is its journal. The schemas are published as
-// result.schema.json and verdict.schema.json beside this file.
+// result.schema.json, verdict.schema.json and receipt.schema.json beside this
+// file.
 package sidecar
 
 import (
@@ -218,6 +219,7 @@ type Result struct {
 	Outcome      Outcome   `json:"outcome"`
 	Reasons      []Reason  `json:"reasons"`
 	Request      Request   `json:"request"`
+	Defaults     []string  `json:"defaults,omitempty"` // what the configuration's defaults filled in: keys of meta.yaml, and meta where there was none
 	Attempts     []Attempt `json:"attempts"`
 	Omitted      int       `json:"attempts_omitted,omitempty"` // attempts between the first and the last ones that are not listed
 	Times        Times     `json:"times"`
@@ -412,19 +414,20 @@ const mostResults = 1000
 // Files returns the names of the result files in dir, the oldest first:
 // result.1.json, …, result.json.
 func Files(dir *os.Root) (names []string, err error) {
-	d, err := dir.Open(".")
+	d, err := drop.Dir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
 	for len(names) < mostResults {
-		list, err := d.Readdirnames(256)
+		const n = 256
+		list, err := d.Readdirnames(n)
 		for _, name := range list {
 			if isResult(name) {
 				names = append(names, name)
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || err == nil && len(list) < n {
 			break
 		}
 		if err != nil {
@@ -504,7 +507,7 @@ func IDs(dir *os.Root) (ids []string, err error) {
 // evidence, durably: it becomes result.1.json, or the next number that is free.
 // Nothing there is no error.
 func Rotate(dir *os.Root, name string) error {
-	d, err := dir.Open(".")
+	d, err := drop.Dir(dir)
 	if err != nil {
 		return err
 	}

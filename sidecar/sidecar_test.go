@@ -60,6 +60,7 @@ func full() *sidecar.Result {
 			{Attempt: sidecar.Attempt{N: 2, Started: at(32), Finished: at(33), State: sidecar.Answered, HTTPStatus: 201, DurationMS: 1}, After: 2, ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7"},
 		},
 		Unlisted: 4, Omitted: 2,
+		Defaults:   []string{"country", "clientId"},
 		ExtraFiles: []string{"note.txt", "originals/", "originals/p1.tif"}, MoreFiles: 3,
 		Unsealed: []string{"originals/p1.tif"}, MoreUnsealed: 2,
 		Earlier:  []sidecar.Earlier{{File: "result.1.json", SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}},

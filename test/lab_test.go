@@ -143,7 +143,7 @@ func newLabIn(t testing.TB, root string, more ...string) *lab {
 	l.config = filepath.Join(t.TempDir(), "config.yaml")
 	must(t, os.WriteFile(l.config, []byte(strings.Join(append([]string{
 		"root: " + l.root,
-		"api: {base_url: '" + url + "', timeout: 5s}",
+		"api: {base_url: '" + url + "', timeout: 5s, session_expiry: 1m}",
 		"rate: {per_hour: 0}",
 		"retry: {first: 50ms, max: 500ms}",
 		"log: {level: info}",
@@ -374,6 +374,7 @@ type status struct {
 	Waiting []struct {
 		Folder   string   `json:"folder"`
 		WaitsFor []string `json:"waits_for"`
+		Defaults []string `json:"defaults"`
 	} `json:"inbox"`
 }
 

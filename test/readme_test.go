@@ -24,6 +24,7 @@ type readme struct {
 	tree     []string // the files of a folder
 	meta     string   // its meta.yaml
 	person   string   // that of one for whom a session is opened
+	defaults string   // a line of a configuration
 	commands []string // all others
 }
 
@@ -46,6 +47,8 @@ func readReadme(t *testing.T) (r readme) {
 			r.install = append(r.install, body)
 		case language == "yaml" && strings.HasPrefix(body, "clientId:") && r.person == "":
 			r.person = body
+		case language == "yaml" && strings.HasPrefix(body, "defaults:") && r.defaults == "":
+			r.defaults = body
 		case language == "yaml" && r.meta == "":
 			r.meta = body
 		default:
@@ -145,7 +148,7 @@ func (l *lab) heldCase() {
 // What README.md gives to copy works, as it stands there.
 func TestReadme(t *testing.T) {
 	r := readReadme(t)
-	if len(r.install) == 0 || r.meta == "" || r.person == "" || r.demo == "" || len(r.tree) == 0 {
+	if len(r.install) == 0 || r.meta == "" || r.person == "" || r.defaults == "" || r.demo == "" || len(r.tree) == 0 {
 		t.Fatalf("not all is found: %+v", r)
 	}
 	place := t.TempDir()
@@ -193,6 +196,16 @@ func TestReadme(t *testing.T) {
 
 	t.Run("meta.yaml", func(t *testing.T) { wholeMeta(t, r.meta) })
 	t.Run("meta.yaml with clientId", func(t *testing.T) { wholePerson(t, r.person) })
+	t.Run("no meta.yaml", func(t *testing.T) {
+		l := newLab(t, "completeness: {settle: 100ms, rescan: 200ms}", strings.TrimSpace(r.defaults))
+		l.inboxReady()
+		delete(case7, "meta.yaml")
+		l.put("case-7", case7)
+		l.once()
+		if r := l.result(spool.Done, "case-7"); r.Session.ClientID != "case-7" {
+			t.Errorf("%+v", r)
+		}
+	})
 }
 
 // shell runs a line in a shell, in which idenfy-batch is the program with the
@@ -292,7 +305,7 @@ func wholePerson(t *testing.T, meta string) {
 		t.Errorf("%+v", r)
 	}
 	must(t, l.stop())
-	l.noTokens()
+	l.noTokens(true)
 }
 
 // From a clone to the first result without a package, in a Debian that systemd

@@ -361,6 +361,9 @@ type stream struct {
 	end   func() // once, and waits until all are answered
 	group sync.WaitGroup
 
+	signing sync.RWMutex // held while one is under way
+	key     string
+
 	mu      sync.Mutex
 	sent    map[string]string // which session each is for, by its hash
 	answers map[int]int       // by status
@@ -368,9 +371,9 @@ type stream struct {
 }
 
 // stream begins to send events for sessions, each its own, until stop.
-func (b *box) stream(refs []string) *stream {
+func (b *box) stream(refs []string, key string) *stream {
 	ended := make(chan struct{})
-	s := &stream{b: b, sent: map[string]string{}, answers: map[int]int{}}
+	s := &stream{b: b, key: key, sent: map[string]string{}, answers: map[int]int{}}
 	s.end = sync.OnceFunc(func() {
 		close(ended)
 		s.group.Wait()
@@ -396,7 +399,9 @@ func (s *stream) send(ref, name string) {
 	body := bytes.Replace(sandbox.HookBody(ref, "APPROVED", true), []byte("sample-client"), []byte(name), 1)
 	for try, status := 0, 0; try < 10 && status != http.StatusOK; try++ {
 		begin := time.Now()
-		status = s.b.post(body, sandbox.Sign(body, webhookKey))
+		s.signing.RLock()
+		status = s.b.post(body, sandbox.Sign(body, s.key))
+		s.signing.RUnlock()
 		s.mu.Lock()
 		s.sent[bodySum(body)] = ref
 		s.answers[status]++
@@ -405,16 +410,23 @@ func (s *stream) send(ref, name string) {
 	}
 }
 
+// signBy has another key sign from now on, as the dashboard has.
+func (s *stream) signBy(key string) {
+	s.signing.Lock()
+	defer s.signing.Unlock()
+	s.key = key
+}
+
 // stop ends it. A daemon that ends may cut off what it was just accepting, which
-// then is sent again: that is rare.
-func (s *stream) stop(behind string) {
+// then is sent again: that is rare, but for those that kills cut off.
+func (s *stream) stop(behind string, cut int) {
 	s.b.t.Helper()
 	s.end()
 	again := -len(s.sent)
 	for _, n := range s.answers {
 		again += n
 	}
-	if s.answers[http.StatusOK] != len(s.sent) || again > len(s.sent)/50 {
+	if s.answers[http.StatusOK] != len(s.sent) || again > len(s.sent)/50+cut {
 		s.b.t.Errorf("behind %s: %d events: answers %v", behind, len(s.sent), s.answers)
 	}
 	s.b.t.Logf("webhooks behind %s: %d events, %d of them sent again, the slowest answer %s", behind, len(s.sent), again, s.slowest.Round(time.Millisecond))
@@ -488,6 +500,52 @@ func (b *box) forged(ref string, sent map[string]string) {
 	}
 }
 
+// killed has the daemon killed while events come in.
+func (b *box) killed(refs []string) map[string]string {
+	b.t.Helper()
+	events := b.stream(refs, webhookKey)
+	const kills = 3
+	for range kills {
+		time.Sleep(time.Second)
+		before := b.property("NRestarts")
+		b.run("systemctl kill -s KILL idenfy-batch")
+		b.until("it is started again", func() bool { return b.property("NRestarts") != before && b.property("ActiveState") == "active" })
+	}
+	time.Sleep(time.Second)
+	events.stop("nginx, over three kills", 3*kills) // each of the three senders
+	return events.sent
+}
+
+// nextKey is the one that webhookKey is replaced by.
+const nextKey = "the-next-key-of-the-webhook"
+
+// rotated replaces the key while events come in, by the steps of verdicts.md.
+func (b *box) rotated(refs []string) map[string]string {
+	b.t.Helper()
+	events := b.stream(refs, webhookKey)
+	signed := func(key string) int {
+		body := sandbox.HookBody("no-session-of-ours", "APPROVED", true)
+		return b.post(body, sandbox.Sign(body, key))
+	}
+	if status := signed(nextKey); status != http.StatusUnauthorized {
+		b.t.Errorf("before it is in the file: %d", status)
+	}
+	b.runWith(nextKey+"\n", "cat >>/etc/idenfy-batch/webhook-key; systemctl restart idenfy-batch")
+	for _, key := range []string{webhookKey, nextKey} {
+		if status := signed(key); status != http.StatusOK {
+			b.t.Errorf("one of two keys: %d", status)
+		}
+	}
+	events.signBy(nextKey)
+	b.run("sed -i 1d /etc/idenfy-batch/webhook-key; systemctl restart idenfy-batch")
+	if status := signed(webhookKey); status != http.StatusUnauthorized {
+		b.t.Errorf("the key that was taken out: %d", status)
+	}
+	time.Sleep(time.Second)
+	events.stop("nginx, while the key is replaced", 0)
+	return events.sent
+}
+
 // Webhooks on a Debian that systemd has booted, behind nginx and Caddy with TLS:
 // the commands and the configuration of verdicts.md word by word, and restarts
 // and an upgrade while folders are submitted and events come in.
@@ -523,7 +581,7 @@ func TestLabVerdicts(t *testing.T) {
 	b.settled()
 	refs := strings.Fields(b.run("sed -sn 's/^scanRef: //p' /var/spool/idenfy-batch/done/first-*/meta.yaml"))
 	const more = 40
-	events := b.stream(refs)
+	events := b.stream(refs, webhookKey)
 	dropped := make(chan struct{})
 	go func() {
 		defer close(dropped)
@@ -537,8 +595,10 @@ func TestLabVerdicts(t *testing.T) {
 	time.Sleep(time.Second)
 	<-dropped
 	b.settled()
-	events.stop("nginx, over four restarts and an upgrade")
+	events.stop("nginx, over four restarts and an upgrade", 0)
 	folders, sent := len(refs)+more, events.sent
+	maps.Copy(sent, b.killed(refs))
+	maps.Copy(sent, b.rotated(refs))
 	b.entered(folders, sent)
 	b.run("idenfy-batch version | grep 0.9.1; grep -q '\"version\": \"0.9.1\"' /var/spool/idenfy-batch/done/*/result.json")
 
@@ -550,13 +610,13 @@ func TestLabVerdicts(t *testing.T) {
 	b.until("Caddy has its certificate", func() bool {
 		return b.try("cp /var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt /usr/local/share/ca-certificates/caddy.crt && update-ca-certificates >/dev/null && curl -s -o /dev/null -w '%{http_code}' https://verdicts.example.com/") == "404"
 	})
-	events = b.stream(refs)
+	events = b.stream(refs, nextKey)
 	for range 2 {
 		time.Sleep(time.Second)
 		b.run("systemctl restart idenfy-batch")
 	}
 	time.Sleep(time.Second)
-	events.stop("Caddy, over two restarts")
+	events.stop("Caddy, over two restarts", 0)
 	maps.Copy(sent, events.sent)
 	b.forged(refs[0], sent)
 	b.entered(folders, sent)

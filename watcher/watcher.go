@@ -16,10 +16,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,9 +59,19 @@ type Settings struct {
 }
 
 // doubt is how many times Settle a folder has to be quiet when its meta.yaml
-// ends without a line break, and so may be cut off; the same holds before
-// such a one is called invalid.
+// ends without a line break, and so may be cut off, or when there is none, as
+// the defaults allow, and it may still be on its way; the same holds before such
+// a one is called invalid.
 const doubt = 12
+
+// Quiet returns how long nothing may change in a folder before it is judged by
+// what is in it now.
+func Quiet(settle time.Duration, rep *meta.Report) time.Duration {
+	if rep.Doubtful && !rep.Proven {
+		return settle * doubt
+	}
+	return settle
+}
 
 // Bounds of the time between two looks at one folder.
 const (
@@ -99,6 +111,7 @@ type entry struct {
 	notBefore  time.Duration // earliest next look
 	credit     time.Duration // age that the folder had when it was first seen
 	gap        time.Duration // back-off
+	told       uint32        // what it waits for, as it was told last; zero: nothing was
 	place      int32         // in the heap, -1: not in it
 	generation uint8         // of the scan that saw it last; those that no scan sees are forgotten
 	state      state
@@ -132,6 +145,10 @@ type watcher struct {
 	mode       events.Mode
 	inboxWatch error
 	watchErr   error
+	loose      []events.Loose // what this scan met that is no folder, the first by name
+	looseMore  int            // how many there are beyond these
+	looseKind  string         // of what was looked at last; empty: it is a folder, or gone
+	looseTold  *events.Ignored
 	trouble    error // why the inbox can't be read, or nothing be moved from it
 	refused    bool  // Proof said so
 	nextProof  time.Duration
@@ -418,7 +435,10 @@ func (w *watcher) lookSweep() bool {
 		w.sweep = w.sweep[1:]
 		e := w.find(name) // which may have been forgotten meanwhile
 		e.generation = w.generation
-		w.look(e)
+		w.looseKind = ""
+		if w.look(e); w.looseKind != "" {
+			w.passOver(events.Loose{Name: name, Kind: w.looseKind})
+		}
 	}
 	cost := w.now() - now
 	w.sweepCost += cost
@@ -435,6 +455,7 @@ func (w *watcher) beginSweep() {
 	w.generation++
 	w.sweeping, w.lostEvents = true, false
 	w.watchErr = nil // the scan tries again
+	w.loose, w.looseMore = nil, 0
 	list, err := w.list()
 	if err != nil {
 		w.tell(err)
@@ -554,6 +575,10 @@ func (w *watcher) endSweep() {
 			oldest = age
 		}
 	}
+	if now := (events.Ignored{Inbox: w.cfg.Inbox, Loose: w.loose, More: w.looseMore}); w.looseTold == nil || now.More != w.looseTold.More || !slices.Equal(now.Loose, w.looseTold.Loose) {
+		w.looseTold = &now
+		w.emit(now)
+	}
 	first := !w.swept
 	w.sweeping, w.swept = false, true
 	w.sweep = nil
@@ -606,6 +631,7 @@ func (w *watcher) schedule(e *entry, at time.Duration) {
 }
 
 func (w *watcher) forget(e *entry) {
+	w.lacksNothing(e)
 	w.schedule(e, 0)
 	w.unwatch(e)
 	delete(w.entries, e.name)
@@ -692,11 +718,15 @@ func (w *watcher) read(e *entry) (*os.Root, drop.Listing, error) {
 // watch begins the watch of e, before it is looked at, so that nothing falls
 // between. It is false when there is no folder any more.
 func (w *watcher) watch(e *entry) bool {
-	if info, err := w.inbox.Lstat(e.name); err != nil || !info.IsDir() {
+	info, err := w.inbox.Lstat(e.name)
+	if err != nil || !info.IsDir() {
+		if err == nil && !drop.Temporary(e.name) {
+			w.looseKind = drop.Kind(info.Mode())
+		}
 		w.forget(e)
 		return false
 	}
-	err := w.src.Watch(e.name)
+	err = w.src.Watch(e.name)
 	if errors.Is(err, ErrNoWatch) && w.lively(e) && w.spare() {
 		w.watchErr = err // of the one that was spared
 		err = w.src.Watch(e.name)
@@ -708,6 +738,17 @@ func (w *watcher) watch(e *entry) bool {
 		w.watchErr = err
 	}
 	return true
+}
+
+// passOver notes what is no folder: the first by name, so that the same is told
+// as long as nothing changes.
+func (w *watcher) passOver(l events.Loose) {
+	at, _ := slices.BinarySearchFunc(w.loose, l.Name, func(l events.Loose, name string) int { return strings.Compare(l.Name, name) })
+	w.loose = slices.Insert(w.loose, at, l)
+	if len(w.loose) > events.MostIgnored {
+		w.loose = w.loose[:events.MostIgnored]
+		w.looseMore++
+	}
 }
 
 // lively reports whether e came, or was found changed, since the first scan: much
@@ -786,10 +827,7 @@ func (w *watcher) judge(e *entry, root *os.Root, l drop.Listing, now time.Durati
 		w.schedule(e, now)
 		return
 	}
-	long := w.cfg.Settle
-	if rep.Doubtful && !rep.Proven {
-		long *= doubt
-	}
+	long := Quiet(w.cfg.Settle, &rep)
 	invalid := len(rep.Invalid) > 0 && !uploading(rep.Waits)
 	switch {
 	case rep.Complete() && (rep.Proven || quiet >= long), invalid && quiet >= long:
@@ -894,6 +932,7 @@ func (w *watcher) soon(e *entry, now time.Duration) {
 
 func (w *watcher) finish(e *entry, now time.Duration, odd bool) {
 	w.schedule(e, 0)
+	w.lacksNothing(e)
 	e.state, e.complete, e.odd = ready, now, odd
 	delete(w.expired, e)
 	q := w.queueOf(odd)
@@ -916,6 +955,34 @@ func (w *watcher) warn(e *entry, now time.Duration, reasons []meta.Reason) {
 	if age := e.age(now); !e.warned && w.cfg.WarnAfter > 0 && age >= w.cfg.WarnAfter {
 		e.warned = true
 		w.emit(events.FolderWaits{Inbox: w.cfg.Inbox, Folder: e.name, Age: age, Reasons: reasons})
+	}
+	if e.warned && (e.state != settling || now-e.restless >= w.patience()) { // else what it waits for is found out soon
+		w.lacks(e, reasons)
+	}
+}
+
+// lacks tells what an old folder waits for, when that has changed.
+func (w *watcher) lacks(e *entry, reasons []meta.Reason) {
+	sum := uint32(1)
+	for _, r := range reasons {
+		sum = sum*31 + crc32.ChecksumIEEE([]byte(r.Code))
+		if r.Code != "still_changing" { // of which each look may find another
+			sum = sum*31 + crc32.ChecksumIEEE([]byte(r.Message))
+		}
+	}
+	if sum = max(sum, 1); sum == e.told {
+		return
+	}
+	e.told = sum
+	now, at := time.Now(), w.now()
+	w.emit(events.FolderLacks{Inbox: w.cfg.Inbox, Folder: e.name, Seen: now.Add(e.seen - at), Since: now.Add(e.changed - at), Reasons: reasons})
+}
+
+// lacksNothing tells that a folder waits no more: it is complete, or gone.
+func (w *watcher) lacksNothing(e *entry) {
+	if e.told != 0 {
+		e.told = 0
+		w.emit(events.FolderLacks{Inbox: w.cfg.Inbox, Folder: e.name})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,13 +71,13 @@ func (h *hints) Watch(name string) error {
 
 // notes keeps what the watcher reports.
 type notes struct {
-	mu   sync.Mutex
-	list []string
+	mu      sync.Mutex
+	list    []string
+	lacks   []string
+	ignored []events.Ignored
 }
 
 func (n *notes) add(format string, args ...any) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.list = append(n.list, fmt.Sprintf(format, args...))
 }
 
@@ -89,6 +90,8 @@ func (n *notes) all() []string {
 
 // take is an events.Sink.
 func (n *notes) take(e events.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	switch e := e.(type) {
 	case events.FolderWaits:
 		n.add("%s waits for %s: %s", e.Folder, e.Age.Round(time.Second), e.Reasons[0].Code)
@@ -98,6 +101,14 @@ func (n *notes) take(e events.Event) {
 		n.add("lost")
 	case events.InboxTrouble:
 		n.add("trouble %v", e.Err != nil)
+	case events.FolderLacks:
+		codes := make([]string, len(e.Reasons))
+		for i := range e.Reasons {
+			codes[i] = e.Reasons[i].Code
+		}
+		n.lacks = append(n.lacks, fmt.Sprintf("%s: %s", e.Folder, strings.Join(codes, ", ")))
+	case events.Ignored:
+		n.ignored = append(n.ignored, e)
 	}
 }
 
@@ -408,6 +419,59 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
+// Where no meta.yaml is needed, one may still be on its way: images alone have to
+// be quiet for longer, unless they are marked, and one that comes counts.
+func TestNoMetaNeeded(t *testing.T) {
+	optional := func(cfg *watcher.Config) {
+		cfg.Limits.Defaults = meta.Defaults{Country: "LT", DocumentType: "PASSPORT", ByFolder: true, Optional: true}
+	}
+	images := func(in *inbox) {
+		in.write("case", "FRONT.jpg", front)
+		in.hint("case")
+		in.want("one image", in.after(time.Hour))
+		in.write("case", "FACE.jpg", face)
+		in.hint("case")
+	}
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(60*time.Second-tick))
+		in.want("after a minute", in.after(2*tick), "case")
+	})
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(59*time.Second))
+		in.write("case", "meta.yaml", []byte("clientId: other\n"))
+		in.hint("case")
+		in.want("with it", in.after(5*time.Second-tick))
+		in.want("when it was quiet", in.after(2*tick), "case")
+	})
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(59*time.Second))
+		in.write("case", "note.txt", []byte("x"))
+		in.hint("case")
+		in.want("another file", in.after(60*time.Second-tick))
+		in.want("after a minute", in.after(2*tick), "case")
+	})
+	bubble(t, optional, func(in *inbox) {
+		images(in)
+		in.want("in doubt", in.after(10*time.Second))
+		in.write("case", ".ready", nil)
+		in.hint("case")
+		in.want("marked", in.after(50*time.Millisecond), "case")
+	})
+	bubble(t, optional, func(in *inbox) { // a reload says that one is needed
+		images(in)
+		in.want("in doubt", in.after(10*time.Second))
+		in.settings.Limits.Defaults.Optional = false
+		in.changes <- in.settings
+		in.want("needed", in.after(time.Hour))
+		in.settings.Limits.Defaults.Optional = true
+		in.changes <- in.settings
+		in.want("not needed again", in.after(time.Second), "case")
+	})
+}
+
 func TestAge(t *testing.T) {
 	bubble(t, nil, func(in *inbox) {
 		in.fill("case")
@@ -445,6 +509,114 @@ func TestJunkIsLeftAlone(t *testing.T) {
 			in.hint(name)
 		}
 		in.want("junk", in.after(time.Hour))
+	})
+}
+
+// What an old folder waits for is told whenever that changes, and its end.
+func TestLacks(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		lacks := func(what string, want ...string) {
+			t.Helper()
+			in.ev.mu.Lock()
+			defer in.ev.mu.Unlock()
+			in.want(what, in.ev.lacks, want...)
+			in.ev.lacks = nil
+		}
+		for _, name := range []string{"case", "goes", "young"} {
+			in.fill(name)
+			if err := os.Remove(filepath.Join(in.dir, name, "FACE.jpg")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in.after(time.Hour - time.Minute)
+		in.remove("../young/meta.yaml") // what is not old yet is not told
+		lacks("young")
+		if err := os.RemoveAll(filepath.Join(in.dir, "young")); err != nil {
+			t.Fatal(err)
+		}
+		in.after(2 * time.Minute)
+		in.ev.mu.Lock()
+		slices.Sort(in.ev.lacks)
+		in.ev.mu.Unlock()
+		lacks("an hour old", "case: missing_file", "goes: missing_file")
+		in.after(time.Hour)
+		lacks("nothing changed")
+		in.write("case", "FACE.jpg", face[:len(face)-2])
+		in.hint("case")
+		in.after(time.Minute)
+		lacks("another reason", "case: truncated")
+		for range 100 { // it keeps changing
+			in.write("case", "note.txt", []byte(time.Now().String()))
+			in.hint("case")
+			in.after(2 * time.Second)
+		}
+		lacks("restless", "case: still_changing")
+		in.after(time.Minute)
+		lacks("at rest", "case: truncated")
+		in.write("case", "FACE.jpg", face)
+		in.hint("case")
+		in.want("complete", in.after(time.Minute), "case")
+		if err := os.RemoveAll(filepath.Join(in.dir, "goes")); err != nil {
+			t.Fatal(err)
+		}
+		in.after(time.Minute)
+		lacks("complete, and gone", "case: ", "goes: ")
+	})
+}
+
+// What lies in the inbox and is no folder is told when it changes, whatever
+// events say between.
+func TestIgnored(t *testing.T) {
+	bubble(t, nil, func(in *inbox) {
+		told := func(what string, names, more int) (last events.Ignored) {
+			t.Helper()
+			in.ev.mu.Lock()
+			defer in.ev.mu.Unlock()
+			if len(in.ev.ignored) != 1 {
+				t.Fatalf("%s: %+v", what, in.ev.ignored)
+			}
+			last = in.ev.ignored[0]
+			if in.ev.ignored = nil; len(last.Loose) != names || last.More != more {
+				t.Fatalf("%s: %+v", what, last)
+			}
+			return last
+		}
+		told("nothing, at the start", 0, 0)
+		loose := func(name string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(in.dir, name), front, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			in.hint(name)
+		}
+		for _, name := range []string{"loose.jpg", ".hidden", "Thumbs.db", "upload.part"} {
+			loose(name)
+		}
+		if err := errors.Join(os.Symlink("sub", filepath.Join(in.dir, "link")), syscall.Mkfifo(filepath.Join(in.dir, "fifo"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		in.fill("case")
+		in.want("the folder goes on", in.after(time.Minute), "case")
+		want := []events.Loose{{Name: "fifo", Kind: "special"}, {Name: "link", Kind: "link"}, {Name: "loose.jpg", Kind: "file"}}
+		if got := told("three", 3, 0); !slices.Equal(got.Loose, want) {
+			t.Errorf("%+v", got)
+		}
+		in.hint("loose.jpg")
+		in.after(time.Hour)
+		if err := os.Remove(filepath.Join(in.dir, "link")); err != nil {
+			t.Fatal(err)
+		}
+		in.after(time.Minute)
+		told("one less, and nothing in that hour", 2, 0)
+		for n := range 150 {
+			if err := os.WriteFile(filepath.Join(in.dir, fmt.Sprintf("p%03d.jpg", n)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in.after(time.Minute)
+		if got := told("very many", 100, 52); got.Loose[0].Name != "fifo" || got.Loose[99].Name != "p097.jpg" {
+			t.Errorf("%+v", got)
+		}
 	})
 }
 

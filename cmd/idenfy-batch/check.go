@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +57,9 @@ anything else is.`,
 		say(out, "configuration", nil)
 		good := say(out, "spool "+cfg.Root, spool.Check(cfg.Spool()))
 		good = checkInboxes(out, &cfg) && good
+		if slices.ContainsFunc(cfg.Drops(), func(in config.Inbox) bool { return in.Receipts != "" }) {
+			good = say(out, "receipts", daemon.CheckReceipts(&cfg)) && good
+		}
 		good = checkGates(c.Context(), out, &cfg) && good
 		tellRights(out, &cfg)
 		good = say(out, "key of the ledger", daemon.CheckLedgerKey(&cfg)) && good

@@ -80,7 +80,7 @@ what a spreadsheet would take for a formula.`,
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: verdictWord(*verdict), Client: *client, Inbox: *inbox}
+		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: *verdict, Client: *client, Inbox: *inbox}
 		if err := bounds(&q, *since, *until); err != nil {
 			return err
 		}
@@ -118,14 +118,6 @@ func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p 
 		fmt.Fprintf(c.ErrOrStderr(), "and older ones; --limit 0 shows all\n")
 	}
 	return failed(err)
-}
-
-// verdictWord is a verdict as iDenfy writes it, or one of the words of list's own.
-func verdictWord(s string) string {
-	if s == journal.Awaited || s == journal.Contradicted {
-		return s
-	}
-	return strings.ToUpper(s)
 }
 
 func texts[T ~string](list []T) (words []string) {

@@ -71,6 +71,10 @@ type waitStatus struct {
 	Age      int64    `json:"unchanged_seconds"`
 	Complete bool     `json:"complete"`
 	WaitsFor []string `json:"waits_for"`
+	Defaults []string `json:"defaults,omitempty"` // what the configuration fills in, as in result.json
+
+	byDefault string        // of these, for people
+	quiet     time.Duration // how long nothing may change before it is taken
 
 	// Why the daemon can't take it; null: it was not tried, or no daemon runs.
 	Stuck *telemetry.StuckFolder `json:"stuck"`
@@ -102,6 +106,7 @@ type spoolStatus struct {
 	Hold    []openStatus     `json:"hold"`
 	Away    []awayStatus     `json:"taken_out"`
 
+	Ignored   []ignoredStatus  `json:"ignored"`
 	Unwatched *unwatchedStatus `json:"unwatched"` // null: there is none with folders in it
 
 	Verdicts *journal.Verdicts `json:"verdicts"` // null: the journal can't be read by this user
@@ -121,7 +126,7 @@ func newStatus() *cobra.Command {
 		Short: "Show how many folders are where, and what those in the inbox wait for",
 		Long: `Status shows for each directory of the spool how many folders it holds and how
 long the oldest has been there, what each folder in the inbox and in work waits
-for, which are stuck by their own fault and how to mend that (a running daemon
+for, what lies in the inbox and is no folder, which are stuck by their own fault and how to mend that (a running daemon
 tells it), which ones a person has to decide about (those that somebody took out of
 work by hand are among them), how many wait for iDenfy's verdict and which ones
 came, and whether submission is paused, why, and what mends that. It works with and without a running daemon, and changes nothing.`,
@@ -168,7 +173,7 @@ func readStatus(ctx context.Context, cfg *config.Config) spoolStatus {
 	for _, p := range paths.Places() {
 		s.Places = append(s.Places, readPlace(paths, p))
 	}
-	s.Waiting = readInboxes(cfg)
+	s.Waiting, s.Ignored = readInboxes(cfg), readIgnored(cfg)
 	s.Unwatched = readUnwatched(cfg)
 	s.Work, s.Hold = readOpen(paths, spool.Work), readOpen(paths, spool.Hold)
 	s.markStuck()
@@ -394,7 +399,7 @@ func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
 	if closeErr := d.Close(); err != nil || closeErr != nil {
 		return waits
 	}
-	lim := daemon.Limits(cfg)
+	lim := daemon.Limits(cfg, in.Defaults)
 	before := map[string]uint64{}
 	begin := time.Now()
 	for _, name := range names {
@@ -412,7 +417,7 @@ func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
 		time.Sleep(glance - min(time.Since(begin), glance))
 	}
 	for _, name := range names {
-		if w, ok := inspectWaiting(inbox, name, cfg, before); ok {
+		if w, ok := inspectWaiting(inbox, name, cfg, in, before); ok {
 			w.Inbox = in.Name
 			waits = append(waits, w)
 		}
@@ -423,7 +428,7 @@ func readInbox(cfg *config.Config, in *config.Inbox) []waitStatus {
 	return waits
 }
 
-func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[string]uint64) (waitStatus, bool) {
+func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, in *config.Inbox, before map[string]uint64) (waitStatus, bool) {
 	w := waitStatus{Folder: meta.Show(name), WaitsFor: []string{}}
 	if drop.Junk(name) {
 		return w, false
@@ -433,7 +438,7 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[
 		return w, false
 	}
 	w.Age = int64(unchanged(info).Seconds())
-	lim := daemon.Limits(cfg)
+	lim := daemon.Limits(cfg, in.Defaults)
 	root, err := drop.Open(inbox, name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return w, false
@@ -461,12 +466,32 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, before map[
 	if busy := drop.Busy(root, l); busy != "" {
 		w.WaitsFor = append(w.WaitsFor, meta.Show(busy)+" is open for writing")
 	}
+	lim.Defaults.Folder = firstName(cfg, root, l, name)
 	rep := meta.Inspect(root, name, l, lim, false)
+	w.Defaults, w.byDefault, w.quiet = rep.Filled, byDefault(&rep), watcher.Quiet(time.Duration(cfg.Completeness.Settle), &rep)
 	for _, r := range slices.Concat(rep.Invalid, rep.Waits) {
 		w.WaitsFor = append(w.WaitsFor, r.Message)
 	}
 	w.Complete = len(w.WaitsFor) == 0
 	return w, true
+}
+
+// firstName is the name of a folder that counts as its clientId, where that is by
+// default: one that came back from failed may have another now.
+func firstName(cfg *config.Config, root *os.Root, l drop.Listing, name string) string {
+	self, err := drop.Identity(root)
+	if err != nil || len(l.Records) == 0 {
+		return name
+	}
+	var had []string
+	err = beside(context.Background(), cfg, func(r *journal.Reader) (err error) {
+		had, err = r.NamesOf(context.Background(), self, nil)
+		return err
+	})
+	if err != nil {
+		return name // the daemon itself will know
+	}
+	return meta.FirstName(had, name)
 }
 
 // shown is how many folders of a place are shown without --all.
@@ -489,6 +514,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 	}
 	if s.Daemon != nil {
 		printInboxes(out, s.Daemon.Inboxes)
+		printReceipts(out, s.Daemon.Receipts)
 	}
 	if u := s.Unwatched; u != nil {
 		fmt.Fprintf(out, "NOT WATCHED: %s, where %d folders lie; inboxes in the configuration took its place. Move them to one of these (mv), or add it to the list\n", u.Path, u.Folders)
@@ -521,6 +547,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		printWaiting(out, rest[:n], cfg, all)
 		rest = rest[n:]
 	}
+	printIgnored(out, s.Ignored, all)
 }
 
 // printInboxes tells which inboxes nothing can be taken from, and which are not
@@ -547,10 +574,13 @@ func printWaiting(out io.Writer, list []waitStatus, cfg *config.Config, all bool
 		}
 		fmt.Fprintf(out, "  %s (unchanged for %s)\n", w.Folder, time.Duration(w.Age)*time.Second)
 		if w.Complete {
-			fmt.Fprintf(out, "      complete; taken when it was quiet for %s, and it is its turn\n", time.Duration(cfg.Completeness.Settle))
+			fmt.Fprintf(out, "      complete; taken when it was quiet for %s, and it is its turn\n", w.quiet)
 		}
 		for _, reason := range w.WaitsFor {
 			fmt.Fprintf(out, "      waits: %s\n", reason)
+		}
+		if w.byDefault != "" {
+			fmt.Fprintf(out, "      by default: %s\n", w.byDefault)
 		}
 		printStuck(out, w.Stuck)
 	}

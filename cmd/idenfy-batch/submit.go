@@ -29,7 +29,9 @@ func newSubmit() *cobra.Command {
 		Use:   "submit DIR...",
 		Short: "Submit folders one by one, without the daemon",
 		Long: `Submit checks each folder, submits it, and writes result.json into it; the
-folder stays where it is. It exits 0 if all were accepted.
+folder stays where it is. It exits 0 if all were accepted. What meta.yaml leaves
+out is taken from the defaults of the configuration, with --inbox from those of
+that inbox.
 
 A folder that was accepted before is not sent again. One whose attempt got no
 answer is settled first: with the same token, or by scanRef, like in the daemon.
@@ -44,9 +46,13 @@ iDenfy takes once; of a folder with a clientId it doesn't know.`,
 		Example: "  idenfy-batch submit ./case-7",
 		Args:    cobra.MinimumNArgs(1),
 	}
-	load := configFlag(c)
+	load, inbox := configFlag(c), inboxFlag(c)
 	c.RunE = func(c *cobra.Command, dirs []string) error {
 		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		own, err := defaultsFor(&cfg, *inbox, "")
 		if err != nil {
 			return err
 		}
@@ -62,7 +68,9 @@ iDenfy takes once; of a folder with a clientId it doesn't know.`,
 			return failed(err)
 		}
 		defer release()
-		b := batch.New(daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, 0)), nil, j, func(e events.Event) {
+		set := daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, 0))
+		set.Defaults = map[string]meta.Defaults{string(spool.Inbox): own.ForMeta()}
+		b := batch.New(set, nil, j, func(e events.Event) {
 			if trouble, ok := e.(events.Trouble); ok {
 				fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %s: %v\n", trouble.What, trouble.Err)
 			}
@@ -172,7 +180,7 @@ func sharing(cfg *config.Config) (batch.Shared, error) {
 // has submitted, where its journal isn't asked anyway (shared). What this user
 // can't read is not looked at.
 func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool) (string, error) {
-	m, err := meta.Read(root)
+	m, err := meta.Read(root, meta.Defaults{})
 	if err != nil {
 		return "", nil //nolint:nilerr // it will be refused for that
 	}
@@ -196,7 +204,7 @@ func inSpool(ctx context.Context, cfg *config.Config, root *os.Root, shared bool
 			if err != nil {
 				continue
 			}
-			other, err := meta.Read(dir)
+			other, err := meta.Read(dir, meta.Defaults{})
 			_ = dir.Close() // it was read only
 			if err == nil && m.AuthToken != "" && other.AuthToken == m.AuthToken {
 				return string(p) + "/" + name, nil

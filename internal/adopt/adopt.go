@@ -86,7 +86,9 @@ func Spool(ctx context.Context, paths spool.Paths, j *journal.Journal, virgin bo
 	return unread, j.SetAdopted()
 }
 
-func knowsJournal(l *journal.Life) bool { return l.Result.Request.MetaSHA256 != "" }
+func knowsJournal(l *journal.Life) bool {
+	return l.Result.Request.MetaSHA256 != "" || len(l.Result.Defaults) > 0
+}
 
 // passing reports whether an error is the machine's, so that another try may
 // do.
@@ -168,7 +170,7 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 		return f, err
 	}
 	hint, token, ref, client := "", "", "", ""
-	if m, err := meta.Read(dir); err == nil {
+	if m, err := meta.Read(dir, meta.Defaults{}); err == nil {
 		hint, token, ref, client = sidecar.TokenHint(m.AuthToken), m.TokenSHA256(), m.ScanRef, m.ClientID
 	} else if passing(err) {
 		return f, err

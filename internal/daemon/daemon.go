@@ -74,7 +74,8 @@ type daemon struct {
 	notary  *notary
 	limiter *rate.Limiter
 	batch   *batch.Batch
-	lanes   atomic.Pointer[lanes] // nil: they are not watched yet
+	lanes   atomic.Pointer[lanes]   // nil: they are not watched yet
+	tellers atomic.Pointer[tellers] // nil: nobody is told yet
 
 	handed   net.Listener // systemd's, for webhooks
 	webhooks *verdict.Receiver
@@ -140,6 +141,11 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.journal, d.emit)
 	d.clerk = verdict.NewClerk(d.journal, cfg.Spool(), d.emit)
 	d.webhooks = verdict.NewReceiver(d.journal, d.emit, d.clerk.Wake)
+	tellers, err := openTellers(ctx, d, &cfg)
+	if err != nil {
+		return Left{}, err
+	}
+	defer tellers.end()
 	d.follow(now, set, cert)
 	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
@@ -228,7 +234,7 @@ func (d *daemon) listeners(cfg *config.Config) {
 	d.log = telemetry.NewLog(d.o.Log, d.logLevel(cfg), cfg.Log.Format)
 	d.metrics = telemetry.NewMetrics(d.o.Version)
 	d.state = telemetry.NewKeeper()
-	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.refused, d.filed, d.o.Screen)
+	d.emit = events.Fan(d.log.Take, d.metrics.Take, d.state.Take, d.watching, d.refused, d.filed, d.told, d.o.Screen)
 	// Where earlier versions left it.
 	_ = os.Remove(filepath.Join(cfg.Spool()[spool.Work], ".state.json"))
 }

@@ -44,11 +44,10 @@ type lane struct {
 func (d *daemon) openLanes(ctx context.Context, cfg *config.Config) *lanes {
 	l := &lanes{d: d, ctx: ctx, arrivals: make(chan drop.Arrival), list: map[spool.Place]*lane{}}
 	d.lanes.Store(l)
-	paths := d.spool.Paths()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, p := range paths.Inboxes() {
-		l.open(p, paths[p], watcherSettings(cfg))
+	for _, in := range cfg.Drops() {
+		l.open(spool.InboxNamed(in.Name), in.Path, watcherSettings(cfg, in))
 	}
 	if !d.o.Once { // until then others may come
 		l.running.Go(func() {
@@ -114,17 +113,18 @@ func (l *lanes) follow(cfg *config.Config) {
 		return
 	}
 	l.d.spool.SetInboxes(paths)
-	for _, p := range paths.Inboxes() {
+	for _, in := range cfg.Drops() {
+		p := spool.InboxNamed(in.Name)
 		n := l.list[p]
 		if n == nil {
-			l.open(p, paths[p], watcherSettings(cfg))
+			l.open(p, in.Path, watcherSettings(cfg, in))
 			continue
 		}
 		select {
 		case <-n.changes: // one that the watcher has not come to
 		default:
 		}
-		n.changes <- watcherSettings(cfg)
+		n.changes <- watcherSettings(cfg, in)
 	}
 }
 

@@ -139,8 +139,12 @@ func TestVerdictArrives(t *testing.T) {
 		c.Verdict.Listen, c.Verdict.KeyFile = address, keys
 		c.Retry.First = config.Duration(time.Second)
 	})
-	l.api.Webhook(sandbox.Webhooks{URL: "http://" + address + "/idenfy", Key: "the-first-key", Every: 50 * time.Millisecond, Script: func(string) []sandbox.Hook {
-		return []sandbox.Hook{{Overall: "REVIEWING"}, {BadSignature: true}, {Overall: "DENIED", Final: true, Copies: 1}}
+	l.api.Webhook(sandbox.Webhooks{URL: "http://" + address + "/idenfy", Key: "the-first-key", Every: 50 * time.Millisecond, Script: func(ref string) []sandbox.Hook {
+		// The first comes for certain before the answer is lost, and that is asked about.
+		if status := sent(http.DefaultClient, "http://"+address, "the-first-key", sandbox.HookBody(ref, "REVIEWING", false)); status != http.StatusOK {
+			t.Errorf("the first event: %d", status)
+		}
+		return []sandbox.Hook{{BadSignature: true}, {Overall: "DENIED", Final: true, Copies: 1}}
 	}})
 	for name, fault := range map[string]sandbox.Fault{"case-1": "", "case-2": sandbox.LoseAnswer} {
 		ref := sandbox.NewScanRef()

@@ -35,6 +35,11 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 	}
 	old := d.now.Load()
 	next, set, cert, err := d.prepare(old)
+	if err == nil {
+		if err = d.tellers.Load().admit(&next.cfg); err != nil { // the last that may fail, since it can't be taken back
+			next.discard(old)
+		}
+	}
 	if err != nil {
 		d.emit(events.ReloadRefused{Err: err})
 		return "", err
@@ -43,6 +48,7 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 	d.log.Set(d.logLevel(&next.cfg), next.cfg.Log.Format)
 	adjust(d.limiter, next.cfg.Rate)
 	d.batch.Set(BatchSettings(&next.cfg, d.o.Version, next.client, d.limiter))
+	d.tellers.Load().set(&next.cfg) // before a new inbox is watched
 	d.lanes.Load().follow(&next.cfg)
 	d.now.Store(next)
 	if next.exporter != old.exporter {
@@ -87,10 +93,19 @@ func (d *daemon) prepare(old *current) (next *current, set verdict.Settings, cer
 		}
 	}
 	if next.receiver, err = d.receive(&cfg, old.receiver, on); err != nil {
-		if next.exporter != old.exporter {
-			next.exporter.close()
-		}
+		next.receiver = old.receiver
+		next.discard(old)
 		return nil, set, nil, err
 	}
 	return next, set, cert, nil
+}
+
+// discard closes what was opened to take the place of old's.
+func (c *current) discard(old *current) {
+	if c.exporter != old.exporter {
+		c.exporter.close()
+	}
+	if c.receiver != old.receiver {
+		c.receiver.close()
+	}
 }

@@ -18,11 +18,13 @@ import (
 	"idenfy-batch/watcher"
 )
 
-// Limits returns what a folder may be, by the configuration.
-func Limits(cfg *config.Config) meta.Limits {
+// Limits returns what a folder may be, by the configuration, with the defaults
+// that fill in what its meta.yaml leaves out.
+func Limits(cfg *config.Config, d config.Defaults) meta.Limits {
 	return meta.Limits{
 		Request: int64(cfg.Limits.Request), Image: int64(cfg.Limits.Image),
 		Files: cfg.Limits.Files, Marker: cfg.Completeness.ReadyMarker,
+		Defaults: d.ForMeta(),
 	}
 }
 
@@ -52,6 +54,10 @@ func BatchSettings(cfg *config.Config, version string, client *idenfy.Client, li
 	if err != nil {
 		host = "unknown"
 	}
+	defaults := map[string]meta.Defaults{}
+	for _, i := range cfg.Drops() {
+		defaults[i.Name] = i.Defaults.ForMeta()
+	}
 	return batch.Settings{
 		Concurrency: cfg.Concurrency,
 		Retry: batch.Retry{
@@ -61,22 +67,24 @@ func BatchSettings(cfg *config.Config, version string, client *idenfy.Client, li
 		Rejections: cfg.RejectionsInARow,
 
 		Grace:  time.Duration(cfg.ShutdownGrace),
-		Limits: Limits(cfg),
+		Limits: Limits(cfg, config.Defaults{}),
 		Daemon: sidecar.Daemon{Version: version, Host: host},
 		API:    client,
 		Rate:   limiter,
 
 		SessionExpiry: time.Duration(cfg.API.SessionExpiry),
+
+		Defaults: defaults,
 	}
 }
 
-// watcherSettings are the watcher's part of a configuration.
-func watcherSettings(cfg *config.Config) watcher.Settings {
+// watcherSettings are the watcher's part of a configuration, for an inbox.
+func watcherSettings(cfg *config.Config, inbox config.Inbox) watcher.Settings {
 	c := cfg.Completeness
 	return watcher.Settings{
 		Settle: time.Duration(c.Settle), Rescan: time.Duration(c.Rescan),
 		WarnAfter: time.Duration(c.WarnAfter), FailAfter: time.Duration(c.FailAfter),
-		Limits: Limits(cfg),
+		Limits: Limits(cfg, inbox.Defaults),
 	}
 }
 

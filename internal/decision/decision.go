@@ -187,7 +187,7 @@ func (c *matter) read(ctx context.Context) error {
 	if c.history, err = c.desk.Journal.History(ctx, id, named...); err != nil {
 		return err
 	}
-	c.meta, _ = meta.Read(c.dir) // what can't be read is not asked about
+	c.meta, _ = meta.Read(c.dir, meta.DefaultsOf(c.life.Result, c.life.ClientID)) // what can't be read is not asked about
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,6 +78,12 @@ func (l Listing) Find(name string) (Entry, bool) {
 		return Entry{}, false
 	}
 	return l.Entries[i], true
+}
+
+// Dir opens the directory of root itself. That it doesn't block, as no directory
+// does, spares package os the trial whether it can be made so: four calls.
+func Dir(root *os.Root) (*os.File, error) {
+	return root.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 
 // Open opens the folder name in parent. A link or another kind of file under
@@ -224,7 +231,7 @@ func (w *walk) below(d *os.Root, prefix, name string, depth int) error {
 
 // names reads the names in d, but not many more than may be listed.
 func (w *walk) names(d *os.Root) ([]string, error) {
-	f, err := d.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+	f, err := Dir(d)
 	if err != nil {
 		return nil, err
 	}
@@ -232,9 +239,10 @@ func (w *walk) names(d *os.Root) ([]string, error) {
 	most := w.limit - len(w.l.Entries) + mostRecords + 1
 	var names []string
 	for len(names) < most {
-		batch, err := f.Readdirnames(min(most-len(names), 128))
+		n := min(most-len(names), 128)
+		batch, err := f.Readdirnames(n)
 		names = append(names, batch...)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || err == nil && len(batch) < n {
 			return names, nil
 		}
 		if err != nil {
@@ -327,7 +335,7 @@ func openAt(root *os.Root, name string, flags int) (f *os.File, err error) {
 // itself (open(2), O_PATH), which spares package os what it does for files that
 // are to be read.
 func inside(root *os.Root, f func(at int) error) error {
-	d, err := root.OpenFile(".", unix.O_PATH|unix.O_DIRECTORY, 0)
+	d, err := root.OpenFile(".", unix.O_PATH|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
@@ -392,7 +400,16 @@ func readPlain(root *os.Root, name string, limit int64, head bool) ([]byte, erro
 	if !info.Mode().IsRegular() || !head && info.Size() > limit {
 		return nil, ErrNotPlain
 	}
-	return io.ReadAll(io.LimitReader(f, limit))
+	data := make([]byte, min(info.Size()+1, limit))
+	n, err := io.ReadFull(f, data)
+	if err == nil && int64(n) < limit { // it grows
+		more, err := io.ReadAll(io.LimitReader(f, limit-int64(n)))
+		return append(data, more...), err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) { // its end, as a rule
+		err = nil
+	}
+	return data[:n], err
 }
 
 // Identity names the directory itself, wherever it is moved to and whatever is
@@ -400,7 +417,7 @@ func readPlain(root *os.Root, name string, limit int64, head bool) ([]byte, erro
 // inode's number is given again once it is free. It is empty where the file
 // system keeps no time of birth.
 func Identity(root *os.Root) (string, error) {
-	d, err := root.Open(".")
+	d, err := Dir(root)
 	if err != nil {
 		return "", err
 	}
@@ -413,6 +430,16 @@ func Identity(root *os.Root) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%d:%d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
+}
+
+// Inode is that of the directory that Identity names; 0: it names none.
+func Inode(identity string) uint64 {
+	n, _, _ := strings.Cut(identity, ":")
+	ino, err := strconv.ParseUint(n, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return ino
 }
 
 // buffers are what Sum reads with.
@@ -538,7 +565,7 @@ var (
 // itself has to be writable, because its entry ".." changes (rename(2),
 // EACCES).
 func Movable(parent *os.Root, name string) error {
-	d, err := parent.Open(".")
+	d, err := Dir(parent)
 	if err != nil {
 		return err
 	}

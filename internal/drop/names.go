@@ -1,6 +1,7 @@
 package drop
 
 import (
+	"io/fs"
 	"path"
 	"strings"
 	"unicode"
@@ -84,6 +85,18 @@ var junk = map[string]bool{
 // there by a system.
 func Junk(name string) bool {
 	return strings.HasPrefix(name, ".") || junk[strings.ToLower(name)]
+}
+
+// Kind names what is no folder: file, link or special.
+func Kind(m fs.FileMode) string {
+	switch {
+	case m.IsRegular():
+		return "file"
+	case m.Type() == fs.ModeSymlink:
+		return "link"
+	default:
+		return "special"
+	}
 }
 
 // CleanName returns what is wrong with a name that is to stand in results and

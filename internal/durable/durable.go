@@ -17,8 +17,13 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
+
+// openDir opens a directory. That it doesn't block, as none does, spares package
+// os the trial whether it can be made so: four calls.
+const openDir = os.O_RDONLY | unix.O_DIRECTORY | unix.O_NONBLOCK
 
 // tempPrefix begins the name of a file that is being written. There is one per
 // target, so that a crash leaves at most one behind, and the next write of the
@@ -43,7 +48,7 @@ func TempName(name string) string { return tempPrefix + name + tempSuffix }
 // WriteFile replaces the file name in dir by one that holds data, or leaves it
 // as it was. The steps, and what a crash after each leaves:
 //
-//	unlinkat, openat(O_CREAT|O_EXCL), write   old file, and perhaps a part of the new one under a temporary name
+//	openat(O_CREAT|O_EXCL), write             old file, and perhaps a part of the new one under a temporary name
 //	fsync(file)                               old file, and the new one whole under the temporary name
 //	renameat                                  old or new file, whole
 //	fsync(directory)                          new file
@@ -53,7 +58,7 @@ func WriteFile(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
 	if err := replace(dir, name, data, perm, true); err != nil {
 		return err
 	}
-	d, err := dir.Open(".")
+	d, err := dir.OpenFile(".", openDir, 0)
 	if err != nil {
 		return err
 	}
@@ -72,15 +77,17 @@ func replace(dir *os.Root, name string, data []byte, perm fs.FileMode, sync bool
 	at := dir.Name() + "/" + name
 	// Made anew and exclusively, so that nobody who can write in the folder
 	// can hold the file open, or have put a link in its place.
-	err := step(OpRemove, at, func() error { return dir.Remove(temp) })
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	var f *os.File
+	create := func() (err error) {
+		f, err = dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NONBLOCK, perm)
 		return err
 	}
-	var f *os.File
-	err = step(OpCreate, at, func() (err error) {
-		f, err = dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-		return err
-	})
+	err := step(OpCreate, at, create)
+	if errors.Is(err, fs.ErrExist) {
+		if err = step(OpRemove, at, func() error { return dir.Remove(temp) }); err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = step(OpCreate, at, create)
+		}
+	}
 	if f != nil {
 		if err == nil {
 			err = fill(f, at, data, perm, sync)
@@ -122,7 +129,7 @@ func Remove(dir *os.Root, name string) error {
 	if err := step(OpRemove, dir.Name()+"/"+name, func() error { return dir.Remove(name) }); err != nil {
 		return err
 	}
-	d, err := dir.Open(".")
+	d, err := dir.OpenFile(".", openDir, 0)
 	if err != nil {
 		return err
 	}
@@ -143,9 +150,14 @@ func Keep(f *os.File) error {
 	return forget(f, step(OpSync, f.Name(), f.Sync))
 }
 
+// atOnce bounds how many files KeepAll waits for at the same time: each takes a
+// thread.
+const atOnce = 8
+
 // KeepAll is Keep for several files, of one folder as a rule. All are on their
-// way to the disk before the first is waited for, so that one commit of the
-// file system's journal does for all:
+// way to the disk before the first is waited for, and then they are waited for
+// together, so that one commit of the file system's journal, and one flush of
+// the disk's own cache, do for all:
 //
 //	sync_file_range(each file)   begun, nothing promised
 //	fsync(each file)             that file is on the disk
@@ -159,9 +171,15 @@ func KeepAll(files []*os.File) error {
 			errs[i] = step(OpBegin, f.Name(), func() error { return writeBack(f) })
 		}
 	}
+	var all errgroup.Group
+	all.SetLimit(atOnce)
 	for i, f := range files {
-		errs[i] = forget(f, errors.Join(errs[i], step(OpSync, f.Name(), f.Sync)))
+		all.Go(func() error {
+			errs[i] = forget(f, errors.Join(errs[i], step(OpSync, f.Name(), f.Sync)))
+			return nil
+		})
 	}
+	_ = all.Wait() // nil: the errors are in errs
 	return errors.Join(errs...)
 }
 
@@ -286,7 +304,7 @@ func Mkdir(parent, name string, perm fs.FileMode) error {
 
 // SyncDir makes the names in a directory durable.
 func SyncDir(path string) error {
-	d, err := os.Open(path)
+	d, err := os.OpenFile(path, openDir, 0)
 	if err != nil {
 		return err
 	}

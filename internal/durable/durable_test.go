@@ -131,16 +131,20 @@ func TestKeepAll(t *testing.T) {
 		"fsync a", "fsync b", "fsync c",
 	}
 	for _, fails := range [][]string{{}, {"fsync a"}, {"fsync b"}, {"sync_file_range c"}, {"sync_file_range a", "fsync c"}, all} {
+		var mu sync.Mutex
 		var steps []string
 		durable.Inject(func(op durable.Op, path string, do func() error) error {
 			at := string(op) + " " + filepath.Base(path)
+			mu.Lock()
 			steps = append(steps, at)
+			mu.Unlock()
 			if slices.Contains(fails, at) {
 				return &os.PathError{Op: at, Path: path, Err: syscall.EIO}
 			}
 			return do()
 		})
 		err := durable.KeepAll(files)
+		slices.Sort(steps[min(len(steps), len(files)):]) // the syncs are made at the same time
 		if !slices.Equal(steps, all) {
 			t.Errorf("%q fail: the steps were %q", fails, steps)
 		}

@@ -200,6 +200,7 @@ type (
 		Folder, ID string
 		Overall    string // its word
 		Final      bool
+		First      bool // final one of its session
 		By         sidecar.By
 		After      time.Duration // from the folder's acceptance; 0: that isn't known
 		Clash      string        // the word of a final one before that this one contradicts
@@ -223,6 +224,45 @@ type (
 		Contradicted int
 		Strays       int // events without a folder
 	}
+)
+
+// MostIgnored bounds how many names an Ignored has.
+const MostIgnored = 100
+
+// Loose is what lies in an inbox and is no folder.
+type Loose struct{ Name, Kind string } // file, link or special
+
+// Of receipts.
+type (
+	// FolderLacks tells what a folder waits for that waits longer than
+	// warn_after, whenever that changes; without Reasons, that it waits no more.
+	FolderLacks struct {
+		Inbox, Folder string
+		Seen, Since   time.Time // first seen, and last changed
+		Reasons       []meta.Reason
+	}
+	// Ignored tells what lies in an inbox and is no folder, when that changed:
+	// some of the names, and how many there are beyond these.
+	Ignored struct {
+		Inbox string
+		Loose []Loose
+		More  int
+	}
+	// Receipts tells how many receipts of an inbox were written since the last
+	// of these events, and how many are still to be.
+	Receipts struct {
+		Inbox         string
+		Written, Owed int
+	}
+	// ReceiptTrouble tells why receipts of an inbox can't be written, or that
+	// only its group can't read them, when that changed; or, without Err, that
+	// all is well again. Folders go on meanwhile.
+	ReceiptTrouble struct {
+		Inbox string
+		Err   error
+	}
+	// ReceiptsLeft tells that an inbox has no receipts any more.
+	ReceiptsLeft struct{ Inbox string }
 )
 
 // Of the daemon.
@@ -298,4 +338,9 @@ func (VerdictCame) event()      {}
 func (Asked) event()            {}
 func (StraysDropped) event()    {}
 func (VerdictsCounted) event()  {}
+func (FolderLacks) event()      {}
+func (Ignored) event()          {}
+func (Receipts) event()         {}
+func (ReceiptTrouble) event()   {}
+func (ReceiptsLeft) event()     {}
 func (Trouble) event()          {}

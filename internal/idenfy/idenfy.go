@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -117,6 +118,20 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	c.written.Add(int64(len(p)))
 	return c.Conn.Write(p)
 }
+
+// chunks are what ReadFrom writes at a time.
+var chunks = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+
+// ReadFrom writes a body in larger pieces than io.Copy would: it is what the
+// transport calls with most of it, if there is no TLS above.
+func (c *countingConn) ReadFrom(r io.Reader) (n int64, err error) {
+	buf, _ := chunks.Get().(*[]byte)
+	defer chunks.Put(buf)
+	return io.CopyBuffer(justWriter{c}, r, *buf)
+}
+
+// justWriter hides ReadFrom.
+type justWriter struct{ io.Writer }
 
 // counter finds the counting connection below TLS.
 func counter(c net.Conn) *countingConn {

@@ -2,6 +2,7 @@ package idenfy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -276,9 +277,9 @@ type body struct {
 	over   bool
 	parts  []part
 	length int64
-	buf    []byte // what is made and not read yet
-	made   []byte // the buffer below buf
-	raw    []byte // image bytes of one step
+	buf    []byte  // what is made and not read yet
+	few    [4]byte // the buffer below buf, of an image
+	raw    []byte  // image bytes of one step
 	sums   []string
 	sum    hash.Hash
 	last   func([]string) error
@@ -294,7 +295,7 @@ type part struct {
 
 // rawChunk is how much of an image is encoded at a time: a multiple of 3, so
 // that Base64 pads at the end only.
-const rawChunk = 24 << 10
+const rawChunk = 48 << 10
 
 func newBody(tokenField string, r *Request) (*body, error) {
 	head := map[string]any{"country": r.Country, "documentType": r.DocumentType, tokenField: r.Token}
@@ -331,55 +332,73 @@ func (b *body) stop() (whole bool, err error) {
 	return len(b.parts) == 0 && len(b.buf) == 0, b.err
 }
 
-func (b *body) Read(p []byte) (int, error) {
+// Read fills p as far as it can: what is written at a time costs a call each.
+// The last byte comes alone.
+func (b *body) Read(p []byte) (n int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.over {
 		return 0, errors.New("the exchange is over")
 	}
-	for len(b.buf) == 0 {
-		if b.err != nil {
-			return 0, b.err
+	for n < len(p) {
+		if len(b.buf) > 0 {
+			copied := copy(p[n:], b.buf)
+			n, b.buf = n+copied, b.buf[copied:]
+			continue
+		}
+		if b.err != nil || len(b.parts) <= 1 && n > 0 {
+			break
 		}
 		if len(b.parts) == 0 {
 			return 0, io.EOF
 		}
-		b.err = b.next()
+		var made int
+		made, b.err = b.next(p[n:])
+		n += made
 	}
-	n := copy(p, b.buf)
-	b.buf = b.buf[n:]
-	return n, nil
+	if n > 0 || len(p) == 0 {
+		return n, nil
+	}
+	return 0, b.err
 }
 
-// next makes the next piece.
-func (b *body) next() error {
-	p := &b.parts[0]
-	if p.image == nil {
+// next makes the next piece, in p as far as there is room for it.
+func (b *body) next(p []byte) (int, error) {
+	part := &b.parts[0]
+	if part.image == nil {
 		if len(b.parts) == 1 && b.last != nil {
 			if err := b.last(b.sums); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		b.buf, b.parts = p.text, b.parts[1:]
-		return nil
+		b.buf, b.parts = part.text, b.parts[1:]
+		return 0, nil
 	}
-	if p.left == 0 {
+	if part.left == 0 {
 		b.sums = append(b.sums, hex.EncodeToString(b.sum.Sum(nil)))
 		b.sum.Reset()
 		b.parts = b.parts[1:]
-		return nil
+		return 0, nil
 	}
 	if b.raw == nil {
 		b.raw = make([]byte, rawChunk)
-		b.made = make([]byte, base64.StdEncoding.EncodedLen(rawChunk))
 	}
-	raw := b.raw[:min(rawChunk, p.left)]
-	if _, err := io.ReadFull(p.image.Data, raw); err != nil {
-		return fmt.Errorf("%s could not be read to its end: %w", p.image.Step, err)
+	direct := min(part.left, rawChunk)
+	if int64(len(p)) < (direct+2)/3*4 {
+		direct = int64(len(p)) / 4 * 3
+	}
+	raw := b.raw[:cmp.Or(direct, min(part.left, 3))]
+	if _, err := io.ReadFull(part.image.Data, raw); err != nil {
+		return 0, fmt.Errorf("%s could not be read to its end: %w", part.image.Step, err)
 	}
 	b.sum.Write(raw)
-	p.left -= int64(len(raw))
-	b.buf = b.made[:base64.StdEncoding.EncodedLen(len(raw))]
-	encode(b.buf, raw)
-	return nil
+	part.left -= int64(len(raw))
+	size := base64.StdEncoding.EncodedLen(len(raw))
+	if direct == 0 { // there is no room for four characters
+		b.buf = b.few[:size]
+		encode(b.buf, raw)
+		return 0, nil
+	}
+	encode(p[:size], raw)
+	return size, nil
 }

@@ -26,12 +26,18 @@ type Session struct {
 	Status  int           // HTTP status
 }
 
-// The forms of what an answer has: what a submission takes, and what a
-// reference may be.
+// Both are said to have at most 40 characters ("Generate token", and "Direct
+// Processing" of the token).
 var (
 	tokenForm   = regexp.MustCompile(`^[\x21-\x7e]{10,40}$`)
 	scanRefForm = regexp.MustCompile(`^[0-9A-Za-z-]{8,40}$`)
 )
+
+// IsToken reports whether s has the form of a token.
+func IsToken(s string) bool { return tokenForm.MatchString(s) }
+
+// IsScanRef reports whether s has the form of a session's scanRef.
+func IsScanRef(s string) bool { return scanRefForm.MatchString(s) }
 
 // OpenSession opens a session. Every other end is an *Error. After ServerError
 // and NoAnswer a session may have been opened: nobody has its token, and it
@@ -85,7 +91,7 @@ func opened(x *exchange, wanted time.Duration) (Session, error) {
 	_ = json.Unmarshal(fields["authToken"], &s.Token)
 	_ = json.Unmarshal(fields["scanRef"], &s.ScanRef)
 	_ = json.Unmarshal(fields["expiryTime"], &seconds)
-	if !tokenForm.MatchString(s.Token) || !scanRefForm.MatchString(s.ScanRef) {
+	if !IsToken(s.Token) || !IsScanRef(s.ScanRef) {
 		return Session{}, none
 	}
 	if e := time.Duration(seconds) * time.Second; seconds > 0 && seconds < int64(wanted/time.Second) {

@@ -32,6 +32,7 @@ func (j *Journal) Decide(l *Life, was Fate, d sidecar.Decision, fate Fate, with 
 		t.put(l)
 		t.settled(l.ID)
 		t.decided(l, d)
+		t.owe(l.ID)
 		for _, id := range with {
 			if fate != "" {
 				t.exec("UPDATE life SET fate = ?, state = CASE state WHEN 'away' THEN 'filed' ELSE state END WHERE id = ? AND kase = ? AND fate = 'unsettled' AND state <> 'pending'", fate, id, kase)

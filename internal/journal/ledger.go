@@ -93,6 +93,7 @@ func (j *Journal) End(l *Life) error {
 		if was != Ended && was != l.State { // also of one that had been filed, and was put into work by hand
 			t.enter(ledger.Entry{Kind: ledger.Ended, At: at, ID: l.ID, Outcome: l.Result.Outcome, Place: kind(l.Place), SHA256: sum})
 		}
+		t.owe(l.ID)
 		return t.err
 	})
 }

@@ -168,6 +168,9 @@ func (t *tx) put(l *Life) {
 		WHERE id = ?1 AND (folder, token, scan_ref, dir, client_id, content, claimed, inbox) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8, iif(?9 = '', inbox, ?9))`,
 		l.ID, r.Folder, nullable(l.Token), nullable(l.ScanRef), nullable(l.Dir), nullable(l.ClientID), nullable(l.Content), millis(r.Times.Claimed.Time), r.Inbox) > 0 {
 		t.named(l.ScanRef)
+		if l.State == Pending {
+			t.begins(l.ID)
+		}
 	}
 	if t.err == nil && changed != 1 {
 		t.err = fmt.Errorf("the journal has no life %s", l.ID)
@@ -286,6 +289,7 @@ func (j *Journal) Gone(id string) error {
 		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
 		t.enter(e)
 		t.meet(id)
+		t.owe(id)
 		return t.err
 	})
 }

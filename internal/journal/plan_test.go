@@ -74,7 +74,7 @@ func TestListOfOlder(t *testing.T) {
 	check(t, err)
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6, schema7} {
+	for v, schema := range []string{schema, schema2, schema3, schema4, schema5, schema6, schema7, schema8} {
 		_, err := db.ExecContext(t.Context(), schema)
 		check(t, err)
 		if _, err := (&Reader{db, v + 1}).List(t.Context(), Query{Most: 9}); err != nil {
@@ -150,5 +150,35 @@ func TestVerdictPlans(t *testing.T) {
 			}
 		}
 		check(t, errors.Join(rows.Err(), rows.Close()))
+	}
+}
+
+// What is owed, and who waits, is found at once, however many receipts were
+// written before.
+func TestReceiptPlan(t *testing.T) {
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	defer j.Close()
+	for query, want := range map[string]string{
+		selectOwed:    "INDEX receipt_due (inbox=? AND folder>?)",
+		countOwed:     "INDEX receipt_due (inbox=?)",
+		selectWaiting: "INDEX receipt_waits (inbox=? AND folder>?)",
+	} {
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "branch-1", "", 64)
+		if query == countOwed {
+			rows, err = j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "branch-1")
+		}
+		check(t, err)
+		var steps []string
+		for rows.Next() {
+			var a, b, c int
+			var step string
+			check(t, rows.Scan(&a, &b, &c, &step))
+			steps = append(steps, step)
+		}
+		check(t, errors.Join(rows.Err(), rows.Close()))
+		if len(steps) != 1 || !strings.Contains(steps[0], want) {
+			t.Errorf("%s: %q", query, steps)
+		}
 	}
 }

@@ -60,7 +60,7 @@ type Query struct {
 	Outcome sidecar.Outcome `json:"outcome,omitempty"`
 	Since   time.Time       `json:"since,omitzero"`    // taken at that time or later
 	Until   time.Time       `json:"until,omitzero"`    // taken before it
-	Verdict string          `json:"verdict,omitempty"` // iDenfy's word, or waiting, or contradicted
+	Verdict string          `json:"verdict,omitempty"` // iDenfy's word, or waiting, or contradicted; in any case
 	Client  string          `json:"client,omitempty"`  // clientId of the session that the daemon opened
 	Inbox   string          `json:"inbox,omitempty"`   // name of the inbox that they came from
 	After   *Cursor         `json:"after,omitempty"`
@@ -115,7 +115,7 @@ const (
 const selectFolders = `SELECT id, folder, place, name, outcome, life.scan_ref, attempts, claimed, ended, CASE WHEN ?7 THEN '{}' ELSE record END,
 	coalesce(overall, ''), coalesce(final, 0), coalesce(client_id, ''), life.inbox FROM life LEFT JOIN verdict ON verdict.scan_ref = life.scan_ref AND ` + itsVerdict + `
 	WHERE claimed >= ?1 AND claimed < ?2 AND (?4 = '' OR (claimed, id) < (?3, ?4)) AND (?5 = '' OR place = ?5 OR ?5 = 'inbox' AND place LIKE 'inbox/%') AND (?6 = '' OR outcome = ?6)
-	AND (?9 = '' OR ?9 = 'waiting' AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' AND clash = 1 OR overall = ?9)
+	AND (?9 = '' OR ?9 = 'waiting' COLLATE NOCASE AND accepted > 0 AND final = 0 OR ?9 = 'contradicted' COLLATE NOCASE AND clash = 1 OR overall = ?9 COLLATE NOCASE)
 	AND (?11 = '' OR life.inbox = ?11) AND folder <> '' AND ` + alone + ` ORDER BY claimed DESC, id DESC LIMIT ?8`
 
 // selectOfClient is selectFolders of one clientId: by the index of these, which

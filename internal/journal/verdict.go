@@ -121,6 +121,7 @@ func (t *tx) joinTo(life, ref string) {
 			" ON CONFLICT (scan_ref) DO UPDATE SET life = excluded.life, overall = excluded.overall, final = excluded.final, clash = excluded.clash, newest = excluded.newest",
 			ref, life, v.overall, v.final, v.clash, v.newest)
 		t.exec("UPDATE event SET joined = 1 WHERE scan_ref = ? AND joined = 0", ref)
+		t.oweVerdict(life)
 	}
 }
 
@@ -207,6 +208,7 @@ func (j *Journal) Proven(l *Life) error {
 		}
 		t.put(l)
 		t.enter(ledger.Entry{Kind: ledger.Ended, At: sidecar.Now(), ID: l.ID, Outcome: l.Result.Outcome, Place: l.Place, SHA256: sum})
+		t.owe(l.ID)
 		return t.err
 	})
 }
@@ -229,15 +231,17 @@ const MostEvents = 500
 // Heard is what was said of a session.
 type Heard struct {
 	Verdict *sidecar.Verdict  // without the ID
-	Bodies  map[string][]byte // that are to be written, by their names
+	Bodies  map[string][]byte // that are to be written, by their names; some, when they are many, see Written
 	Newest  int64             // event in it
 	News    []News            // what is to be told of it
 	met     int64             // how often its folder had come to its place
+	upTo    int64             // event up to which the bodies are there
 }
 
 // News is an event that was not told yet.
 type News struct {
 	Event    sidecar.VerdictEvent
+	First    bool         // it is the session's first final one
 	Clash    string       // the other word of a final event before; empty: it contradicts none
 	Accepted sidecar.Time // when the folder was taken; zero: it isn't known
 }
@@ -249,7 +253,40 @@ func (j *Journal) Heard(ctx context.Context, ref string) (*Heard, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	return heard(ctx, conn, ref)
+	h, err := heard(ctx, conn, ref)
+	if err == nil && h != nil {
+		err = h.addBodies(ctx, conn)
+	}
+	return h, err
+}
+
+// mostBodies bounds the bodies that are read at once, in bytes: one that takes
+// more comes alone.
+const mostBodies = 16 << 20
+
+// addBodies adds the bodies that are not in the folder yet, the oldest first:
+// also of events that are too many for the verdict to list.
+func (h *Heard) addBodies(ctx context.Context, conn *sql.Conn) (err error) {
+	h.upTo = h.Newest
+	rows, err := conn.QueryContext(ctx, "SELECT n, sum, body FROM event WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL ORDER BY n", h.Verdict.ScanRef, h.Newest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for size := 0; rows.Next(); {
+		var n int64
+		var sum string
+		var body []byte
+		if err := rows.Scan(&n, &sum, &body); err != nil {
+			return err
+		}
+		if size += len(body); size > mostBodies && len(h.Bodies) > 0 {
+			h.upTo = n - 1
+			return nil
+		}
+		h.Bodies[sidecar.BodyName(sum)] = body
+	}
+	return rows.Err()
 }
 
 func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error) {
@@ -259,8 +296,10 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 	v := &sidecar.Verdict{ScanRef: ref}
 	h = &Heard{Verdict: v, Bodies: map[string][]byte{}}
 	var all int
-	err = conn.QueryRowContext(ctx, "SELECT overall, final, clash, told, accepted, newest, met, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref AND n <= newest) FROM verdict WHERE scan_ref = ?", ref).
-		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &h.met, &all)
+	var first int64 // final event
+	err = conn.QueryRowContext(ctx, `SELECT overall, final, clash, told, accepted, newest, met, (SELECT count(*) FROM event WHERE event.scan_ref = verdict.scan_ref AND n <= newest),
+		(SELECT coalesce(min(n), 0) FROM event WHERE event.scan_ref = verdict.scan_ref AND event.final = 1 AND event.overall <> '') FROM verdict WHERE scan_ref = ?`, ref).
+		Scan(&word, &final, &v.Contradicted, &told, &accepted, &h.Newest, &h.met, &all, &first)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && h.Newest == 0 {
 		return nil, nil
 	}
@@ -276,19 +315,15 @@ func heard(ctx context.Context, conn *sql.Conn, ref string) (h *Heard, err error
 		var e sidecar.VerdictEvent
 		var n int64
 		var said string
-		var body []byte
-		err := rows.Scan(&n, &said, &body)
+		err := rows.Scan(&n, &said)
 		if err == nil {
 			err = json.Unmarshal([]byte(said), &e)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if body != nil {
-			h.Bodies[e.Body] = body
-		}
 		if n > told && e.Overall != "" {
-			news := News{Event: e, Accepted: fromMillis(accepted)}
+			news := News{Event: e, First: n == first, Accepted: fromMillis(accepted)}
 			if v.Final && e.Final && v.Overall != e.Overall {
 				news.Clash = v.Overall
 			}
@@ -366,7 +401,7 @@ func finals(ctx context.Context, conn *sql.Conn, id, ref string) (list []Final, 
 
 // selectHeard has the newest events of a session, and its newest final one,
 // which may be older, in their order; up to one event.
-const selectHeard = `SELECT n, said, body FROM event WHERE n IN (SELECT n FROM event WHERE scan_ref = ?1 AND n <= ?3 ORDER BY n DESC LIMIT ?2)
+const selectHeard = `SELECT n, said FROM event WHERE n IN (SELECT n FROM event WHERE scan_ref = ?1 AND n <= ?3 ORDER BY n DESC LIMIT ?2)
 	OR n = (SELECT max(n) FROM event WHERE scan_ref = ?1 AND n <= ?3 AND final = 1) ORDER BY n`
 
 // Told notes that the events of a session were told, up to one of them.
@@ -379,16 +414,19 @@ func (j *Journal) Told(ref string, newest int64) error {
 
 // Written notes that what was heard is in the folder, where its bodies lie from
 // then on; or that there is no folder to write it into. When one came to its
-// place since it was heard, it is to be written there first.
-func (j *Journal) Written(h *Heard, inFolder bool) error {
+// place since it was heard, it is to be written there first. all is false when
+// there are more bodies.
+func (j *Journal) Written(h *Heard, inFolder bool) (all bool, err error) {
 	ref := h.Verdict.ScanRef
-	return j.write(func(t *tx) error {
-		current := t.exec("UPDATE verdict SET written = ? WHERE scan_ref = ? AND met = ?", h.Newest, ref, h.met) == 1
+	all = !inFolder || h.upTo == h.Newest
+	err = j.write(func(t *tx) error {
+		current := t.exec("UPDATE verdict SET written = CASE WHEN ? THEN ? ELSE written END WHERE scan_ref = ? AND met = ?", all, h.Newest, ref, h.met) == 1
 		if current && inFolder {
-			t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, h.Newest)
+			t.exec("UPDATE event SET body = NULL WHERE scan_ref = ? AND n <= ? AND body IS NOT NULL", ref, h.upTo)
 		}
 		return t.err
 	})
+	return all, err
 }
 
 // Words returns all that iDenfy has said of a session, each word once: the

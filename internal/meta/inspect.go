@@ -26,6 +26,8 @@ type Limits struct {
 	Image   int64  // one image file, in bytes; 0: no limit of its own
 	Files   int    // files in the folder
 	Marker  string // name of the ready marker; empty: there is none
+
+	Defaults Defaults // for what meta.yaml leaves out
 }
 
 // envelope is more than a request's body has beside the images' Base64, in
@@ -44,7 +46,8 @@ type Image struct {
 
 // Report is what an inspection found.
 type Report struct {
-	Meta    *Meta    // nil when there is none
+	Meta    *Meta    // nil when there is none, and one is needed
+	Filled  []string // keys that the defaults have filled in; Present: there is no meta.yaml, and none is needed
 	Images  []Image  // to send, in order; those that are there, when the folder is not complete
 	Extra   []string // other files and directories, these with a slash; at most mostExtra
 	More    int      // how many there are beyond those of Extra
@@ -55,13 +58,14 @@ type Report struct {
 	// the folder doing so.
 	Passing bool
 
-	SHA256 string // of meta.yaml as it was read, lower-case hex; empty: it wasn't
+	SHA256 string // of meta.yaml as it was read, lower-case hex; empty: it wasn't, or there is none
 
 	// Proven says that the folder is complete by hashes or by the marker, so
 	// that nobody has to wait for it to be quiet.
 	Proven bool
 	// Doubtful says that meta.yaml has no line break at its end, so that it
-	// may have been cut off, however sensible it reads.
+	// may have been cut off, however sensible it reads; or that there is none and
+	// none is needed, so that it may still be on its way.
 	Doubtful bool
 }
 
@@ -124,19 +128,25 @@ func Sent(root *os.Root, l drop.Listing, lim Limits) (names []string, foreign []
 }
 
 // look is Inspect without the images' content. False: there is no meta.yaml to
-// go by.
+// go by, and one is needed.
 func (i *inspector) look() bool {
 	i.names()
 	data, ok := i.readMeta()
 	if !ok {
 		return false
 	}
+	d := i.lim.Defaults
+	d.Folder = cmp.Or(d.Folder, i.folder)
 	var wrong []Reason
-	sum := sha256.Sum256(data)
-	i.rep.SHA256 = hex.EncodeToString(sum[:])
-	i.rep.Meta, wrong = Parse(data)
-	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
+	i.rep.Meta, i.rep.Filled, wrong = Parse(data, d)
 	i.rep.Invalid = append(i.rep.Invalid, wrong...)
+	i.rep.Doubtful = !bytes.HasSuffix(data, []byte("\n"))
+	if data == nil {
+		i.rep.Filled = append(i.rep.Filled, Present)
+	} else {
+		sum := sha256.Sum256(data)
+		i.rep.SHA256 = hex.EncodeToString(sum[:])
+	}
 	i.rep.Images = i.choose()
 	return true
 }
@@ -187,16 +197,22 @@ func (i *inspector) names() {
 	}
 }
 
-func (i *inspector) readMeta() ([]byte, bool) {
+// readMeta returns what is in meta.yaml: nil, if there is none and none is
+// needed; not ok, if it can't be gone by.
+func (i *inspector) readMeta() (data []byte, ok bool) {
 	e, ok := i.l.Find(Name)
 	switch {
 	case !ok && i.l.More:
 		return nil, false // it may be among what was not looked at
 	case !ok:
-		i.wait("missing_file", Name, "%s%s", Name, i.similar(func(name string) bool {
+		meant := i.similar(func(name string) bool {
 			lower := strings.ToLower(name)
 			return lower == Name || lower == "meta.yml" || strings.HasPrefix(lower, "meta.yaml.")
-		}))
+		})
+		if i.lim.Defaults.Optional && meant == "" {
+			return nil, true
+		}
+		i.wait("missing_file", Name, "%s%s", Name, meant)
 	case !i.plainFile(e, Name):
 	case e.Size == 0:
 		i.wait("empty_file", Name, "%s is empty", Name)
@@ -281,8 +297,35 @@ func (i *inspector) choose() []Image {
 			images = append(images, Image{Step: step, File: e, SHA256: m.SHA256.get(step)})
 		}
 	}
+	i.unnamed(known)
 	i.extra(known)
 	return images
+}
+
+// unnamed tells of images whose names don't tell what they are, where one is
+// missing: as a scanner makes them.
+func (i *inspector) unnamed(known map[string]bool) {
+	if !slices.ContainsFunc(i.rep.Waits, func(r Reason) bool { return r.Code == "missing_file" && slices.Contains(stepNames, r.Field) }) {
+		return
+	}
+	const most = 5
+	var names []string
+	for _, e := range i.l.Entries {
+		switch strings.ToLower(path.Ext(e.Name)) {
+		case ".jpg", ".jpeg", ".png", ".pdf":
+			if e.Regular() && !known[e.Name] && !strings.Contains(e.Name, "/") && !drop.Temporary(e.Name) {
+				names = append(names, e.Name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	shown := showAll(names[:min(len(names), most)])
+	if more := len(names) - most; more > 0 {
+		shown += fmt.Sprintf(" and %d more", more)
+	}
+	i.wait("unnamed_image", names[0], "what %s shows can't be told by the name; rename it to FRONT, BACK or FACE, with the extension that it has, or say it in images: of %s", shown, Name)
 }
 
 // mostExtra bounds how many of the files that are not sent are named.

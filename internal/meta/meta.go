@@ -8,12 +8,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 
 	"idenfy-batch/internal/drop"
+	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/strictyaml"
 )
 
@@ -80,7 +82,7 @@ type Meta struct {
 // TokenSHA256 returns the SHA-256 of the token, in lower-case hex, or "" when
 // there is no valid one: by it a token is known without being kept.
 func (m *Meta) TokenSHA256() string {
-	if m == nil || !tokenForm.MatchString(m.AuthToken) {
+	if m == nil || !idenfy.IsToken(m.AuthToken) {
 		return ""
 	}
 	return TokenSum(m.AuthToken)
@@ -117,26 +119,24 @@ func (m *Meta) steps(found func(step string) bool) []string {
 	return steps
 }
 
-var (
-	tokenForm   = regexp.MustCompile(`^[\x21-\x7e]{10,40}$`)
-	scanRefForm = regexp.MustCompile(`^[0-9A-Za-z-]{8,64}$`)
-	hashForm    = regexp.MustCompile(`^[0-9a-f]{64}$`)
-)
+var hashForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Parse reads meta.yaml and returns all that is wrong with it, in the order of
-// the lines. Values are never part of a message where they may be secret.
-func Parse(data []byte) (*Meta, []Reason) {
-	var m Meta
-	lines, faults := strictyaml.Decode(data, &m)
+// Parse reads meta.yaml, and returns which keys the defaults have filled in, and
+// all that is wrong, in the order of the lines. Values are never part of a message
+// where they may be secret.
+func Parse(data []byte, d Defaults) (m *Meta, filled []string, wrong []Reason) {
+	m = &Meta{}
+	lines, faults := strictyaml.Decode(data, m)
 	c := checker{lines: lines}
 	faulty := map[string]bool{}
 	for _, f := range faults {
 		faulty[f.Key] = true
 		c.reasons = append(c.reasons, Reason{Code: f.Code, Field: f.Key, line: f.Line, Message: Name + ": " + f.Error()})
 		if f.Key == "" {
-			return &m, c.reasons // the rest would only be consequences
+			return m, nil, c.reasons // the rest would only be consequences
 		}
 	}
+	c.defaults(m, d)
 	check := func(key, value string, do func()) {
 		switch {
 		case faulty[key]:
@@ -146,7 +146,7 @@ func Parse(data []byte) (*Meta, []Reason) {
 			do()
 		}
 	}
-	c.session(&m, faulty)
+	c.session(m, faulty)
 	check("country", m.Country, func() {
 		m.Country = strings.ToUpper(m.Country)
 		if wrong := wrongCountry(m.Country); wrong != "" {
@@ -158,15 +158,16 @@ func Parse(data []byte) (*Meta, []Reason) {
 			c.add("bad_value", "documentType", "documentType %s", wrongDocumentType)
 		}
 	})
-	c.images(&m)
-	c.hashes(&m)
+	c.images(m)
+	c.hashes(m)
 	slices.SortStableFunc(c.reasons, func(a, b Reason) int { return cmp.Compare(a.line, b.line) })
-	return &m, c.reasons
+	return m, c.filled, c.reasons
 }
 
 type checker struct {
 	lines   strictyaml.Lines
 	reasons []Reason
+	filled  []string // keys that the defaults have filled in
 }
 
 func (c *checker) add(code, key, format string, args ...any) {
@@ -237,15 +238,15 @@ func (c *checker) hashes(m *Meta) {
 	}
 }
 
-// Read returns the meta.yaml in dir. Only its authToken, or its clientId, is
-// sure to be valid.
-func Read(dir *os.Root) (*Meta, error) {
+// Read returns the meta.yaml in dir, with the defaults in it. Only its authToken,
+// or its clientId, is sure to be valid.
+func Read(dir *os.Root, d Defaults) (*Meta, error) {
 	data, err := drop.ReadFile(dir, Name, maxSize)
-	if err != nil {
+	if missing := errors.Is(err, fs.ErrNotExist); err != nil && (!missing || !d.Optional) {
 		return nil, err
 	}
-	m, _ := Parse(data)
-	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !tokenForm.MatchString(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
+	m, _, _ := Parse(data, d)
+	if (m.AuthToken == "") == (m.ClientID == "") || m.ClientID == "" && !idenfy.IsToken(m.AuthToken) || m.AuthToken == "" && !clientForm.MatchString(m.ClientID) {
 		return nil, errors.New(Name + " has no valid authToken or clientId")
 	}
 	return m, nil

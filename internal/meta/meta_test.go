@@ -25,7 +25,7 @@ images:
 sha256:
   FRONT: 9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08
 `
-	m, reasons := meta.Parse([]byte(text))
+	m, _, reasons := meta.Parse([]byte(text), meta.Defaults{})
 	yes := true
 	want := &meta.Meta{
 		AuthToken: "3FA5TFPA2ZE3LMPGGS1EGOJNJE", Country: "LT", DocumentType: "ID_CARD",
@@ -54,7 +54,7 @@ func TestParseForms(t *testing.T) {
 		"UTF-16":                 utf16(good),
 		"trailing spaces, blank": "\n\n  \n" + strings.ReplaceAll(good, "\n", "   \n") + "\n",
 	} {
-		if m, reasons := meta.Parse([]byte(text)); len(reasons) > 0 || m.Country == "" {
+		if m, _, reasons := meta.Parse([]byte(text), meta.Defaults{}); len(reasons) > 0 || m.Country == "" {
 			t.Errorf("%s: %v", name, reasons)
 		}
 	}
@@ -107,6 +107,10 @@ func TestParseReasons(t *testing.T) {
 			"bad_value documentNumber: meta.yaml: line 11: documentNumber has to be one line of at most 50 characters",
 			"bad_value address: meta.yaml: line 12: address has to be one line of at most 255 characters",
 		}},
+		{"as iDenfy's, a scanRef has up to 40 characters", good + "scanRef: " + strings.Repeat("a", 40) + "\n", nil},
+		{"a long scanRef", good + "scanRef: " + strings.Repeat("a", 41) + "\n", []string{
+			"bad_value scanRef: meta.yaml: line 4: scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7",
+		}},
 		{"a list", "- a\n- b\n", []string{"not_a_mapping : meta.yaml: line 1: the document has to be keys with values (key: value), not a list"}},
 		{"a text", "hello\n", []string{"not_a_mapping : meta.yaml: line 1: the document has to be keys with values (key: value), not a single value"}},
 		{"not YAML", "authToken: [\n", []string{"yaml_syntax : meta.yaml: line 1: not valid YAML: did not find expected node content"}},
@@ -155,7 +159,7 @@ func TestParseReasons(t *testing.T) {
 			"bad_value country: meta.yaml: line 2: country is not a code of ISO 3166-1 alpha-2, such as LT; the United Kingdom is GB",
 		}},
 	} {
-		_, reasons := meta.Parse([]byte(c.text))
+		_, _, reasons := meta.Parse([]byte(c.text), meta.Defaults{})
 		var got []string
 		for _, r := range reasons {
 			got = append(got, r.Code+" "+r.Field+": "+r.Message)
@@ -186,7 +190,7 @@ func TestParseIsCheap(t *testing.T) {
 		"long key":     strings.Repeat("k", 60_000) + ": v\n",
 	} {
 		begin := time.Now()
-		if _, reasons := meta.Parse([]byte(text)); len(reasons) == 0 {
+		if _, _, reasons := meta.Parse([]byte(text), meta.Defaults{}); len(reasons) == 0 {
 			t.Errorf("%s is accepted", name)
 		}
 		// A hundred times what it takes; an expansion would take for ever.
@@ -211,7 +215,7 @@ func TestCountries(t *testing.T) {
 	for a := 'A'; a <= 'Z'; a++ {
 		for b := 'A'; b <= 'Z'; b++ {
 			code := string([]rune{a, b})
-			_, reasons := meta.Parse([]byte("authToken: 3FA5TFPA2ZE3\ncountry: " + code + "\ndocumentType: PASSPORT\n"))
+			_, _, reasons := meta.Parse([]byte("authToken: 3FA5TFPA2ZE3\ncountry: "+code+"\ndocumentType: PASSPORT\n"), meta.Defaults{})
 			region, err := language.ParseRegion(code)
 			official := err == nil && region.IsCountry() && region.String() == code && region.Canonicalize() == region
 			// Withdrawn, reserved for other purposes, or assigned by users: not
@@ -239,7 +243,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(bomb))
 	f.Add([]byte(good + "images: {FRONT: a.jpg}\nsha256: {FRONT: 12}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, reasons := meta.Parse(data)
+		m, _, reasons := meta.Parse(data, meta.Defaults{})
 		for _, r := range reasons {
 			if r.Code == "" || r.Message == "" {
 				t.Errorf("a reason without a word: %+v", r)

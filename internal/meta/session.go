@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"idenfy-batch/internal/idenfy"
 )
 
 // clientForm is what a clientId may be: 1 to 100 ASCII characters, and no space
@@ -20,7 +22,7 @@ func (c *checker) session(m *Meta, faulty map[string]bool) {
 	switch {
 	case given("authToken") && given("clientId"):
 		c.add("bad_value", "clientId", "authToken and clientId are for two ways; leave authToken out to have the daemon open the session, or clientId if you have opened it")
-	case given("clientId"):
+	case given("clientId"), c.byFolder():
 		c.client(m, faulty)
 	default:
 		c.token(m, faulty)
@@ -28,7 +30,7 @@ func (c *checker) session(m *Meta, faulty map[string]bool) {
 	for _, p := range m.person() {
 		switch {
 		case *p.value == "" || faulty[p.key]:
-		case !given("clientId"):
+		case !given("clientId") && !c.byFolder():
 			c.add("bad_value", p.key, "%s is for a session that the daemon opens, and stands beside clientId only; leave it out", p.key)
 		default:
 			if wrong := p.check(*p.value); wrong != "" {
@@ -44,16 +46,20 @@ func (c *checker) token(m *Meta, faulty map[string]bool) {
 	case faulty["authToken"] || faulty["clientId"]:
 	case m.AuthToken == "":
 		c.add("missing_key", "authToken", "authToken is missing; or give clientId in its place, and the daemon opens the session")
-	case !tokenForm.MatchString(m.AuthToken):
+	case !idenfy.IsToken(m.AuthToken):
 		c.add("bad_value", "authToken", "authToken has to be 10 to 40 ASCII characters without spaces, and this has %d", utf8.RuneCountInString(m.AuthToken))
 	}
-	if m.ScanRef != "" && !scanRefForm.MatchString(m.ScanRef) {
+	if m.ScanRef != "" && !idenfy.IsScanRef(m.ScanRef) {
 		c.add("bad_value", "scanRef", "scanRef has to be the one that came with the token, such as 328c6766-934e-11ed-bb9b-025ad99a18e7")
 	}
 }
 
 func (c *checker) client(m *Meta, faulty map[string]bool) {
-	if !faulty["clientId"] && !clientForm.MatchString(m.ClientID) {
+	switch {
+	case faulty["clientId"] || clientForm.MatchString(m.ClientID):
+	case c.byFolder():
+		c.badClient(m.ClientID)
+	default:
 		c.add("bad_value", "clientId", "clientId has to be 1 to 100 ASCII characters, without a space at its ends, and this has %d", utf8.RuneCountInString(m.ClientID))
 	}
 	if m.ScanRef != "" {

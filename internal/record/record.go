@@ -152,7 +152,7 @@ func makeRoom(dir *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	d, err := dir.Open(".")
+	d, err := drop.Dir(dir)
 	if err != nil {
 		return err
 	}

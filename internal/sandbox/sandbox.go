@@ -136,7 +136,6 @@ type Sandbox struct {
 	decide  func(token string, n int) Step
 	opening opening // of sessions
 	hooks   Webhooks
-	sent    []Sent
 }
 
 // New returns a sandbox without a listener.

@@ -36,28 +36,12 @@ type Hook struct {
 	BadSignature bool
 }
 
-// Sent is what became of a hook.
-type Sent struct {
-	ScanRef string
-	Hook    Hook
-	Body    []byte
-	Status  int // of the last answer; 0: there was none
-	Tries   int
-}
-
 // Webhook sets where and how webhooks are sent for sessions that are processed
 // from then on.
 func (s *Sandbox) Webhook(w Webhooks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hooks = w
-}
-
-// Sent returns the hooks that were sent so far.
-func (s *Sandbox) Sent() []Sent {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Sent(nil), s.sent...)
 }
 
 // announce sends what is scripted for a session that was processed. The lock is
@@ -81,20 +65,19 @@ func (s *Sandbox) announce(token, scanRef string) {
 			if h.Overall == "" {
 				h.Overall = "APPROVED"
 			}
+			if h.Body == nil { // once: what is sent again is the same
+				h.Body = HookBody(scanRef, h.Overall, h.Final)
+			}
 			s.SetStatus(token, h.Overall)
 			for range h.Copies + 1 {
-				s.deliver(w, scanRef, h)
+				s.deliver(w, h)
 			}
 		}
 	}()
 }
 
 // deliver sends a hook until it is answered 2xx, or its tries are over.
-func (s *Sandbox) deliver(w Webhooks, scanRef string, h Hook) {
-	out := Sent{ScanRef: scanRef, Hook: h, Body: h.Body}
-	if out.Body == nil {
-		out.Body = HookBody(scanRef, h.Overall, h.Final)
-	}
+func (s *Sandbox) deliver(w Webhooks, h Hook) {
 	tries, every := w.Tries, w.Every
 	if tries == 0 {
 		tries = 10
@@ -102,34 +85,31 @@ func (s *Sandbox) deliver(w Webhooks, scanRef string, h Hook) {
 	if every == 0 {
 		every = 10 * time.Second
 	}
-	signature := Sign(out.Body, w.Key)
+	signature := Sign(h.Body, w.Key)
 	if h.BadSignature {
-		signature = Sign(out.Body, w.Key+"?")
+		signature = Sign(h.Body, w.Key+"?")
 	}
-	for out.Tries < tries {
-		if out.Tries++; out.Tries > 1 {
+	for try := range tries {
+		if try > 0 {
 			select {
 			case <-time.After(every):
 			case <-s.closed:
-				out.Tries = tries
+				return
 			}
 		}
-		if out.Status = post(w.URL, h, out.Body, signature); out.Status/100 == 2 {
-			break
+		if post(w.URL, h, signature)/100 == 2 {
+			return
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sent = append(s.sent, out)
 }
 
 // hookClient gives up as early as iDenfy does.
 var hookClient = &http.Client{Timeout: 10 * time.Second}
 
-func post(url string, h Hook, body []byte, signature string) (status int) {
+func post(url string, h Hook, signature string) (status int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(h.Body))
 	if err != nil {
 		return 0
 	}

@@ -294,6 +294,35 @@ func (paths Paths) OpenFolder(p Place, name string) (*os.Root, error) {
 	return drop.Open(parent, name)
 }
 
+// Brief is an error as it may stand in a log: with the places' paths, and
+// without a name of a folder or of a file in it.
+func (paths Paths) Brief(err error) error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range many.Unwrap() {
+			all = append(all, paths.Brief(e))
+		}
+		return errors.Join(all...)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s %s: %w", e.Op, paths.lead(e.Path), e.Err)
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("%s %s %s: %w", e.Op, paths.lead(e.Old), paths.lead(e.New), e.Err)
+	}
+	return err
+}
+
+// lead names the place that a path leads into.
+func (paths Paths) lead(path string) string {
+	for _, at := range paths {
+		if at != "" && (path == at || strings.HasPrefix(path, at+"/")) {
+			return at
+		}
+	}
+	return "in the folder"
+}
+
 // gaps is how many names in a row may be free before Find gives up: folders
 // with the names between may have been taken away.
 const gaps = 20
@@ -611,12 +640,12 @@ func (paths Paths) explainMove(from, to Place, err error) error {
 // nothing. there tells that the folder is at its target all the same, with or
 // without an error: it could not even be taken back.
 func (paths Paths) move(from Place, oldName string, to Place, newName string) (there bool, err error) {
-	f, err := os.Open(paths[from])
+	f, err := openDir(paths[from])
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	t, err := os.Open(paths[to])
+	t, err := openDir(paths[to])
 	if err != nil {
 		return false, err
 	}
@@ -670,6 +699,18 @@ func (paths Paths) Release(workName string, to Place, name string) (string, erro
 		return "", fmt.Errorf("spool: %s is no inbox", to)
 	}
 	return paths.moveFree(Work, workName, to, name)
+}
+
+// ReleaseExactly is Release under that very name: fs.ErrExist when it is taken.
+func (paths Paths) ReleaseExactly(workName string, to Place, name string) (string, error) {
+	if !to.IsInbox() {
+		return "", fmt.Errorf("spool: %s is no inbox", to)
+	}
+	there, err := paths.move(Work, workName, to, numbered(name, 1))
+	if !there {
+		return "", err
+	}
+	return numbered(name, 1), err
 }
 
 // Finish moves a claimed folder to its final place under the name that it was

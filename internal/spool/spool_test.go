@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +39,23 @@ func open(t *testing.T) *spool.Spool {
 func drop(t *testing.T, s *spool.Spool, name string) {
 	t.Helper()
 	must(t, os.Mkdir(filepath.Join(s.Path(spool.Inbox), name), 0o700))
+}
+
+// What an error of the disk tells goes into the log, with no name of a folder.
+func TestBrief(t *testing.T) {
+	p := paths("/spool")
+	name := "/spool/done/jane.doe/FRONT.jpg"
+	for _, err := range []error{
+		&os.PathError{Op: "open", Path: name, Err: unix.EIO},
+		&os.LinkError{Op: "renameat2", Old: name, New: "/spool/hold/jane.doe", Err: unix.EIO},
+		fmt.Errorf("writing jane.doe: %w", &os.LinkError{Op: "rename", Old: "jane.doe", New: "jane.doe", Err: unix.EIO}),
+		errors.Join(&os.PathError{Op: "sync", Path: "jane.doe", Err: unix.EIO}, &os.LinkError{Op: "link", Old: name, New: name, Err: unix.ENOSPC}),
+	} {
+		got := p.Brief(err)
+		if strings.Contains(got.Error(), "jane") || !errors.Is(got, unix.EIO) {
+			t.Errorf("%v is told as %v", err, got)
+		}
+	}
 }
 
 func TestMoves(t *testing.T) {

@@ -109,8 +109,13 @@ func (n node) openForWriting() bool {
 	return drop.OpenForWriting(f)
 }
 
+// openDir is drop.Dir of a path.
+func openDir(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+}
+
 func (n node) sync() error {
-	d, err := os.Open(n.path())
+	d, err := openDir(n.path())
 	if err != nil {
 		return err
 	}
@@ -131,13 +136,14 @@ type tree struct {
 // a name may come twice. An error that is the folder's own ends nothing; one
 // that is returned is the machine's, the context's, or errEnough.
 func (t *tree) each(dir node, f func(name string, e node) error) error {
-	d, err := os.Open(dir.path())
+	d, err := openDir(dir.path())
 	if err != nil {
 		return machines(err)
 	}
 	defer d.Close()
 	for {
-		names, err := d.Readdirnames(256)
+		const n = 256
+		names, err := d.Readdirnames(n)
 		for _, name := range names {
 			if t.seen++; t.seen > maxNames {
 				return errEnough
@@ -149,7 +155,7 @@ func (t *tree) each(dir node, f func(name string, e node) error) error {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || err == nil && len(names) < n {
 			return nil
 		}
 		if err != nil {

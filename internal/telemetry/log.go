@@ -78,6 +78,8 @@ func (l *Log) Take(e events.Event) {
 		ofWatcher(log, e)
 	case events.VerdictCame, events.WebhookTaken, events.Disputed, events.WebhookRefused, events.Asked, events.StraysDropped, events.VerdictsCounted:
 		l.ofVerdicts(log, e)
+	case events.ReceiptTrouble, events.Ignored:
+		ofReceipts(log, e)
 	default:
 		ofBatch(log, e)
 	}

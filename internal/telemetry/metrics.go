@@ -43,6 +43,8 @@ type Metrics struct {
 	final      *prometheus.GaugeVec
 	strays     prometheus.Gauge
 	asked      *prometheus.CounterVec
+
+	receipts receiptMetrics
 }
 
 // NewMetrics returns metrics that all stand at 0.
@@ -66,6 +68,7 @@ func NewMetrics(version string) *Metrics {
 		overdue:   counters("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after.", "inbox"),
 	}
 	m.ofVerdicts()
+	m.receipts.register(m.registry)
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.outcomes, m.attempts, m.sessions, m.duration, m.folders, m.stuck, m.oldest, m.paused, m.inbox, m.rescans, m.rescan, m.overflows, m.mode, m.released, m.overdue, info,
@@ -166,7 +169,7 @@ func (m *Metrics) takeVerdict(e events.Event) {
 		if e.Clash != "" {
 			m.clashes.Inc()
 		}
-		if e.Final && e.After > 0 {
+		if e.First && e.After > 0 {
 			m.verdictAge.Observe(e.After.Seconds())
 		}
 	case events.Asked:
@@ -257,6 +260,7 @@ func (m *Metrics) takeInbox(e events.Event) {
 		m.inbox.WithLabelValues(e.Inbox).Set(is)
 	case events.InboxLeft:
 		m.left(e.Inbox)
+		m.receipts.take(e)
 	case events.WatchModeChanged:
 		m.known(e.Inbox)
 		m.mode.DeletePartialMatch(prometheus.Labels{"inbox": e.Inbox})
@@ -268,6 +272,8 @@ func (m *Metrics) takeInbox(e events.Event) {
 		m.rescan.Observe(e.Took.Seconds())
 		m.folders.WithLabelValues(at(spool.InboxNamed(e.Inbox))...).Set(float64(e.Folders))
 		m.oldest.WithLabelValues(e.Inbox).Set(e.Oldest.Seconds())
+	case events.Receipts, events.ReceiptTrouble, events.ReceiptsLeft, events.Ignored:
+		m.receipts.take(e)
 	default:
 		m.takeVerdict(e)
 	}

@@ -28,8 +28,11 @@ func TestMonitoring(t *testing.T) {
 		events.Attempted{Folder: "x", ID: "y", Attempt: sidecar.Attempt{State: sidecar.Answered}},
 		events.Ended{Result: &sidecar.Result{Outcome: sidecar.Accepted}, Place: spool.Done, Name: "x"},
 		events.Overflowed{Err: errors.New("x")},
-		events.VerdictCame{Folder: "x", ID: "y", Overall: "APPROVED", Final: true, By: sidecar.ByWebhook, After: time.Minute},
+		events.VerdictCame{Folder: "x", ID: "y", Overall: "APPROVED", Final: true, First: true, By: sidecar.ByWebhook, After: time.Minute},
 		events.VerdictsCounted{Waiting: 1, Final: map[string]int{"APPROVED": 1}},
+		events.Receipts{Inbox: "branch-1", Written: 1, Owed: 1},
+		events.ReceiptTrouble{Inbox: "branch-1", Err: errors.New("x")},
+		events.Ignored{Inbox: "branch-1", More: 1},
 	} {
 		m.Take(e)
 	}

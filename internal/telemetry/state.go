@@ -23,6 +23,8 @@ type State struct {
 	Gates   []Gate    `json:"gates"`   // those that are shut
 	Inboxes []Inbox   `json:"inboxes"` // by their names
 	Stuck   Stuck     `json:"stuck"`
+
+	Receipts []ReceiptTrouble `json:"receipts_trouble"` // by inbox; empty: all are in order
 }
 
 // Inbox is one that is being watched.
@@ -90,7 +92,7 @@ type Keeper struct {
 
 // NewKeeper returns a keeper.
 func NewKeeper() *Keeper {
-	k := &Keeper{state: State{PID: os.Getpid(), Since: time.Now(), Gates: []Gate{}, Inboxes: []Inbox{}}}
+	k := &Keeper{state: State{PID: os.Getpid(), Since: time.Now(), Gates: []Gate{}, Inboxes: []Inbox{}, Receipts: []ReceiptTrouble{}}}
 	k.alive.Store(time.Now().UnixNano())
 	return k
 }
@@ -122,6 +124,10 @@ func (k *Keeper) Take(e events.Event) {
 		k.gate(e.Owner)
 	case events.InboxTrouble:
 		k.inbox(e.Inbox, func(i *Inbox) { i.trouble(e.Err) })
+	case events.ReceiptTrouble:
+		k.receipts(e.Inbox, e.Err)
+	case events.ReceiptsLeft:
+		k.receipts(e.Inbox, nil)
 	case events.InboxLeft:
 		k.inbox(e.Inbox, nil)
 	case events.WatchModeChanged:
@@ -221,6 +227,9 @@ func (k *Keeper) Summary() string {
 		if in := &state.Inboxes[i]; in.Trouble != nil {
 			s = "NOTHING CAN BE TAKEN FROM " + strings.ToUpper(in.Called()) + " (" + meta.Show(in.Trouble.Reason) + "); " + s
 		}
+	}
+	for _, r := range state.Receipts {
+		s = "RECEIPTS OF " + r.Inbox + " CAN'T BE WRITTEN (" + r.Reason + "); " + s
 	}
 	return s
 }

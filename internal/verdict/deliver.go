@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
 	"idenfy-batch/internal/journal"
@@ -30,6 +32,8 @@ type Clerk struct {
 	paths   spool.Paths
 	emit    events.Sink
 	wake    chan struct{}
+
+	searched time.Time // when folders were last looked for that are not where they were put
 
 	mu   sync.Mutex
 	next map[string]time.Time // sessions whose folder can't be written into, by its own fault
@@ -56,6 +60,7 @@ const (
 	atOnce     = 4                // folders
 	inOne      = 500              // sessions that are read at once
 	forgetting = time.Hour        // between two looks for events that no folder came for
+	searching  = 30 * time.Second // between two looks for folders that are not where they were put
 )
 
 // Run works until ctx ends.
@@ -100,26 +105,7 @@ func (c *Clerk) round(ctx context.Context) (later bool) {
 			return again.Load()
 		}
 		after = refs[len(refs)-1]
-		group, all := errgroup.WithContext(ctx)
-		group.SetLimit(atOnce)
-		for _, ref := range refs {
-			if all.Err() != nil || c.patient(ref) {
-				continue
-			}
-			group.Go(func() error {
-				done, err := c.deliver(all, ref)
-				if errors.Is(err, journal.ErrNotWritten) {
-					return err
-				}
-				if err != nil && all.Err() == nil { // else it was cut short
-					c.failed(ref, err)
-				} else if !done {
-					again.Store(true)
-				}
-				return nil // a folder's failure is its own
-			})
-		}
-		err = group.Wait()
+		err = c.bring(ctx, refs, &again)
 		if ctx.Err() != nil {
 			return false
 		}
@@ -129,6 +115,68 @@ func (c *Clerk) round(ctx context.Context) (later bool) {
 		}
 	}
 }
+
+// bring delivers what was said of sessions. Where a folder is not where it was
+// put, since somebody gave it another name or place, all of these are looked for
+// at once, and not always: that reads the whole places.
+func (c *Clerk) bring(ctx context.Context, refs []string, again *atomic.Bool) error {
+	missing, err := c.deliverAll(ctx, refs, nil, again)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if time.Since(c.searched) < searching {
+		again.Store(true)
+		return nil
+	}
+	wanted := map[uint64]bool{}
+	for _, ino := range missing {
+		wanted[ino] = true
+	}
+	found, err := c.paths.ByInode(wanted)
+	c.searched = time.Now()
+	if err != nil {
+		c.emit(events.Trouble{What: "folders that are not where they were put could not be looked for, to write their verdict.json; that is tried again", Err: c.paths.Brief(err)})
+		return nil
+	}
+	_, err = c.deliverAll(ctx, slices.Collect(maps.Keys(missing)), found, again)
+	return err
+}
+
+// deliverAll delivers several at a time, and returns the inodes of folders that
+// are to be looked for: none, when they were, and are found.
+func (c *Clerk) deliverAll(ctx context.Context, refs []string, found map[uint64]spool.At, again *atomic.Bool) (missing map[string]uint64, err error) {
+	var mu sync.Mutex
+	missing = map[string]uint64{}
+	group, all := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, ref := range refs {
+		if all.Err() != nil || c.patient(ref) {
+			continue
+		}
+		group.Go(func() error {
+			done, err := c.deliver(all, ref, found)
+			if errors.Is(err, journal.ErrNotWritten) {
+				return err
+			}
+			if away, is := errors.AsType[*awayError](err); is {
+				mu.Lock()
+				missing[ref] = away.ino
+				mu.Unlock()
+			} else if err != nil && all.Err() == nil { // else it was cut short
+				c.failed(ref, err)
+			} else if !done {
+				again.Store(true)
+			}
+			return nil // a folder's failure is its own
+		})
+	}
+	return missing, group.Wait()
+}
+
+// awayError is of a folder that is not where it was put.
+type awayError struct{ ino uint64 }
+
+func (*awayError) Error() string { return "the folder is not where it was put" }
 
 func (c *Clerk) patient(ref string) bool {
 	c.mu.Lock()
@@ -147,20 +195,13 @@ func (c *Clerk) failed(ref string, err error) {
 	c.mu.Lock()
 	c.next[ref] = time.Now().Add(tryAgain)
 	c.mu.Unlock()
-	c.emit(events.Trouble{What: "a verdict could not be brought to its folder; it is kept in the journal, and tried again in ten minutes (scanRef " + ref + ")", Err: brief(err)})
-}
-
-// brief is an error without the names in its paths.
-func brief(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("%s: %w", e.Op, e.Err)
-	}
-	return err
+	c.emit(events.Trouble{What: "a verdict could not be brought to its folder; it is kept in the journal, and tried again in ten minutes (scanRef " + ref + ")", Err: c.paths.Brief(err)})
 }
 
 // deliver brings all that was said of a session to its folder. done is false
-// while the folder is on its way.
-func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) {
+// while the folder is on its way. Where it is not where it was put, it is in one
+// of the places that were found; nil: it is to be looked for.
+func (c *Clerk) deliver(ctx context.Context, ref string, found map[uint64]spool.At) (done bool, err error) {
 	heard, err := c.journal.Heard(ctx, ref)
 	if err != nil || heard == nil {
 		return true, err
@@ -170,14 +211,14 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 		return true, err
 	}
 	if len(lives) == 0 { // it was replaced just now
-		return true, c.journal.Written(heard, false)
+		return c.journal.Written(heard, false)
 	}
 	main := &lives[0]
 	heard.Verdict.ID = main.ID
 	if err := c.tell(heard, main); err != nil {
 		return false, err
 	}
-	at, err := c.find(ctx, lives)
+	at, err := c.find(ctx, lives, found)
 	switch {
 	case err != nil:
 		return false, err
@@ -196,7 +237,7 @@ func (c *Clerk) deliver(ctx context.Context, ref string) (done bool, err error) 
 			return false, err
 		}
 	}
-	return true, c.journal.Written(heard, at.name != "")
+	return c.journal.Written(heard, at.name != "")
 }
 
 // settle notes of lives that have ended that their session was taken. Who only
@@ -230,7 +271,7 @@ func (c *Clerk) tell(h *journal.Heard, main *journal.Other) error {
 		if n.Clash == "" && main.Fate == journal.Refused && idenfy.TakenBy(n.Event.Overall) == idenfy.WasTaken {
 			n.Clash = string(main.Outcome)
 		}
-		c.emit(events.VerdictCame{Folder: main.Folder, ID: main.ID, Overall: n.Event.Overall, Final: n.Event.Final, By: n.Event.By, After: after, Clash: n.Clash})
+		c.emit(events.VerdictCame{Folder: main.Folder, ID: main.ID, Overall: n.Event.Overall, Final: n.Event.Final, First: n.First, By: n.Event.By, After: after, Clash: n.Clash})
 	}
 	return nil
 }
@@ -255,11 +296,12 @@ type where struct {
 
 // find finds the folder: that of the life whose the session is; or, when that
 // came again as another life, of this one.
-func (c *Clerk) find(ctx context.Context, lives []journal.Other) (where, error) {
+func (c *Clerk) find(ctx context.Context, lives []journal.Other, found map[uint64]spool.At) (where, error) {
 	main, err := c.journal.Load(ctx, lives[0].ID)
 	if err != nil || main == nil {
 		return where{}, err
 	}
+	var mine []string // lives of that folder
 	for i := range lives {
 		o := &lives[i]
 		if i > 0 { // the same folder, and not only one that names the same session
@@ -278,8 +320,19 @@ func (c *Clerk) find(ctx context.Context, lives []journal.Other) (where, error) 
 		if p := spool.Place(o.Place); record.LiesAt(c.paths, p, o.Name, o.ID) {
 			return where{place: p, name: o.Name, id: o.ID}, nil
 		}
-		if p, name, found := record.Find(c.paths, o.ID, o.Name, o.Folder); found && name != "" {
+		if p, name, lies := record.Find(c.paths, o.ID, o.Name, o.Folder); lies && name != "" {
 			return where{place: p, name: name, id: o.ID}, nil
+		}
+		mine = append(mine, o.ID)
+	}
+	ino := drop.Inode(main.Dir)
+	if found == nil && ino != 0 {
+		return where{}, &awayError{ino}
+	}
+	at := found[ino]
+	for _, id := range mine {
+		if record.LiesAt(c.paths, at.Place, at.Name, id) {
+			return where{place: at.Place, name: at.Name, id: id}, nil
 		}
 	}
 	return where{}, nil

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -22,20 +21,23 @@ const (
 	mostList = 100
 )
 
-var scanRefForm = regexp.MustCompile(`^[0-9A-Za-z-]{8,64}$`)
-
 // parse makes an event of a body with a good signature. Every field of it may
 // be missing, null, or of another type; words are kept as they are. What has no
-// scanRef is of no session: all that can be done is to keep it, whole.
-func parse(body []byte, kind string, now time.Time) journal.Event {
+// scanRef is of no session. The body is kept if all is to be, or if it can't be
+// read: then nothing else is left of it.
+func parse(body []byte, kind string, full bool, now time.Time) journal.Event {
 	sum := sha256.Sum256(body)
 	e := journal.Event{Said: sidecar.VerdictEvent{
 		SHA256: hex.EncodeToString(sum[:]), Received: sidecar.Time{Time: now}, By: sidecar.ByWebhook, Type: cleanWord(kind),
 	}}
 	top := fields(body)
-	if e.ScanRef = word(top["scanRef"]); !scanRefForm.MatchString(e.ScanRef) {
-		e.ScanRef, e.Body = "", body
-		return e
+	if full || top == nil {
+		e.Body = body
+	}
+	if e.ScanRef = word(top["scanRef"]); !idenfy.IsScanRef(e.ScanRef) {
+		e.ScanRef = ""
+	} else if full {
+		e.Said.Body = sidecar.BodyName(e.Said.SHA256)
 	}
 	if n, err := strconv.ParseFloat(word(top["finishTime"]), 64); err == nil && n > 0 && n < 1<<33 {
 		e.Said.Finished = sidecar.Time{Time: time.Unix(int64(n), 0)}

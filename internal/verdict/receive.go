@@ -21,7 +21,6 @@ import (
 
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
-	"idenfy-batch/sidecar"
 )
 
 // Bounds of the receiver. Whoever reaches the port may send anything, so that
@@ -107,10 +106,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.refuse(w, req, events.BadSignature, http.StatusUnauthorized)
 		return
 	}
-	e := parse(body, req.Header.Get("Idenfy-Event-Type"), time.Now())
-	if set.Full && e.ScanRef != "" {
-		e.Body, e.Said.Body = body, sidecar.BodyName(e.Said.SHA256)
-	}
+	e := parse(body, req.Header.Get("Idenfy-Event-Type"), set.Full, time.Now())
 	if err := r.record(req.Context(), e); err != nil {
 		r.emit(events.WebhookRefused{Why: events.NotRecorded, Err: err})
 		w.Header().Set("Retry-After", "2")

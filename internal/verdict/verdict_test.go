@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/adopt"
+	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/durable"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/idenfy"
@@ -344,6 +345,9 @@ func TestJoin(t *testing.T) {
 	}
 	var clashes []string
 	for _, e := range o.came() {
+		if e.First != (e.Overall == "APPROVED") {
+			t.Errorf("the first final one: %+v", e)
+		}
 		if e.Clash != "" {
 			clashes = append(clashes, e.Clash+" "+e.Overall)
 		}
@@ -365,6 +369,50 @@ func TestJoin(t *testing.T) {
 	n, err := o.j.Reader().Verdicts(t.Context())
 	if err != nil || n.Waiting != 0 || n.Contradicted != 1 || n.Final["DENIED"] != 1 {
 		t.Errorf("%+v, %v", n, err)
+	}
+	o.end(o.life("case-8", "waits-0123456789"), sidecar.Accepted, spool.Done)
+	for word, want := range map[string]string{"DENIED": "case-7", "Denied": "case-7", "Contradicted": "case-7", "contradicted": "case-7", "WAITING": "case-8", "waiting": "case-8"} {
+		list, err := o.j.Reader().List(t.Context(), journal.Query{Verdict: word, Most: 9})
+		if err != nil || len(list) != 1 || list[0].Folder != want {
+			t.Errorf("list of %s: %+v, %v", word, list, err)
+		}
+	}
+}
+
+// What a folder is called, as a rule for a person, is not told with an error of
+// the disk.
+func TestFailureIsNameless(t *testing.T) {
+	o := newOffice(t)
+	o.end(o.life("jane.doe", ref), sidecar.Unknown, spool.Hold)
+	o.says(ref, "APPROVED", true)
+	for n := 1; ; n++ {
+		steps := 0
+		durable.Inject(func(op durable.Op, _ string, do func() error) error {
+			if op == durable.OpBegin || op == durable.OpCommit {
+				return do()
+			}
+			if steps++; steps == n {
+				return syscall.EIO
+			}
+			return do()
+		})
+		o.clerk.next = map[string]time.Time{}
+		o.clerk.round(t.Context())
+		durable.Inject(nil)
+		if steps < n {
+			break
+		}
+	}
+	troubles := 0
+	for _, e := range o.seen {
+		if tr, is := e.(events.Trouble); is {
+			if troubles++; strings.Contains(fmt.Sprint(tr), "jane") || !errors.Is(tr.Err, syscall.EIO) {
+				t.Errorf("%v", tr)
+			}
+		}
+	}
+	if troubles == 0 {
+		t.Error("nothing failed")
 	}
 }
 
@@ -675,6 +723,90 @@ func TestWhereItIsWritten(t *testing.T) {
 	}
 }
 
+// Without verdict.keep full nothing of a person is kept of what can be read, also
+// where it can't be told which session it is of. What can't be read is kept.
+func TestKeepDecision(t *testing.T) {
+	o := newOffice(t)
+	const person = "JOHANNAMUSTERFRAU"
+	for _, body := range []string{
+		`{"scanRef":"` + ref + `","data":{"docFirstName":"` + person + `"}}`,
+		`{"scanRef":null,"status":{"overall":"DENIED"},"data":{"docFirstName":"` + person + `"}}`,
+		`{"scanRef":"` + strings.Repeat("a", 41) + `","data":{"docFirstName":"` + person + `"}}`,
+		`{"data":{"docFirstName":"` + person + `"}}`,
+	} {
+		if status := o.send([]byte(body), sandbox.Sign([]byte(body), testKey)); status != 200 {
+			t.Errorf("%s: %d", body, status)
+		}
+	}
+	if v, err := o.j.Reader().Verdicts(t.Context()); err != nil || v.Strays != 4 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	has := func(what string) (is bool) {
+		for _, end := range []string{"", "-wal"} {
+			data, err := os.ReadFile(filepath.Join(o.where.Dir, journal.Name+end))
+			must(t, err)
+			is = is || bytes.Contains(data, []byte(what))
+		}
+		return is
+	}
+	if has(person) {
+		t.Error("the person is in the journal")
+	}
+	for _, body := range []string{`["OF-NO-FORM"]`, `OF-NO-FORM {`} {
+		body := []byte(body)
+		if status := o.send(body, sandbox.Sign(body, testKey)); status != 200 || !has(string(body)) {
+			t.Errorf("%s: %d", body, status)
+		}
+	}
+}
+
+// A folder that somebody gave another name, or place, is found by its directory;
+// that is looked for once for all that are away, and not with each event.
+func TestRenamed(t *testing.T) {
+	o := newOffice(t)
+	refs := []string{ref, "moved-0123456789", "taken-0123456789"}
+	for i, ref := range refs {
+		l := o.life(fmt.Sprint("case-", i), ref)
+		dir, err := os.OpenRoot(filepath.Join(o.paths[spool.Work], l.Result.Folder+"."+l.ID))
+		must(t, err)
+		l.Dir, err = drop.Identity(dir)
+		must(t, errors.Join(err, dir.Close()))
+		if l.Dir == "" {
+			t.Skip("this file system keeps no time of birth")
+		}
+		must(t, o.j.Put(l))
+		o.end(l, sidecar.Accepted, spool.Done)
+	}
+	must(t, os.Mkdir(filepath.Join(o.paths[spool.Done], "case-10"), 0o700)) // somebody's
+	done := func(name string) string { return filepath.Join(o.paths[spool.Done], name) }
+	must(t, os.Rename(done("case-0"), done("Jansen & Söhne")))
+	must(t, os.Rename(done("case-1"), filepath.Join(o.paths[spool.Failed], "for the boss")))
+	must(t, os.Rename(done("case-2"), filepath.Join(t.TempDir(), "case-2")))
+	for _, ref := range refs {
+		o.says(ref, "REVIEWING", false)
+	}
+	o.look()
+	if !o.exists("done", "Jansen & Söhne", "verdict.json") || !o.exists("failed", "for the boss", "verdict.json") {
+		t.Error("not found")
+	}
+	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	o.says(ref, "APPROVED", true)
+	if later := o.clerk.round(t.Context()); !later || len(o.verdict(spool.Done, "Jansen & Söhne").Events) != 1 {
+		t.Error("looked for at once")
+	}
+	o.clerk.searched = time.Time{}
+	o.look()
+	if v := o.verdict(spool.Done, "Jansen & Söhne"); v.Overall != "APPROVED" {
+		t.Errorf("%+v", v)
+	}
+	must(t, os.Remove(done("case-10")))
+	must(t, os.Rename(done("Jansen & Söhne"), done("case-0")))
+	must(t, os.Rename(filepath.Join(o.paths[spool.Failed], "for the boss"), done("case-1")))
+	o.adopted = true // one was taken away
+}
+
 // verdict.keep full puts all that was sent beside it, and takes it out of the
 // journal then.
 func TestKeepFull(t *testing.T) {
@@ -696,6 +828,40 @@ func TestKeepFull(t *testing.T) {
 	h, err := o.j.Heard(t.Context(), ref)
 	if err != nil || len(h.Bodies) != 0 {
 		t.Errorf("%v, %v", h, err)
+	}
+}
+
+// With verdict.keep full all that was sent lies in the folder, also of more events
+// than verdict.json lists, and more than are brought there at once.
+func TestKeepFullOfMany(t *testing.T) {
+	o := newOffice(t)
+	o.end(o.life("case-7", ref), sidecar.Accepted, spool.Done)
+	var bodies [][]byte
+	var wait sync.WaitGroup
+	for n := range journal.MostEvents + 20 {
+		body := fmt.Appendf(nil, `{"scanRef":%q,"n":%d,"status":{"overall":"REVIEWING"},"pad":"%s"}`, ref, n, strings.Repeat("x", 40_000))
+		bodies = append(bodies, body)
+		wait.Go(func() {
+			e := parse(body, "", true, time.Now())
+			_, err := o.j.Hear(e)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	o.look()
+	for n, body := range bodies {
+		got, err := os.ReadFile(filepath.Join(o.paths[spool.Done], "case-7", sidecar.BodyName(hash(string(body)))))
+		if err != nil || !bytes.Equal(got, body) {
+			t.Fatalf("event %d: %v", n, err)
+		}
+	}
+	if h, err := o.j.Heard(t.Context(), ref); err != nil || len(h.Bodies) != 0 || h.Verdict.Omitted != 20 {
+		t.Errorf("%v, %v", h, err)
+	}
+	if left, err := o.j.Unwritten(t.Context(), "", 9); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }
 
@@ -744,7 +910,8 @@ func TestFiledBeforeWritten(t *testing.T) {
 	must(t, err)
 	o.back("case-7", ref)
 	for _, inFolder := range []bool{false, true} {
-		must(t, o.j.Written(h, inFolder))
+		_, err := o.j.Written(h, inFolder)
+		must(t, err)
 	}
 	o.look()
 	v := o.verdict(spool.Done, "case-7")
@@ -1097,7 +1264,7 @@ func TestManyEvents(t *testing.T) {
 	o.end(l, sidecar.Accepted, spool.Done)
 	var wait sync.WaitGroup
 	hear := func(n int, overall string, final bool) {
-		e := parse(fmt.Appendf(nil, `{"scanRef":%q,"n":%d,"final":%v,"status":{"overall":%q}}`, ref, n, final, overall), "", time.Now())
+		e := parse(fmt.Appendf(nil, `{"scanRef":%q,"n":%d,"final":%v,"status":{"overall":%q}}`, ref, n, final, overall), "", false, time.Now())
 		if _, err := o.j.Hear(e); err != nil {
 			t.Error(err)
 		}
@@ -1134,7 +1301,7 @@ func FuzzBody(f *testing.F) {
 	l := o.life("case-7", ref)
 	o.end(l, sidecar.Accepted, spool.Done)
 	f.Fuzz(func(t *testing.T, body []byte, kind string) {
-		e := parse(body, kind, time.Now())
+		e := parse(body, kind, false, time.Now())
 		status := o.send(body, sandbox.Sign(body, testKey))
 		if len(body) > maxBody {
 			return

@@ -447,8 +447,8 @@ func compare(dir *os.Root, list drop.Listing, file, want string, size int64) (co
 
 // differs says in which keys meta.yaml is not what was asked for.
 func differs(dir *os.Root, res *sidecar.Result) string {
-	m, err := meta.Read(dir)
-	if err != nil || m == nil {
+	m, err := meta.Read(dir, meta.DefaultsOf(res, "any"))
+	if err != nil {
 		return ""
 	}
 	var keys []string
@@ -478,7 +478,7 @@ func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, re
 		if e.Mode.IsDir() {
 			shown += "/"
 		}
-		if own(path.Base(e.Name)) || e.Name == "meta.yaml" || e.Name == r.Marker || had[shown] ||
+		if own(path.Base(e.Name)) || e.Name == "meta.yaml" && !slices.Contains(res.Defaults, meta.Present) || e.Name == r.Marker || had[shown] ||
 			slices.ContainsFunc(res.Request.Images, func(img sidecar.Image) bool { return img.File == e.Name }) {
 			delete(had, shown)
 			continue

@@ -63,7 +63,8 @@ func (a *archive) tell(j *journal.Journal, i int) {
 	root, err := os.OpenRoot(a.path("done", name(5*i)))
 	must(a.t, err)
 	must(a.t, errors.Join(record.WriteVerdict(root, h.Verdict, h.Bodies), root.Close()))
-	must(a.t, j.Written(h, true))
+	_, err = j.Written(h, true)
+	must(a.t, err)
 }
 
 // Whatever is altered in a verdict.json is found: each field, and what is no
