@@ -282,14 +282,19 @@ func Default() Config {
 // Load reads the file at path; an empty path means the defaults. All errors
 // are reported at once.
 func Load(path string) (Config, error) {
-	c := Default()
 	var data []byte
 	if path != "" {
 		var err error
 		if data, err = os.ReadFile(path); err != nil {
-			return c, fmt.Errorf("can't read the configuration: %w", err)
+			return Default(), fmt.Errorf("can't read the configuration: %w", err)
 		}
 	}
+	return Parse(path, data)
+}
+
+// Parse is Load of a text that is to stand at path.
+func Parse(path string, data []byte) (Config, error) {
+	c := Default()
 	lines, faults := strictyaml.Decode(data, &c)
 	faulty := map[string]bool{}
 	for _, f := range faults {
