@@ -135,12 +135,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		return Left{}, err
 	}
 	defer d.journal.Close()
-	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.journal, d.emit)
-	d.clerk = verdict.NewClerk(d.journal, cfg.Spool(), d.emit)
-	d.keeper = &retention.Keeper{Journal: d.journal, Paths: cfg.Spool(), Emit: d.emit, Turn: d.limiter.Wait, Delete: func(ctx context.Context, scanRef string) error {
-		return d.now.Load().client.Delete(ctx, scanRef)
-	}}
-	d.webhooks = verdict.NewReceiver(d.journal, d.emit, d.clerk.Wake)
+	d.staff(&cfg)
 	tellers, err := openTellers(ctx, d, &cfg)
 	if err != nil {
 		return Left{}, err
@@ -156,6 +151,16 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		d.emit(events.Stopped{InWork: left.InWork})
 	}
 	return left, err
+}
+
+// staff makes those who work with the journal.
+func (d *daemon) staff(cfg *config.Config) {
+	d.batch = batch.New(BatchSettings(cfg, d.o.Version, d.now.Load().client, d.limiter), d.spool, d.journal, d.emit)
+	d.clerk = verdict.NewClerk(d.journal, cfg.Spool(), d.emit)
+	d.keeper = &retention.Keeper{Journal: d.journal, Paths: cfg.Spool(), Emit: d.emit, Turn: d.limiter.Wait, Delete: func(ctx context.Context, scanRef string) error {
+		return d.now.Load().client.Delete(ctx, scanRef)
+	}}
+	d.webhooks = verdict.NewReceiver(d.journal, d.emit, d.clerk.Wake)
 }
 
 // signals listens from the beginning: one that comes during the start-up is
