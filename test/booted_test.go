@@ -138,10 +138,14 @@ func (b *box) until(what string, cond func() bool) {
 	}
 }
 
-// count returns how many folders are in a place.
+// count returns how many folders are in a place, or in all inboxes.
 func (b *box) count(place string) int {
 	b.t.Helper()
-	n, err := strconv.Atoi(strings.TrimSpace(b.run("find /var/spool/idenfy-batch/" + place + " -mindepth 1 -maxdepth 1 -type d -not -name '.*' | wc -l")))
+	dirs := "/var/spool/idenfy-batch/" + place
+	if place == "inbox" {
+		dirs += " $(ls -d /var/spool/idenfy-batch/partners/*/inbox 2>/dev/null)"
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(b.run("find " + dirs + " -mindepth 1 -maxdepth 1 -type d -not -name '.*' | wc -l")))
 	must(b.t, err)
 	return n
 }
@@ -317,23 +321,24 @@ idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/failed
 idenfy-batch:idenfy-batch 2750 /var/spool/idenfy-batch/hold
 idenfy-batch:idenfy-drop 2770 /var/spool/idenfy-batch/inbox
 idenfy-batch:idenfy-batch 750 /var/spool/idenfy-batch/journal
+root:root 755 /var/spool/idenfy-batch/partners
 idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 ` {
 			t.Error(out)
 		}
 	})
 	step("sftp.md", func(t *testing.T) {
-		b.run("ssh-keygen -q -t ed25519 -N '' -f scanner1")
+		b.run("ssh-keygen -q -t ed25519 -N '' -f branch-1")
 		for _, c := range blocks(t, "sftp.md", "sh") {
 			b.run(c)
 		}
 		upload("case-8")
 		for _, batch := range blocks(t, "sftp.md", "sftp") {
-			b.runWith(batch, "sftp -q -b - -i scanner1 -o StrictHostKeyChecking=accept-new scanner1@127.0.0.1")
+			b.runWith(batch, "sftp -q -b - -i branch-1 -o StrictHostKeyChecking=accept-new branch-1@127.0.0.1")
 		}
 		b.settled()
-		b.run("grep '\"user\": \"scanner1\"' /var/spool/idenfy-batch/done/case-8/result.json")
-		if out, ok := b.exec("ls /done\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1"); ok {
+		b.run("grep '\"user\": \"branch-1\"' /var/spool/idenfy-batch/done/case-8/result.json")
+		if out, ok := b.exec("ls /done\n", "sftp -q -b - -i branch-1 branch-1@127.0.0.1"); ok {
 			t.Errorf("the uploader gets into done: %s", out)
 		}
 		// An auditor reads what was done, and can't write; an uploader can't look into it.
@@ -348,7 +353,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 			name := "put-" + umask
 			upload(name)
 			b.run("umask " + umask + "; mkdir " + name + "/originals; echo page >" + name + "/originals/p1.tif; chmod -R a+rwX " + name + "; chmod -R $(printf %o $((0777 & ~0" + umask + "))) " + name + "; find " + name + " -type f -exec chmod a-x {} +")
-			b.runWith("put -r "+name+"\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1")
+			b.runWith("put -r "+name+" inbox/\n", "sftp -q -b - -i branch-1 branch-1@127.0.0.1")
 			b.run("umask " + umask + "; cp -r " + name + " /tmp/root-" + name + "; sed -i s/TOKEN-/ROOTS-/ /tmp/root-" + name + "/meta.yaml; cp -r /tmp/root-" + name + " /var/spool/idenfy-batch/inbox/")
 		}
 		b.settled()
@@ -358,7 +363,7 @@ idenfy-batch:idenfy-batch 640
 ` {
 			t.Errorf("done holds %s", out)
 		}
-		for name, who := range map[string]string{"put-022": "scanner1", "put-027": "scanner1", "put-077": "scanner1", "root-put-077": "root"} {
+		for name, who := range map[string]string{"put-022": "branch-1", "put-027": "branch-1", "put-077": "branch-1", "root-put-077": "root"} {
 			b.run("grep -A 5 '\"uploader\"' /var/spool/idenfy-batch/done/" + name + "/result.json | grep '\"user\": \"" + who + "\"'")
 		}
 		// The journal is not in the way: a daemon that mends says nothing.
@@ -388,7 +393,7 @@ idenfy-batch:idenfy-batch 640
 	step("hard links", func(*testing.T) {
 		// A link kept in the inbox, and a descriptor: neither changes what was taken.
 		upload("linked")
-		b.run("chown -R scanner1:idenfy-drop linked; mv linked /var/spool/idenfy-batch/linked; mkdir -m 2770 /var/spool/idenfy-batch/inbox/.kept; ln /var/spool/idenfy-batch/linked/FRONT.jpg /var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; mv /var/spool/idenfy-batch/linked /var/spool/idenfy-batch/inbox/")
+		b.run("chown -R branch-1:idenfy-drop linked; mv linked /var/spool/idenfy-batch/linked; mkdir -m 2770 /var/spool/idenfy-batch/inbox/.kept; ln /var/spool/idenfy-batch/linked/FRONT.jpg /var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; mv /var/spool/idenfy-batch/linked /var/spool/idenfy-batch/inbox/")
 		b.settled()
 		b.run("echo forged >/var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; cmp /srv/share/case/FRONT.jpg /var/spool/idenfy-batch/done/linked/FRONT.jpg; rm -r /var/spool/idenfy-batch/inbox/.kept")
 	})
@@ -402,10 +407,10 @@ idenfy-batch:idenfy-batch 640
 		}
 		upload("case-9")
 		for _, commands := range blocks(t, "smb.md", "smb") {
-			b.runWith(commands, "cd case-9; smbclient -U scanner2%a-password //127.0.0.1/inbox")
+			b.runWith(commands, "cd case-9; smbclient -U scanner-2%a-password //127.0.0.1/drop")
 		}
-		b.until("case-9 is done", func() bool {
-			return b.try("ls /var/spool/idenfy-batch/done/case-9/result.json") != "" && b.count("inbox") == 0
+		b.until("it is done", func() bool {
+			return strings.Contains(b.try("cat /var/spool/idenfy-batch/done/customer-4711/result.json"), `"accepted"`)
 		})
 		b.settled()
 	})
@@ -434,12 +439,12 @@ idenfy-batch:idenfy-batch 640
 	step("given back", func(t *testing.T) {
 		// requeue gives it to its uploader again, who mends it; resolve works as root and as the daemon's user.
 		b.run("mkdir back; printf 'country: XX\n' >back/meta.yaml")
-		b.runWith("put -r back\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1")
+		b.runWith("put -r back inbox/\n", "sftp -q -b - -i branch-1 branch-1@127.0.0.1")
 		b.until("it has failed", func() bool { return b.count("failed") == 1 })
 		b.run("grep meta_sha256 /var/spool/idenfy-batch/failed/back/result.json")
 		upload("mended")
 		b.run("idenfy-batch requeue back")
-		b.runWith("put mended/* back/\n", "sftp -q -b - -i scanner1 scanner1@127.0.0.1")
+		b.runWith("put mended/* inbox/back/\n", "sftp -q -b - -i branch-1 branch-1@127.0.0.1")
 		b.until("it is done", func() bool { return b.try("ls /var/spool/idenfy-batch/done/back/result.1.json") != "" })
 		b.settled()
 		for i, as := range []string{"idenfy-batch resolve", "su -s /bin/sh idenfy-batch -c \"idenfy-batch resolve", "systemctl stop idenfy-batch; idenfy-batch resolve"} {

@@ -31,14 +31,24 @@ reached and the credentials are taken; nothing is sent for processing. It also
 tells whether a running daemon is paused, and what mends that. What the daemon
 can't do for lack of rights is said too, and is no failure.
 
-Run it as the user that the daemon runs as. It exits 78 if the configuration is
-wrong, 1 if anything else is.`,
-		Example: "  sudo -u idenfy-batch idenfy-batch check",
+As root it has systemd run the check as it runs the installed service: as its
+user, with its credentials, in its sandbox, by the unit and its drop-ins. Without
+systemd, with a configuration of no installed service, or with --here, it checks
+as the user that runs it, with the rights and the environment of that: make that
+the user that the daemon runs as. It exits 78 if the configuration is wrong, 1 if
+anything else is.`,
+		Example: "  sudo idenfy-batch check\n  sudo idenfy-batch --instance acme check\n  sudo -u scans idenfy-batch check --config /home/scans/idenfy.yaml   # where it is not the package's",
 		Args:    cobra.NoArgs,
 	}
 	load := configFlag(c)
+	here := c.Flags().Bool("here", false, "check as this user, and not as the service")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		out := c.OutOrStdout()
+		if path := c.Flags().Lookup("config").Value.String(); !*here && os.Geteuid() == 0 {
+			if s, ok := theService(c.Context(), path); ok {
+				return s.check(c.Context(), out, c.ErrOrStderr())
+			}
+		}
 		cfg, err := load()
 		if coded, ok := errors.AsType[*exitError](err); ok {
 			say(out, "configuration", coded.err)

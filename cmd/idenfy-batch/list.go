@@ -75,10 +75,7 @@ what a spreadsheet would take for a formula.`,
 	limit := c.Flags().Int("limit", 0, fmt.Sprintf("no more than this many; 0 is all (on a terminal %d, unless given)", listed))
 	asJSON := c.Flags().Bool("json", false, "print JSON, an object a line")
 	asCSV := c.Flags().Bool("csv", false, "print CSV")
-	c.MarkFlagsMutuallyExclusive("json", "csv")
-	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}, "client": nil, "inbox": nil} {
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
-	}
+	completeList(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		q := journal.Query{Place: *place, Outcome: sidecar.Outcome(*outcome), Verdict: *verdict, Client: *client, Inbox: *inbox}
 		if err := bounds(&q, *since, *until); err != nil {
@@ -102,6 +99,14 @@ what a spreadsheet would take for a formula.`,
 		return listAll(c, &cfg, q, most, p, out)
 	}
 	return c
+}
+
+// completeList says what list's flags may be, to the shell's completion too.
+func completeList(c *cobra.Command) {
+	c.MarkFlagsMutuallyExclusive("json", "csv")
+	for flag, words := range map[string][]string{"place": texts(spool.Places()), "outcome": texts(outcomes), "verdict": {"APPROVED", "DENIED", "SUSPECTED", "REVIEWING", "EXPIRED", journal.Awaited, journal.Contradicted}, "client": nil, "inbox": nil} {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	}
 }
 
 func listAll(c *cobra.Command, cfg *config.Config, q journal.Query, most int, p printer, out *bufio.Writer) error {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"strings"
 
@@ -87,7 +89,8 @@ Try it without any set-up:  idenfy-batch demo`,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReload(), newRequeue(), newResolve(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReport(), newReload(), newPartner(), newRequeue(), newResolve(), newPurge(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
+	instanceFlag(root)
 	root.InitDefaultCompletionCmd()
 	return root
 }
@@ -119,11 +122,61 @@ func versionText() string {
 	return "development"
 }
 
+// Where the package has its configuration. A variable for the tests.
+var configDir = "/etc/idenfy-batch"
+
 // defaultConfig is read when no --config is given and it exists.
 const defaultConfig = "/etc/idenfy-batch/config.yaml"
 
+// instanceName is what the names of users and groups leave room for, see
+// sysusers.d(5).
+var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,17}$`)
+
+// instanceFlag adds --instance to all commands.
+func instanceFlag(root *cobra.Command) {
+	name := root.PersistentFlags().String("instance", "", "`name` of an instance (idenfy-batch@NAME.service); short for --config "+configDir+"/NAME.yaml")
+	_ = root.RegisterFlagCompletionFunc("instance", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return instances(), cobra.ShellCompDirectiveNoFileComp
+	}) // the flag is there
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if !c.Flags().Changed("instance") {
+			return nil
+		}
+		config := c.Flags().Lookup("config")
+		switch {
+		case config == nil:
+			return fmt.Errorf("--instance: %s reads no configuration", c.CommandPath())
+		case config.Changed:
+			return errors.New("--instance is short for a --config; give one of them")
+		case !isInstance(*name):
+			return fmt.Errorf("--instance: %q is no name of an instance; that has up to 18 of a-z, 0-9 and -, and is not config", *name)
+		}
+		return config.Value.Set(filepath.Join(configDir, *name+".yaml"))
+	}
+}
+
+// instances lists those that have a configuration.
+func instances() (names []string) {
+	files, _ := filepath.Glob(filepath.Join(configDir, "*.yaml")) // the pattern is good
+	for _, f := range files {
+		if name := strings.TrimSuffix(filepath.Base(f), ".yaml"); isInstance(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// isInstance reports whether name may be an instance's. config.yaml is of the
+// service that has no name.
+func isInstance(name string) bool {
+	return name != "config" && instanceName.MatchString(name)
+}
+
+// loader loads the configuration that a command is given.
+type loader func() (config.Config, error)
+
 // configFlag adds --config to a command, and returns what loads it.
-func configFlag(c *cobra.Command) func() (config.Config, error) {
+func configFlag(c *cobra.Command) loader {
 	path := c.Flags().StringP("config", "c", "", "configuration `file` (default "+defaultConfig+", if it exists)")
 	return func() (config.Config, error) {
 		p := *path

@@ -125,6 +125,7 @@ func commandsPage() string {
 	r.WriteString(".B idenfy\\-batch\n.I command\n.RI [ options ]\n")
 	r.section("description")
 	r.text(root.Long)
+	flags(&r, root)
 	r.section("commands")
 	var commands []*cobra.Command
 	for _, c := range root.Commands() {
@@ -159,6 +160,7 @@ func commandsPage() string {
 	r.term("HTTPS_PROXY, NO_PROXY", "A proxy, and what is not to go through it.")
 	r.section("files")
 	r.term(defaultConfig, "The configuration, see idenfy-batch.yaml(5).")
+	r.term(configDir+"/NAME.yaml, "+configDir+"/NAME/", "The configuration and the credentials of an instance, idenfy-batch@NAME.service.")
 	r.term("/etc/idenfy-batch/api-key, /etc/idenfy-batch/api-secret", "The credentials of the service, readable by root only.")
 	r.term(config.Default().Root, "The spool: inbox, work, done, failed, hold.")
 	r.term(config.Default().Root+"/journal", "The daemon's memory: journal.db; checkpoint, the newest of its ledger; ledger.key, which signs them.")

@@ -409,7 +409,7 @@ func TestHoles(t *testing.T) {
 func TestNames(t *testing.T) {
 	for _, name := range []string{
 		"front.jpg.filepart", "FRONT.JPG.PART", "x.crdownload", "~$meta.yaml", ".front.jpg.Xk3f0a", ".meta.yaml.aBcDeF", ".~tmp~",
-		"a.tmp", "b.TEMP", ".in.front.jpg", ".nfs0000000012", ".fuse_hidden0001", "x.swp", "x.aria2", ".goutputstream-ABCDEF",
+		"a.tmp", "b.TEMP", ".in.front.jpg", ".nfs0000000012", ".fuse_hidden0001", "x.swp", "x.aria2", ".goutputstream-ABCDEF", ".sftpgo-upload.cq1k2fh0g5v3l8q2m1g0.FRONT.jpg",
 	} {
 		if !drop.Temporary(name) {
 			t.Errorf("%s is not called temporary", name)

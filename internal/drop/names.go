@@ -34,6 +34,7 @@ var temporary = []string{
 	".*.??????",                    // rsync, while it writes; see also Temporary
 	".in.*",                        // lftp, xfer:use-temp-file
 	".pureftpd-upload.*",           // Pure-FTPd
+	".sftpgo-upload.*",             // SFTPGo, upload_mode 1 and 2
 	".goutputstream-*",             // GLib
 	".nfs[0-9a-f]*",                // NFS client: deleted while open
 	".fuse_hidden*",                // FUSE: deleted while open
