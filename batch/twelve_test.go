@@ -374,9 +374,9 @@ func TestWay06TwoFoldersOneToken(t *testing.T) {
 	for round := range 6 {
 		b := newBench(t)
 		b.cfg.Retry.GiveUpAfter = time.Nanosecond
-		b.patience = 150 * time.Millisecond
+		b.patience = time.Minute
 		b.start()
-		b.api.Script(token("one"), slices.Repeat([]sandbox.Step{{Fault: sandbox.Stall}}, 4)...)
+		b.api.Script(token("one"), slices.Repeat([]sandbox.Step{{Fault: sandbox.Garbage}}, 4)...)
 		b.send("one")
 		b.want("one unknown hold/one")
 		b.putAs("two", "one")
@@ -386,7 +386,6 @@ func TestWay06TwoFoldersOneToken(t *testing.T) {
 		before := b.api.Token(token("one")).Requests
 		b.refused("two", sidecar.Requeued, "may have been accepted")
 		b.end()
-		b.patience = time.Minute
 		b.start()
 		must(t, b.decide("one", sidecar.Resubmit, true))
 		must(t, b.decide("two", sidecar.Requeued, true))

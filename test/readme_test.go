@@ -307,7 +307,7 @@ func wholePerson(t *testing.T, meta string) {
 		t.Errorf("%+v", r)
 	}
 	must(t, l.stop())
-	l.noTokens(true)
+	l.noTokens("", true)
 }
 
 // From a clone to the first result without a package, in a Debian that systemd

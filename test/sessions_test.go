@@ -77,7 +77,7 @@ func TestKillSessions(t *testing.T) {
 			t.Errorf("%s: %s, %d times processed; on record are %+v, and beside these %d sessions", name(n), r.Outcome, processed, r.Sessions, len(sessions))
 		}
 	}
-	l.noTokens(true)
+	l.noTokens("", true)
 	if report := l.api.Report(); len(report.Violations) > 0 || report.Processed != kills {
 		t.Errorf("%d processed, violations: %v", report.Processed, report.Violations)
 	}
@@ -127,7 +127,7 @@ func TestLabCutsSessions(t *testing.T) {
 				for _, name := range names {
 					c.isWhole(name)
 				}
-				c.noTokens(false)
+				c.noTokens("", false)
 				c.orphaned()
 			}
 			c.start()
@@ -142,7 +142,7 @@ func TestLabCutsSessions(t *testing.T) {
 					t.Errorf("%s is in %s, %d times processed", name, p, processed)
 				}
 			}
-			c.noTokens(true)
+			c.noTokens("", true)
 			if found := c.altered(); len(found) > 0 {
 				t.Errorf("ledger verify finds %v", found)
 			}
@@ -186,11 +186,11 @@ func (l *lab) orphaned() {
 }
 
 // noTokens searches the spool, the configuration's directory and the log for the
-// tokens of all sessions: they are nowhere but in files of their own in work, and
+// tokens of the sessions of a clientId, or of all: they are nowhere but in files of their own in work, and
 // in the end not there.
-func (l *lab) noTokens(end bool) {
+func (l *lab) noTokens(clientID string, end bool) {
 	l.t.Helper()
-	sessions := l.api.Sessions("")
+	sessions := l.api.Sessions(clientID)
 	look := func(where string, data []byte) {
 		for token := range sessions {
 			if bytes.Contains(data, []byte(token)) {
