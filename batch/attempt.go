@@ -270,9 +270,11 @@ func (v *visit) recognise() (err error) {
 	if v.known {
 		return nil
 	}
-	ids, err := sidecar.IDs(v.dir)
-	if err != nil {
-		return err
+	var ids []string
+	if v.list.Dir.Name == "" || v.list.More || len(v.list.Records) > 0 { // else it has no result but the daemon's own
+		if ids, err = sidecar.IDs(v.dir); err != nil {
+			return err
+		}
 	}
 	if v.life.Dir, err = drop.Identity(v.dir); err != nil {
 		return err

@@ -161,11 +161,7 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		set := b.settings.Load()
-		b.queue.limit, b.queue.most = set.Concurrency, set.Rejections
-		b.queue.patience = 2 * set.API.Timeout() // one that gets no answer, or half of one, has ended by then
-		b.emit(events.Progress{InFlight: b.queue.inFlight, Parked: len(b.queue.waiting)})
-		b.freeGone(time.Now())
+		b.prepare()
 		if b.queue.prefersNew(time.Now()) {
 			intake = b.offer(intake, start)
 		}
@@ -198,6 +194,15 @@ func (b *Batch) Run(ctx context.Context, intake <-chan drop.Arrival, once bool) 
 		b.ended(<-ends)
 	}
 	return Left{InWork: len(b.queue.waiting), Paused: b.queue.paused()}, group.Wait()
+}
+
+// prepare brings the queue up to date before something is begun.
+func (b *Batch) prepare() {
+	set := b.settings.Load()
+	b.queue.limit, b.queue.most = set.Concurrency, set.Rejections
+	b.queue.patience = 2 * set.API.Timeout() // one that gets no answer, or half of one, has ended by then
+	b.emit(events.Progress{InFlight: b.queue.inFlight, Parked: len(b.queue.waiting)})
+	b.freeGone(time.Now())
 }
 
 // InWork tells whether the folder of a life is in work, or a visit has still to

@@ -9,6 +9,7 @@ import (
 
 	"idenfy-batch/internal/drop"
 	"idenfy-batch/internal/meta"
+	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
 
@@ -47,7 +48,8 @@ func (v *visit) begins(ctx context.Context) (meta.Defaults, error) {
 	if err != nil {
 		return d, fmt.Errorf("the journal: %w", err)
 	}
-	d.Folder = meta.FirstName(had, v.name)
+	name, _, _ := spool.Split(v.name) // somebody took it out of work by hand
+	d.Folder = meta.FirstName(had, name)
 	return d, nil
 }
 

@@ -285,6 +285,7 @@ type folder struct {
 	token   string // by which its requests are scripted: with a session the clientId
 	ref     string
 	session bool // the daemon opens it
+	scanner bool // there is no meta.yaml, and its first name is the clientId
 	country string
 	bad     bool
 	expired bool // the watcher won't wait any longer
@@ -503,6 +504,7 @@ func (w *world) give(f *folder) {
 
 // writeMeta writes meta.yaml in the way of an editor.
 func (w *world) writeMeta(f *folder) at {
+	f.scanner = false
 	var more []string
 	if f.ref != "" {
 		more = append(more, "scanRef: "+f.ref)
@@ -572,12 +574,27 @@ func (w *world) drop() {
 	if w.chance(10) {
 		f.bad = true
 	}
-	dir := w.path(at{spool.Inbox, fmt.Sprintf("case%d", f.no)})
+	name := fmt.Sprintf("case%d", f.no)
+	if f.scanner = f.session && w.chance(50); f.scanner {
+		name, f.bad = p.client, false
+		w.byDefault("LT")
+	}
+	dir := w.path(at{spool.Inbox, name})
 	must(w.s, sample.Write(dir, map[string][]byte{
 		"FRONT.jpg": f.front, "BACK.jpg": f.back, "FACE.jpg": p.face, marker: fmt.Append(nil, f.no),
 	}))
-	w.writeMeta(f)
-	w.say("dropped: %v, clientId %v, scanRef %v, bad key %v", f, f.session, f.ref != "", f.bad)
+	if !f.scanner {
+		w.writeMeta(f)
+	}
+	w.say("dropped: %v, clientId %v (by its name: %v), scanRef %v, bad key %v", f, f.session, f.scanner, f.ref != "", f.bad)
+}
+
+// byDefault has images alone taken in the inbox.
+func (w *world) byDefault(country string) {
+	w.cfg.Defaults = map[string]meta.Defaults{"inbox": {Country: country, DocumentType: "ID_CARD", ByFolder: true, Optional: true}}
+	if w.running() {
+		w.batch.Set(w.cfg)
+	}
 }
 
 // script says how the service treats the next requests of a folder.
@@ -674,8 +691,10 @@ func (w *world) badKey() {
 func (w *world) mend() {
 	f := w.pick()
 	f.bad, f.expired = false, false
-	a := w.writeMeta(f)
-	w.edit(f, "FRONT.png", nil)
+	a := w.edit(f, "FRONT.png", nil)
+	if !f.scanner {
+		w.writeMeta(f)
+	}
 	if f.back == nil {
 		f.back = tinyImage(2)
 		w.edit(f, "BACK.jpg", f.back)
@@ -800,6 +819,11 @@ func (w *world) move() {
 	if from.place == spool.Work && w.chance(80) {
 		to.name, _, _ = spool.Split(from.name)
 	}
+	if from.place.Final() && w.chance(40) { // where it was called by its name once
+		if _, err := os.Lstat(filepath.Join(w.path(from), sidecar.Name)); err == nil {
+			to.name = fmt.Sprintf("renamed%d", f.no)
+		}
+	}
 	if to.place == spool.Work {
 		w.stopped() // it looks into work when it starts
 		from = w.find(f)
@@ -857,9 +881,12 @@ func (w *world) copy() {
 	} else if w.chance(30) {
 		to.place = from.place
 	}
-	to.name = w.free(to.place, to.name+"-copy")
 	c := w.newFolder(f.person)
 	no := c.no
+	to.name = w.free(to.place, to.name+"-copy")
+	if w.cfg.Defaults != nil { // where one may have to wait for the other
+		to.name = w.free(to.place, fmt.Sprintf("copy%d", no))
+	}
 	*c = *f
 	c.no, c.copied, c.touched = no, true, to.place.Final()
 	without := w.chance(50)
@@ -880,6 +907,10 @@ func (w *world) copy() {
 		}
 	}
 	w.write(filepath.Join(hidden, marker), fmt.Append(nil, c.no))
+	if f.scanner { // else the copy would be another person's, see TestNameOfLives
+		c.scanner = false
+		w.write(filepath.Join(hidden, "meta.yaml"), []byte(sample.Person(c.token, c.country, "ID_CARD")))
+	}
 	must(w.s, os.Rename(hidden, w.path(to)))
 	w.say("cp -r %s/%s %s/%s: %v, as %v, without the results: %v", from.place, from.name, to.place, to.name, f, c, without)
 	w.connected(f.person)
@@ -1049,6 +1080,9 @@ func (w *world) decideCut() {
 func (w *world) set() {
 	w.cfg.Concurrency = 1 + w.r.IntN(3)
 	w.cfg.Retry.GiveUpAfter = []time.Duration{time.Nanosecond, time.Hour}[w.r.IntN(2)]
+	if w.cfg.Defaults != nil {
+		w.byDefault([]string{"LT", "EE"}[w.r.IntN(2)])
+	}
 	w.say("settings: %d at once, given up after %s", w.cfg.Concurrency, w.cfg.Retry.GiveUpAfter)
 	if w.running() {
 		w.batch.Set(w.cfg)
@@ -1160,7 +1194,9 @@ func (w *world) watch(name string) (a drop.Arrival, ok bool) {
 	if err != nil {
 		return a, true
 	}
-	rep := meta.Inspect(root, name, list, limits, false)
+	lim := limits
+	lim.Defaults = w.cfg.Defaults["inbox"]
+	rep := meta.Inspect(root, name, list, lim, false)
 	a = drop.Arrival{Dir: w.paths[spool.Inbox], Name: name, Content: list.Content, FirstSeen: time.Now(), Complete: time.Now()}
 	if len(rep.Invalid) > 0 || len(rep.Waits) == 0 {
 		return a, true
@@ -1325,6 +1361,7 @@ func (w *world) check() {
 	if len(lives) > 0 {
 		w.s.Errorf("the journal has lives in work: %v", lives)
 	}
+	w.nobodys()
 	sums := w.api.Persons()
 	for _, p := range w.people {
 		n := sums[p.sum]
@@ -1348,6 +1385,18 @@ func (w *world) check() {
 			return strings.HasPrefix(f.Code, "image_") || strings.HasPrefix(f.Code, "meta_") || strings.HasPrefix(f.Code, "file_")
 		})
 	}
+}
+
+// nobodys looks for clientIds that no person has: a folder was called otherwise,
+// and taken for another's.
+func (w *world) nobodys() {
+	db := w.database()
+	defer db.Close()
+	each(w.s, db, "SELECT DISTINCT client_id, 0, '' FROM life WHERE client_id IS NOT NULL", func(client string, _ int, _ string) {
+		if !slices.ContainsFunc(w.people, func(p *person) bool { return p.client == client }) {
+			w.s.Errorf("a folder was taken for one of %s", client)
+		}
+	})
 }
 
 // all returns the paths of all that there is.

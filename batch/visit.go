@@ -44,6 +44,8 @@ type visit struct {
 
 	defaults meta.Defaults // of this life, see limits
 
+	listed bool // list was made just now, with the folder sealed
+
 	// What the seal makes the daemon's own, and was not.
 	foreign []meta.Reason // of links to somebody else's files, in the place of what is to be sent
 	planted []string      // files with names of records
@@ -477,7 +479,9 @@ func (v *visit) seal(ctx context.Context) (e end, over bool) {
 		}
 	}
 	if err == nil { // what stands there can't come back, and is listed as any other name
-		err = record.MakeRoom(v.dir)
+		var moved bool
+		moved, err = record.MakeRoom(v.dir)
+		v.listed = err == nil && !moved
 	}
 	if err != nil && !drop.Own(err) {
 		return v.giveBackFor("it could not be made the daemon's own", err), true
@@ -557,9 +561,12 @@ func (v *visit) keepSome(entries []drop.Entry) (err error) {
 
 // inspect lists and checks the folder. why tells that somebody is writing.
 func (v *visit) inspect() (why string, err error) {
-	if v.list, err = meta.List(v.dir, v.set.Limits); err != nil {
-		return "", err
+	if !v.listed {
+		if v.list, err = meta.List(v.dir, v.set.Limits); err != nil {
+			return "", err
+		}
 	}
+	v.listed = false
 	if drop.Busy(v.dir, v.list) != "" {
 		why = "somebody has one of its files open for writing"
 	}

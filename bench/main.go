@@ -1,7 +1,8 @@
 // Command bench measures idenfy-batch as a whole program: throughput beside
 // the floor in the same run, memory, the start with a full spool, the time from
-// the last write of a proven folder to its request, how long ledger verify
-// takes, what an idle daemon costs, and what hostile folders, and a flood at the
+// the last write of a proven folder to its request, how long those in one inbox
+// wait for many in another, how long a report and ledger verify take, what an
+// idle daemon costs, and what hostile folders, and a flood at the
 // port for webhooks, cost the others.
 //
 //	go run ./bench          everything, some minutes
@@ -38,7 +39,7 @@ import (
 
 func main() {
 	quick := flag.Bool("quick", false, "smaller numbers")
-	only := flag.String("run", "throughput,syncs,memory,waiting,start,verify,latency,idle,hostile,flood", "what to measure")
+	only := flag.String("run", "throughput,syncs,memory,waiting,fairness,start,report,verify,latency,idle,hostile,flood", "what to measure")
 	flag.Parse()
 	b := &bench{quick: *quick}
 	if err := b.run(strings.Split(*only, ",")); err != nil {
@@ -69,7 +70,7 @@ func (b *bench) run(parts []string) (err error) {
 		return err
 	}
 	measures := map[string]func() error{
-		"throughput": b.throughput, "syncs": b.syncs, "memory": b.memory, "waiting": b.waiting, "start": b.starts, "verify": b.verify, "latency": b.latency, "idle": b.idle, "hostile": b.hostile, "flood": b.flood,
+		"throughput": b.throughput, "syncs": b.syncs, "memory": b.memory, "waiting": b.waiting, "fairness": b.fairness, "start": b.starts, "report": b.report, "verify": b.verify, "latency": b.latency, "idle": b.idle, "hostile": b.hostile, "flood": b.flood,
 	}
 	for _, part := range parts {
 		measure, ok := measures[part]

@@ -86,7 +86,7 @@ func scanned(metrics string) bool {
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return err == nil && regexp.MustCompile(`(?m)^idenfy_batch_rescans_total [1-9]`).Match(text)
+	return err == nil && regexp.MustCompile(`(?m)^idenfy_batch_rescans_total\{inbox="inbox"\} [1-9]`).Match(text)
 }
 
 // comeAndGo has whole folders come once the daemon has looked at all others.

@@ -235,6 +235,7 @@ type Result struct {
 	Daemon       Daemon    `json:"daemon"`
 
 	Decisions []Decision `json:"decisions,omitempty"` // of people, the oldest first
+	Purges    []Purge    `json:"purged,omitempty"`    // what was deleted of the folder since its end, the oldest first
 }
 
 // SentBefore is the code of the reason that a folder was stopped because it
@@ -345,6 +346,10 @@ func Encode(r *Result) ([]byte, error) {
 	c.Attempts = append([]Attempt{}, r.Attempts...)
 	c.ExtraFiles = append([]string{}, r.ExtraFiles...)
 	c.Request.Images = append([]Image{}, r.Request.Images...)
+	c.Purges = slices.Clone(r.Purges)
+	for i := range c.Purges {
+		c.Purges[i].Files = append([]Deleted{}, c.Purges[i].Files...)
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -356,8 +361,13 @@ func Encode(r *Result) ([]byte, error) {
 // Sum returns the SHA-256, in lower-case hex, of r as it stands in the file.
 func Sum(r *Result) (string, error) {
 	data, err := Encode(r)
+	return SumOf(data), err
+}
+
+// SumOf is Sum of a file that was read, or is to be written.
+func SumOf(data []byte) string {
 	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), err
+	return hex.EncodeToString(sum[:])
 }
 
 // ErrNotOurs says that there is something under the name result.json that
@@ -471,8 +481,7 @@ func OtherSum(dir *os.Root, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	return SumOf(data), nil
 }
 
 // number is the n of result.n.json; that of result.json is above all.
@@ -507,6 +516,9 @@ func IDs(dir *os.Root) (ids []string, err error) {
 // evidence, durably: it becomes result.1.json, or the next number that is free.
 // Nothing there is no error.
 func Rotate(dir *os.Root, name string) error {
+	if _, err := dir.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	d, err := drop.Dir(dir)
 	if err != nil {
 		return err

@@ -66,6 +66,14 @@ func full() *sidecar.Result {
 		Earlier:  []sidecar.Earlier{{File: "result.1.json", SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}},
 		Uploader: sidecar.Uploader{UID: 1001, GID: 100, User: "scanner", Group: "drop"},
 		Daemon:   sidecar.Daemon{Version: "1.0.0", Host: "gate"},
+		Purges: []sidecar.Purge{{
+			At: at(60), Rule: sidecar.OfList, By: &sidecar.Person{UID: 1002, User: "clerk", EUID: new(uint32), LoginUID: new(uint32), Login: "root", Sudo: "x"},
+			Files: []sidecar.Deleted{{File: "front.jpg", Bytes: 900, SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", Linked: true}, {File: "originals/"}},
+			Remote: &sidecar.Deletion{
+				ScanRef: "328c6766-934e-11ed-bb9b-025ad99a18e7", Started: at(61), Finished: at(62), State: sidecar.Answered,
+				HTTPStatus: 400, Identifier: "PARTNER_ERROR", Message: "Token has not expired yet.",
+			},
+		}},
 	}
 }
 

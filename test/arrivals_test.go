@@ -26,6 +26,7 @@ import (
 
 	"idenfy-batch/internal/sample"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/sidecar"
 )
 
 // settle in the arrivals test; pauses of slow uploads are longer.
@@ -60,6 +61,7 @@ const (
 type upload struct {
 	lab    *arrivalLab
 	name   string
+	inbox  string // one of dropInto
 	source string // the client's own copy of the folder
 	size   int64  // of its files together
 	manner manner
@@ -68,7 +70,10 @@ type upload struct {
 }
 
 // target is where it is to arrive.
-func (u *upload) target() string { return u.lab.path("inbox", u.name) }
+func (u *upload) target() string { return u.lab.path(u.inbox, u.name) }
+
+// dropInto are the inboxes, by their directories below the root.
+var dropInto = []string{"inbox", "second"}
 
 // killed is how much may pass before the client is killed, or 0.
 func (u *upload) killed() int64 {
@@ -102,7 +107,8 @@ type arrivalLab struct {
 }
 
 // The rule of completeness is held against the programs that really deliver:
-// each uploads folders wholly, slowly, and killed midway. What the API got has
+// each uploads folders wholly, slowly, and killed midway, into two inboxes at the
+// same time. What the API got has
 // to be what the client has, once, and nothing of what never became whole.
 //
 // With IDENFY_BATCH_LAB set all clients have to be there, and make all rounds;
@@ -182,9 +188,16 @@ func installed(program string) bool {
 func newArrivalLab(t *testing.T, settle time.Duration) *arrivalLab {
 	t.Helper()
 	a := &arrivalLab{lab: newLab(t, fmt.Sprintf("completeness: {settle: %s, rescan: 1s}", settle), "concurrency: 4")}
-	a.inboxReady()
 	must(t, os.Chmod(a.root, 0o755))
-	must(t, os.Chmod(a.path("inbox"), 0o777))
+	config, err := os.OpenFile(a.config, os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	fmt.Fprintln(config, "inboxes:")
+	for _, dir := range dropInto {
+		must(t, os.Mkdir(a.path(dir), 0o770))
+		must(t, os.Chmod(a.path(dir), 0o777))
+		fmt.Fprintf(config, "  - {name: %s, path: %s}\n", dir, a.path(dir))
+	}
+	must(t, config.Close())
 	far, err := os.MkdirTemp("/dev/shm", "idenfy-batch-test-")
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(far)) })
@@ -213,6 +226,7 @@ func (a *arrivalLab) cell(t *testing.T, c client, m manner) arrivalRow {
 	for n := range rounds {
 		group.Go(func() error {
 			u := a.upload(t, fmt.Sprintf("%s-%d-%d", strings.ReplaceAll(c.name, " ", "_"), m, n), m)
+			u.inbox = dropInto[n%len(dropInto)]
 			early, err := a.round(c, u)
 			if err != nil {
 				return fmt.Errorf("%s, %s, round %d: %w", c.name, m, n, err)
@@ -223,6 +237,9 @@ func (a *arrivalLab) cell(t *testing.T, c client, m manner) arrivalRow {
 			row.drops++
 			if m == nested && a.place(u.name) == spool.Done && !a.arrived(u) {
 				early = true
+			}
+			if !a.came(u) {
+				return fmt.Errorf("%s did not come from %s by its result", u.name, u.inbox)
 			}
 			if early || m == abandoned && seen.Requests > 0 || m != abandoned && seen.Processed > 0 && !a.equal(u) {
 				row.early++
@@ -288,12 +305,28 @@ func fnvOf(s string) (h uint32) {
 	return h
 }
 
+// came tells whether the result of a folder that is done, if it is, names its
+// inbox.
+func (a *arrivalLab) came(u *upload) bool {
+	if a.place(u.name) != spool.Done {
+		return true
+	}
+	data, err := os.ReadFile(a.path("done", u.name, sidecar.Name))
+	return err == nil && bytes.Contains(data, []byte(`"inbox": "`+u.inbox+`"`))
+}
+
+// waits tells whether a folder is still where it was uploaded to.
+func (u *upload) waits() bool {
+	_, err := os.Lstat(u.target())
+	return err == nil
+}
+
 // round makes one upload, and waits for what follows. early tells that a
 // request began before the upload was over.
 func (a *arrivalLab) round(c client, u *upload) (early bool, err error) {
 	requests := func() int { return a.api.Token(token(u.name)).Requests }
 	err = c.send(u)
-	if u.manner == nested && a.place(u.name) != spool.Inbox {
+	if u.manner == nested && !u.waits() {
 		return true, nil // taken while it was on its way, after which the client fails
 	}
 	if errors.Is(err, errKilled) {
@@ -686,14 +719,14 @@ func rsync(args ...string) func(*upload) error {
 	return func(u *upload) error {
 		return u.through(u.lab.ssh, func(ctx context.Context, host, port string) error {
 			ssh := "ssh " + strings.Join(u.lab.sshOptions(port), " ")
-			return u.command(ctx, "rsync", append(slices.Clone(args), "-e", ssh, u.source, "root@"+host+":"+u.lab.path("inbox")+"/")...)
+			return u.command(ctx, "rsync", append(slices.Clone(args), "-e", ssh, u.source, "root@"+host+":"+u.lab.path(u.inbox)+"/")...)
 		})
 	}
 }
 
 func scp(u *upload) error {
 	return u.through(u.lab.ssh, func(ctx context.Context, host, port string) error {
-		return u.command(ctx, "scp", append(u.lab.sshOptions(port), "-r", u.source, "root@"+host+":"+u.lab.path("inbox")+"/")...)
+		return u.command(ctx, "scp", append(u.lab.sshOptions(port), "-r", u.source, "root@"+host+":"+u.lab.path(u.inbox)+"/")...)
 	})
 }
 
@@ -707,7 +740,7 @@ func lftpSFTP(u *upload) error {
 
 func smb(u *upload) error {
 	return u.through(u.lab.smb, func(ctx context.Context, host, port string) error {
-		return u.command(ctx, "smbclient", "//"+host+"/drop", "-p", port, "-N", "-c", "prompt OFF; recurse ON; mask ''; mput "+u.name)
+		return u.command(ctx, "smbclient", "//"+host+"/"+u.inbox, "-p", port, "-N", "-c", "prompt OFF; recurse ON; mask ''; mput "+u.name)
 	})
 }
 
@@ -726,7 +759,7 @@ func ftp(u *upload) error {
 		defer timer.Stop()
 	}
 	return u.command(ctx, "lftp", "-c", fmt.Sprintf(
-		"set net:max-retries 1; set ftp:use-feat no; %sopen ftp://anonymous:x@%s; mirror -R %s inbox/%s", rate, u.lab.ftp, u.source, u.name))
+		"set net:max-retries 1; set ftp:use-feat no; %sopen ftp://anonymous:x@%s; mirror -R %s %s/%s", rate, u.lab.ftp, u.source, u.inbox, u.name))
 }
 
 // local runs cp or mv from another file system. They are too quick to be
@@ -740,7 +773,7 @@ func local(args ...string) func(*upload) error {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		defer os.RemoveAll(from)
-		args := append(slices.Clone(args), from, u.lab.path("inbox")+"/")
+		args := append(slices.Clone(args), from, u.lab.path(u.inbox)+"/")
 		if u.manner == whole || u.again {
 			return u.command(ctx, args[0], args[1:]...)
 		}
@@ -758,7 +791,7 @@ func local(args ...string) func(*upload) error {
 
 func clients() []client {
 	return []client{
-		{nested: true, name: "sftp put -r", needs: []string{"sftp", "sshd"}, send: sftp(func(u *upload) string { return "put -r " + u.source + " " + u.lab.path("inbox") + "/\n" })},
+		{nested: true, name: "sftp put -r", needs: []string{"sftp", "sshd"}, send: sftp(func(u *upload) string { return "put -r " + u.source + " " + u.lab.path(u.inbox) + "/\n" })},
 		{name: "sftp put and rename", needs: []string{"sftp", "sshd"}, send: sftp(sftpRename)},
 		{nested: true, name: "scp -r", needs: []string{"scp", "sshd"}, send: scp},
 		{nested: true, name: "rsync -a", needs: []string{"rsync", "sshd"}, send: rsync("-a")},

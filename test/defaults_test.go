@@ -114,3 +114,26 @@ func TestDefaultsOfInbox(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 }
+
+// Each inbox has its own defaults: what one takes waits in the other.
+func TestDefaultsOfTwo(t *testing.T) {
+	root := t.TempDir()
+	l := newLabIn(t, root, "completeness: {settle: 100ms, rescan: 100ms}", "defaults: {country: LT}", "inboxes:",
+		"  - {name: plain, path: "+filepath.Join(root, "plain")+"}",
+		"  - {name: scanner, path: "+filepath.Join(root, "scanner")+", defaults: {documentType: PASSPORT, clientId: folder, meta: optional}}")
+	must(t, os.Mkdir(l.path("plain"), 0o770))
+	must(t, os.Mkdir(l.path("scanner"), 0o770))
+	l.start()
+	images := map[string][]byte{"FRONT.jpg": front, "FACE.jpg": face}
+	must(t, sample.Write(l.path("plain", "case-7"), images))
+	must(t, sample.Write(l.path("scanner", "case-7"), images))
+	l.until("the scanner's is accepted", func() bool { return slices.Contains(l.names(spool.Done), "case-7") })
+	r := l.result(spool.Done, "case-7")
+	if r.Inbox != "scanner" || r.Session.ClientID != "case-7" || r.Request.DocumentType != "PASSPORT" {
+		t.Errorf("%+v", r)
+	}
+	if w := l.status().Waiting; len(w) != 1 || w[0].Folder != "case-7" || len(w[0].Defaults) != 0 || !slices.Contains(w[0].WaitsFor, "meta.yaml") {
+		t.Errorf("%+v", w)
+	}
+	must(t, l.stop())
+}

@@ -68,6 +68,9 @@ func TestLabReaders(t *testing.T) {
 			if code, out := as(user, "ledger", "checkpoint", "--key"); code != 0 || !strings.HasPrefix(out, "idenfy-batch/") {
 				t.Errorf("%s, %s: ledger checkpoint --key: %d, %s", when, user, code, out)
 			}
+			if code, out := as(user, "report"); code != 0 || !strings.Contains(out, fmt.Sprintf("%d  folders\n", len(names))) {
+				t.Errorf("%s, %s: report: %d, %s", when, user, code, out)
+			}
 			if when == "beside the daemon" { // which signs each minute, and at its end
 				continue
 			}
@@ -78,7 +81,15 @@ func TestLabReaders(t *testing.T) {
 				t.Errorf("%s, %s: ledger verify: %d, %s", when, user, code, out)
 			}
 		}
-		for _, args := range [][]string{{"list"}, {"show", names[0]}, {"ledger", "checkpoint"}} {
+		private := filepath.Join(filepath.Dir(l.config), "private") // where the daemon's user may not write
+		must(t, os.MkdirAll(private, 0o700))
+		if code, out := as("root", "report", "--html", filepath.Join(private, "r.html"), "--csv", filepath.Join(private, "r.csv")); code != 0 {
+			t.Errorf("%s, root: report to a file: %d, %s", when, code, out)
+		}
+		if data, err := os.ReadFile(filepath.Join(private, "r.csv")); err != nil || strings.Count(string(data), "\r\n") != 1+len(names) {
+			t.Errorf("%s: %s, %v", when, data, err)
+		}
+		for _, args := range [][]string{{"list"}, {"show", names[0]}, {"report"}, {"ledger", "checkpoint"}} {
 			if code, out := as("stranger", args...); code != exitsFailed || !strings.Contains(out, "member of the journal's group") {
 				t.Errorf("%s, stranger: %v: %d, %s", when, args, code, out)
 			}

@@ -90,6 +90,8 @@ var readmeCommands = map[string]struct {
 	"go test ./...":                  {}, // this is it
 	"idenfy-batch check":             {before: (*lab).once, says: "✓ connection to "},
 	"idenfy-batch run":               {says: "watching the inbox", stays: true},
+	"idenfy-batch report --from 2026-01-01 --to 2026-01-31 --html january.html --csv january.csv": {before: (*lab).once},
+	"idenfy-batch report --from 7d": {before: (*lab).once, says: "  folders\n"},
 	"idenfy-batch reload": {says: "✓ the new configuration is in force", before: func(l *lab) {
 		l.start()
 		l.until("the daemon answers", func() bool { return strings.Contains(l.logged(), "watching the inbox") })

@@ -106,12 +106,17 @@ func (a *arrivalLab) startSMB(t *testing.T) {
  guest account = root
  disable netbios = yes
  load printers = no
-[drop]
- path = %[3]s
+[inbox]
+ path = %[3]s/inbox
  guest ok = yes
  read only = no
  force user = root
-`, port, dir, a.path("inbox"))), 0o600))
+[second]
+ path = %[3]s/second
+ guest ok = yes
+ read only = no
+ force user = root
+`, port, dir, a.root)), 0o600))
 	a.smb = serve(t, port, "smbd", "--foreground", "--no-process-group", "-s", config)
 }
 

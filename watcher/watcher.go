@@ -149,9 +149,9 @@ type watcher struct {
 	looseMore  int            // how many there are beyond these
 	looseKind  string         // of what was looked at last; empty: it is a folder, or gone
 	looseTold  *events.Ignored
-	trouble    error // why the inbox can't be read, or nothing be moved from it
-	refused    bool  // Proof said so
-	nextProof  time.Duration
+	trouble    error         // why the inbox can't be read, or nothing be moved from it
+	refused    bool          // Proof said so
+	nextProof  time.Duration // zero: a scan has to tell whether it can be read
 }
 
 // Run watches until ctx ends, or, with Config.Once, until nothing is left to
@@ -345,7 +345,7 @@ func (w *watcher) wake() time.Duration {
 	if len(w.due) > 0 {
 		at = min(at, w.due[0].due)
 	}
-	if w.trouble != nil {
+	if w.trouble != nil && w.nextProof != 0 {
 		at = min(at, w.nextProof)
 	}
 	return at
@@ -457,10 +457,11 @@ func (w *watcher) beginSweep() {
 	w.watchErr = nil // the scan tries again
 	w.loose, w.looseMore = nil, 0
 	list, err := w.list()
-	if err != nil {
-		w.tell(err)
+	if err == nil {
+		w.prove()
 	} else {
-		w.tell(w.prove())
+		w.nextProof = 0
+		w.tell(err)
 	}
 	w.sweep = list
 	if err != nil {
@@ -472,36 +473,37 @@ func (w *watcher) beginSweep() {
 
 // doubt finds out why a folder could not be moved.
 func (w *watcher) doubt() {
-	if w.inbox != nil && w.cfg.Proof != nil {
+	if w.nextProof != 0 && w.cfg.Proof != nil {
 		w.refused = true
-		w.tell(w.prove())
+		w.prove()
 	}
 }
 
-// retry finds out whether what was wrong with the inbox is mended. A scan does
-// that too, but may be far off, where it costs much.
+// retry finds out whether what can't be moved can be again. A scan does that
+// too, but may be far off, where it costs much.
 func (w *watcher) retry() bool {
-	if w.trouble == nil || w.inbox == nil || w.now() < w.nextProof {
+	if w.trouble == nil || w.nextProof == 0 || w.now() < w.nextProof {
 		return false
 	}
-	if w.tell(w.prove()); w.trouble == nil {
+	if w.prove(); w.trouble == nil {
 		w.rescanSoon()
 	}
 	return true
 }
 
-// prove returns why nothing can be moved from the inbox, or nil.
-func (w *watcher) prove() error {
-	if errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent) {
-		return errors.New(Unmovable(drop.ErrParent).Message)
+// prove finds out, and says, whether anything can be moved from the inbox, which
+// can be read.
+func (w *watcher) prove() {
+	var trouble error
+	switch {
+	case errors.Is(drop.Movable(w.inbox, "."), drop.ErrParent):
+		trouble = errors.New(Unmovable(drop.ErrParent).Message)
+	case w.refused:
+		trouble = w.cfg.Proof()
+		w.refused = trouble != nil
 	}
-	if w.refused {
-		if err := w.cfg.Proof(); err != nil {
-			return err
-		}
-		w.refused = false
-	}
-	return nil
+	w.tell(trouble)
+	w.nextProof = w.now() + min(w.cfg.Rescan, maxGap)
 }
 
 // tell says what is wrong with the inbox, when that has changed.
@@ -510,7 +512,6 @@ func (w *watcher) tell(trouble error) {
 		w.emit(events.InboxTrouble{Inbox: w.cfg.Inbox, Err: trouble})
 	}
 	w.trouble = trouble
-	w.nextProof = w.now() + min(w.cfg.Rescan, maxGap)
 }
 
 // list reads what is in the inbox, opening it anew when the path means another

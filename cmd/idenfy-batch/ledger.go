@@ -441,6 +441,8 @@ func (s *survey) tell(sum verify.Summary) {
 		text string
 	}{
 		{sum.Working, "are being worked on, or are to be moved"},
+		{sum.Deleted, "images were deleted by retention, as recorded"},
+		{sum.Purging, "folders are being purged, or that was cut off; the daemon finishes it"},
 		{sum.Undone, "decisions are on record and were not carried out; the same command again does that"},
 		{sum.Unknown, "folders had no result that could be read when they were taken over, so nothing can be said of what is in them"},
 	} {
@@ -480,6 +482,8 @@ func fact(e *ledger.Entry) string {
 	switch e.Kind {
 	case ledger.Decided:
 		return fmt.Sprintf("at %s a person decided: %s; %s, to %s", at, e.Action, e.Outcome, e.Place)
+	case ledger.Purged:
+		return fmt.Sprintf("at %s its images were deleted (rule %s); it had ended as %s, in %s", at, e.Rule, e.Outcome, e.Place)
 	case ledger.Adopted:
 		return fmt.Sprintf("at %s it was taken over as %s, in %s", at, e.Outcome, e.Place)
 	default:

@@ -89,7 +89,7 @@ Try it without any set-up:  idenfy-batch demo`,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReload(), newPartner(), newRequeue(), newResolve(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newSubmit(), newValidate(), newStatus(), newList(), newShow(), newReport(), newReload(), newPartner(), newRequeue(), newResolve(), newPurge(), newAdopt(), newBackup(), newLedger(), newSandbox(), newVersion())
 	instanceFlag(root)
 	root.InitDefaultCompletionCmd()
 	return root

@@ -18,10 +18,10 @@ func newSandbox() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a stand-in for iDenfy's API on loopback",
-		Long: `Sandbox serves the process, status and token calls as iDenfy documents them, for
-integration tests: nothing leaves the machine. It enforces credentials, single
-use of tokens, one active session a clientId, their expiry, required images and
-the 20 MB limit, and keeps count.
+		Long: `Sandbox serves the process, status, token and delete calls as iDenfy documents
+them, for integration tests: nothing leaves the machine. It enforces credentials,
+single use of tokens, one active session a clientId, their expiry, required images
+and the 20 MB limit, deletes no session that lives, and keeps count.
 
   GET  /sandbox/report   the count, and what a client must never do
   POST /sandbox/script   {"token": "…", "steps": [{"status": 429,
@@ -63,18 +63,10 @@ was processed and answered.`,
 		if o.TokenField != "authToken" && o.TokenField != "token" {
 			return &exitError{code: exitUsage, err: errors.New("--token-field has to be authToken or token")}
 		}
-		l, err := net.Listen("tcp", *listen)
+		l, scheme, err := listenSandbox(*listen, *cert, *key)
 		if err != nil {
 			return failed(err)
 		}
-		if *cert != "" {
-			pair, err := tls.LoadX509KeyPair(*cert, *key)
-			if err != nil {
-				return failed(err)
-			}
-			l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
-		}
-		scheme := map[bool]string{true: "https", false: "http"}[*cert != ""]
 		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
 		fmt.Fprintf(c.OutOrStdout(), "%s://%s\n", scheme, l.Addr()) // who reads it may end it at once
@@ -83,6 +75,18 @@ was processed and answered.`,
 		return serveSandbox(ctx, c, s, l)
 	}
 	return c
+}
+
+// listenSandbox listens on an address, with TLS if there is a certificate.
+func listenSandbox(address, cert, key string) (l net.Listener, scheme string, err error) {
+	if l, err = net.Listen("tcp", address); err != nil || cert == "" {
+		return l, "http", err
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, "", errors.Join(err, l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}), "https", nil
 }
 
 func serveSandbox(ctx context.Context, c *cobra.Command, s *sandbox.Sandbox, l net.Listener) error {

@@ -245,6 +245,57 @@ func (t *teller) life(l *journal.Told) {
 		t.event(&o.VerdictEvent, "of session "+meta.Show(o.ScanRef)+", in whose place another one was opened")
 	}
 	t.verdict(l.Verdict)
+	for i := range r.Purges {
+		t.purge(&r.Purges[i])
+	}
+}
+
+// byRule says why something was deleted, by the rule.
+var byRule = map[sidecar.Rule]string{
+	sidecar.OfDone:     "the time that it is kept in done was over",
+	sidecar.OfFailed:   "the time that it is kept in failed was over",
+	sidecar.OfHold:     "the time that it is kept in hold was over",
+	sidecar.OfVerdicts: "the time that it is kept was over",
+	sidecar.OfList:     "it was listed",
+}
+
+// purge tells what was deleted of the folder.
+func (t *teller) purge(p *sidecar.Purge) {
+	by := "the daemon"
+	if p.By != nil {
+		by = who(p.By)
+	}
+	what, files := "images, meta.yaml and what else came with it", 0
+	if p.Rule == sidecar.OfVerdicts {
+		what = "what iDenfy had sent"
+	}
+	for i := range p.Files {
+		if !strings.HasSuffix(p.Files[i].File, "/") {
+			files++
+		}
+	}
+	if len(p.Files) > 0 {
+		t.step(p.At, fmt.Sprintf("%s deleted %s: %d files, %s", by, what, files, size(p.Bytes())), byRule[p.Rule])
+	}
+	if d := p.Remote; d != nil {
+		t.step(d.Started, by+" had iDenfy asked to delete its session: "+erased(d))
+	}
+}
+
+// erased says what became of a request to delete a session.
+func erased(d *sidecar.Deletion) string {
+	switch {
+	case d.Done():
+		return "it did"
+	case d.State == sidecar.Sending:
+		return "under way, or cut off"
+	case d.State == sidecar.NotSent:
+		return "nothing was sent"
+	case d.State == sidecar.NoAnswer:
+		return "no answer; it may have been deleted"
+	default:
+		return strings.TrimSpace(fmt.Sprintf("answered with HTTP %d %s", d.HTTPStatus, meta.Show(d.Identifier)))
+	}
 }
 
 // verdict tells what iDenfy said.

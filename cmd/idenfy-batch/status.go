@@ -544,7 +544,7 @@ func (s *spoolStatus) print(out io.Writer, cfg *config.Config, all bool) {
 		if n < 0 {
 			n = len(rest)
 		}
-		printWaiting(out, rest[:n], cfg, all)
+		printWaiting(out, rest[:n], all)
 		rest = rest[n:]
 	}
 	printIgnored(out, s.Ignored, all)
@@ -565,7 +565,7 @@ func printInboxes(out io.Writer, list []telemetry.Inbox) {
 }
 
 // printWaiting tells what the folders in one inbox wait for.
-func printWaiting(out io.Writer, list []waitStatus, cfg *config.Config, all bool) {
+func printWaiting(out io.Writer, list []waitStatus, all bool) {
 	fmt.Fprintf(out, "\nin %s:\n", (&telemetry.Inbox{Name: list[0].Inbox}).Called())
 	for i, w := range list {
 		if i == shown && !all {

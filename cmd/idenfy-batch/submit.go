@@ -56,45 +56,49 @@ iDenfy takes once; of a folder with a clientId it doesn't know.`,
 		if err != nil {
 			return err
 		}
-		client, err := daemon.NewClient(&cfg, versionText())
-		if err != nil {
-			return badConfig(err)
-		}
-		defer client.Close()
-		ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-		defer stop()
-		j, release, err := ownJournal()
-		if err != nil {
-			return failed(err)
-		}
-		defer release()
-		set := daemon.BatchSettings(&cfg, versionText(), client, batch.Limiter(0, 1, 0))
-		set.Defaults = map[string]meta.Defaults{string(spool.Inbox): own.ForMeta()}
-		b := batch.New(set, nil, j, func(e events.Event) {
-			if trouble, ok := e.(events.Trouble); ok {
-				fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %s: %v\n", trouble.What, trouble.Err)
-			}
-		})
-		share, err := sharing(&cfg)
-		if err != nil {
-			fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %v\n", err)
-		}
-		b.Share(share)
-		if dir, err := stateDir(); err != nil {
-			return failed(err)
-		} else if err := b.KeepTokens(ctx, dir); err != nil {
-			return failed(err)
-		}
-		good := true
-		for _, dir := range dirs {
-			good = submit(ctx, c.OutOrStdout(), b, &cfg, dir, share != nil) && good
-		}
-		if !good {
-			return &exitError{code: exitFailed}
-		}
-		return nil
+		return submitAll(c, &cfg, own.ForMeta(), dirs)
 	}
 	return c
+}
+
+func submitAll(c *cobra.Command, cfg *config.Config, own meta.Defaults, dirs []string) error {
+	client, err := daemon.NewClient(cfg, versionText())
+	if err != nil {
+		return badConfig(err)
+	}
+	defer client.Close()
+	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	j, release, err := ownJournal()
+	if err != nil {
+		return failed(err)
+	}
+	defer release()
+	set := daemon.BatchSettings(cfg, versionText(), client, batch.Limiter(0, 1, 0))
+	set.Defaults = map[string]meta.Defaults{string(spool.Inbox): own}
+	b := batch.New(set, nil, j, func(e events.Event) {
+		if trouble, ok := e.(events.Trouble); ok {
+			fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %s: %v\n", trouble.What, trouble.Err)
+		}
+	})
+	share, err := sharing(cfg)
+	if err != nil {
+		fmt.Fprintf(c.ErrOrStderr(), "idenfy-batch: %v\n", err)
+	}
+	b.Share(share)
+	if dir, err := stateDir(); err != nil {
+		return failed(err)
+	} else if err := b.KeepTokens(ctx, dir); err != nil {
+		return failed(err)
+	}
+	good := true
+	for _, dir := range dirs {
+		good = submit(ctx, c.OutOrStdout(), b, cfg, dir, share != nil) && good
+	}
+	if !good {
+		return &exitError{code: exitFailed}
+	}
+	return nil
 }
 
 func submit(ctx context.Context, out io.Writer, b *batch.Batch, cfg *config.Config, dir string, shared bool) bool {

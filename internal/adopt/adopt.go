@@ -169,9 +169,9 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 	if err != nil {
 		return f, err
 	}
-	hint, token, ref, client := "", "", "", ""
+	var now asks
 	if m, err := meta.Read(dir, meta.Defaults{}); err == nil {
-		hint, token, ref, client = sidecar.TokenHint(m.AuthToken), m.TokenSHA256(), m.ScanRef, m.ClientID
+		now = asks{sidecar.TokenHint(m.AuthToken), m.TokenSHA256(), m.ScanRef, m.ClientID}
 	} else if passing(err) {
 		return f, err
 	}
@@ -187,25 +187,9 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 		if res == nil {
 			continue
 		}
-		l := life(res)
+		l := now.life(res, file, p)
 		if f.Dropped && res.Inbox != "" { // what lies there says anything
 			res.Inbox = p.InboxName()
-		}
-		l.Token = res.Request.TokenSHA256
-		if res.Session != nil {
-			l.ClientID = res.Session.ClientID
-		}
-		if client != "" && file == sidecar.Name && l.Token == "" {
-			l.ClientID = client
-		}
-		if l.Token == "" && token != "" && (res.Request.TokenHint == hint || file == sidecar.Name && damaged(res)) {
-			l.Token, l.ScanRef = token, ref
-		}
-		if damaged(res) && file == sidecar.Name && p == spool.Done {
-			l.Fate, res.Outcome = journal.Taken, sidecar.Accepted
-		}
-		if res.Outcome != sidecar.Accepted && l.Fate == journal.Taken {
-			l.Token = "" // an earlier life was taken, with another one
 		}
 		if file == sidecar.Name {
 			l.Place, l.Name, l.Dir = string(p), name, itself
@@ -215,7 +199,7 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 	}
 	if id == "" {
 		if n := len(f.Lives); (p == spool.Done || p == spool.Hold) && (n == 0 || f.Lives[n-1].Name == "") {
-			f.Lives = append(f.Lives, unintelligible(p, name, itself, token, ref))
+			f.Lives = append(f.Lives, unintelligible(p, name, itself, now.token, now.ref))
 		}
 		return f, nil
 	}
@@ -226,10 +210,36 @@ func Folder(dir *os.Root, p spool.Place, name string) (journal.Adopted, error) {
 	}
 	// Claimed, and nothing was sent: a daemon without a journal wrote its
 	// result before that. For one with a journal see doubt.
-	f.Lives = append(f.Lives, &journal.Life{ID: id, State: journal.Claimed, Fate: journal.Unsent, Token: token, ScanRef: ref, ClientID: client, Dir: itself, Place: string(spool.Work), Result: &sidecar.Result{
+	f.Lives = append(f.Lives, &journal.Life{ID: id, State: journal.Claimed, Fate: journal.Unsent, Token: now.token, ScanRef: now.ref, ClientID: now.client, Dir: itself, Place: string(spool.Work), Result: &sidecar.Result{
 		ID: id, Folder: meta.Show(own), Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
 	}})
 	return f, nil
+}
+
+// asks is what the meta.yaml in a folder asks for by now.
+type asks struct{ hint, token, ref, client string }
+
+// life is the life that the result in a file tells of, with what of meta.yaml is
+// certain to belong to it.
+func (now asks) life(res *sidecar.Result, file string, p spool.Place) *journal.Life {
+	l := life(res)
+	l.Token = res.Request.TokenSHA256
+	if res.Session != nil {
+		l.ClientID = res.Session.ClientID
+	}
+	if now.client != "" && file == sidecar.Name && l.Token == "" {
+		l.ClientID = now.client
+	}
+	if l.Token == "" && now.token != "" && (res.Request.TokenHint == now.hint || file == sidecar.Name && damaged(res)) {
+		l.Token, l.ScanRef = now.token, now.ref
+	}
+	if damaged(res) && file == sidecar.Name && p == spool.Done {
+		l.Fate, res.Outcome = journal.Taken, sidecar.Accepted
+	}
+	if res.Outcome != sidecar.Accepted && l.Fate == journal.Taken {
+		l.Token = "" // an earlier life was taken, with another one
+	}
+	return l
 }
 
 // unintelligible is the life of a folder in a place where only the daemon puts

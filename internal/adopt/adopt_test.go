@@ -559,3 +559,34 @@ func TestUnintelligible(t *testing.T) {
 		}
 	}
 }
+
+// Folders in several inboxes are taken over too. What a result that lies there
+// says of its inbox is anybody's word; one that can't be read is left out.
+func TestSeveralInboxes(t *testing.T) {
+	o := newOld(t)
+	delete(o.paths, spool.Inbox)
+	want := map[string]string{}
+	for _, name := range []string{"branch-1", "branch-2"} {
+		p := spool.InboxNamed(name)
+		o.paths[p] = filepath.Join(filepath.Dir(o.paths[spool.Work]), name)
+		res := result(sidecar.Rejected, "TOKEN-0123456789-"+name, sidecar.Attempt{N: 1, State: sidecar.Answered, HTTPStatus: 400})
+		res.Folder, res.Inbox = "case", "another"
+		dir := filepath.Join(o.paths[p], "case")
+		must(t, os.MkdirAll(dir, 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, meta.Name), []byte(metaText("TOKEN-0123456789-"+name)), 0o600))
+		root, err := os.OpenRoot(dir)
+		must(t, err)
+		must(t, errors.Join(sidecar.Write(root, res), root.Close()))
+		want[res.ID] = name
+	}
+	o.paths[spool.InboxNamed("gone")] = "/nowhere/at/all"
+	if unread, err := adopt.Spool(t.Context(), o.paths, o.j, true, func(int, int) {}); err != nil || unread > 0 {
+		t.Fatalf("%d, %v", unread, err)
+	}
+	for id, inbox := range want {
+		l, err := o.j.Load(t.Context(), id)
+		if must(t, err); l == nil || l.Result.Inbox != inbox || l.Place != "inbox/"+inbox || l.Name != "case" {
+			t.Errorf("%s: %+v", inbox, l)
+		}
+	}
+}

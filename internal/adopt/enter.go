@@ -2,8 +2,6 @@ package adopt
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"idenfy-batch/internal/drop"
@@ -92,8 +90,7 @@ func resultSum(paths spool.Paths, p spool.Place, name, id string) (string, error
 	if err != nil {
 		return "", only(err)
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	return sidecar.SumOf(data), nil
 }
 
 // only leaves the errors that may pass.

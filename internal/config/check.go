@@ -24,6 +24,7 @@ func (c *Config) check(bad checker) {
 	c.checkLimits(bad)
 	c.checkCompleteness(bad)
 	c.checkVerdict(bad)
+	c.checkRetention(bad)
 	c.checkInboxes(bad)
 	bad.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	bad.oneOf("log.format", c.Log.Format, "auto", "text", "json")
@@ -170,6 +171,23 @@ func (c *Config) checkVerdict(bad checker) {
 		if err := c.CheckReceiver(v.Listen); err != nil {
 			bad("verdict.listen", "%v", err)
 		}
+	}
+}
+
+var hourForm = regexp.MustCompile(`^([01][0-9]|2[0-3]):[0-5][0-9]$`)
+
+func (c *Config) checkRetention(bad checker) {
+	r := &c.Retention
+	for _, rule := range []struct {
+		key   string
+		after Duration
+	}{{"done", r.Done}, {"failed", r.Failed}, {"hold", r.Hold}, {"verdicts", r.Verdicts}} {
+		if rule.after > 0 && rule.after < Duration(24*time.Hour) {
+			bad("retention."+rule.key, "has to be at least 1d, or 0 for ever: what is deleted is gone; m is minutes, and years are days, such as 1825d")
+		}
+	}
+	if !hourForm.MatchString(r.At) {
+		bad("retention.at", "has to be an hour and minute, such as \"03:00\"")
 	}
 }
 

@@ -55,6 +55,8 @@ type Config struct {
 	// ReceiptsKeep is how long a receipt stays after the folder's end; 0: for
 	// ever.
 	ReceiptsKeep Duration `yaml:"receipts_keep"`
+	// Retention is what is deleted of folders that have ended, and when.
+	Retention Retention `yaml:"retention"`
 	// ReceiptsVerdict has a receipt tell the verdict on the person, too.
 	ReceiptsVerdict bool `yaml:"receipts_verdict"`
 }
@@ -219,6 +221,24 @@ type TLS struct {
 	KeyFile string `yaml:"key_file"`
 }
 
+// Retention says after what time from its end a folder's images, meta.yaml and
+// whatever else came with it are deleted, by where it lies; result.json and
+// verdict.json stay. At least 1d; 0: for ever.
+type Retention struct {
+	// Done is for what iDenfy took.
+	Done Duration `yaml:"done"`
+	// Failed is for what it did not.
+	Failed Duration `yaml:"failed"`
+	// Hold is for what nobody has decided about in that time; it can't be sent
+	// any more then.
+	Hold Duration `yaml:"hold"`
+	// Verdicts is for what iDenfy sent, in all places, where verdict.keep is
+	// full.
+	Verdicts Duration `yaml:"verdicts"`
+	// At is when the daemon does it, each day, by the host's zone.
+	At string `yaml:"at"`
+}
+
 // Log is what is logged, to standard error.
 type Log struct {
 	// Level is debug, info, warn or error.
@@ -229,7 +249,8 @@ type Log struct {
 
 // Metrics is for Prometheus.
 type Metrics struct {
-	// Listen is host:port on loopback for /metrics and /healthz; empty: off.
+	// Listen is host:port on loopback for /metrics, /healthz, and a page to look
+	// at; empty: off.
 	Listen string `yaml:"listen"`
 }
 
@@ -254,6 +275,7 @@ func Default() Config {
 		Log:           Log{Level: "info", Format: "auto"},
 		Defaults:      Defaults{Meta: "required"},
 		ReceiptsKeep:  Duration(30 * 24 * time.Hour),
+		Retention:     Retention{At: "03:00"},
 	}
 }
 

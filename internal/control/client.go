@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/retention"
 )
 
 // ErrNoDaemon says that no daemon runs on the spool.
@@ -91,6 +92,17 @@ func (c *Client) Decide(ctx context.Context, d Decision) ([]Decided, error) {
 	return list, err
 }
 
+// Purge has the daemon delete what is due, or say what would go; a part of it, if
+// Next says so. What was done before an error is in the report.
+func (c *Client) Purge(ctx context.Context, a retention.Ask) (retention.Report, error) {
+	var made Purged
+	err := c.ask(ctx, "purge", a, &made)
+	if err == nil && made.Err != "" {
+		err = &RefusedError{made.Err}
+	}
+	return made.Report, err
+}
+
 // soon is how long State waits for a daemon that starts, or hangs.
 const soon = 3 * time.Second
 
@@ -142,6 +154,24 @@ func (c *Client) Entries(ctx context.Context, q journal.Entries) (list []journal
 func (c *Client) Lives(ctx context.Context, q journal.Lives) (list []journal.Standing, err error) {
 	err = c.read(ctx, "lives", q, &list)
 	return list, err
+}
+
+// Count implements Reader.
+func (c *Client) Count(ctx context.Context, s journal.Span) (list []journal.Counted, err error) {
+	err = c.read(ctx, "count", s, &list)
+	return list, err
+}
+
+// Judged implements Reader.
+func (c *Client) Judged(ctx context.Context, s journal.Span) (list []journal.Judged, err error) {
+	err = c.read(ctx, "judged", s, &list)
+	return list, err
+}
+
+// Extent implements Reader.
+func (c *Client) Extent(ctx context.Context, s journal.Span) (e journal.Extent, err error) {
+	err = c.read(ctx, "extent", s, &e)
+	return e, err
 }
 
 func (c *Client) read(ctx context.Context, what string, question, into any) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/retention"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/sidecar"
 )
@@ -67,6 +68,9 @@ type Reader interface {
 	Names(ctx context.Context, s journal.Search) ([]string, error)
 	Entries(ctx context.Context, q journal.Entries) ([]journal.Row, error)
 	Lives(ctx context.Context, q journal.Lives) ([]journal.Standing, error)
+	Count(ctx context.Context, s journal.Span) ([]journal.Counted, error)
+	Judged(ctx context.Context, s journal.Span) ([]journal.Judged, error)
+	Extent(ctx context.Context, s journal.Span) (journal.Extent, error)
 }
 
 // Server answers what commands ask. Its fields are set before Serve.
@@ -81,6 +85,9 @@ type Server struct {
 	// Submission enters what somebody submits without the daemon, or says why
 	// it is not to be sent.
 	Submission func(ctx context.Context, s Submission) error
+	// Purge deletes what is due of folders that have ended, or what a person
+	// listed, or says what would go; By is who asks, as with Decide.
+	Purge func(ctx context.Context, a retention.Ask) (retention.Report, error)
 	// Reader reads the journal, for everybody whom the socket lets in.
 	Reader Reader
 
@@ -101,6 +108,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	all.Handle("/", http.TimeoutHandler(mux, maxTime, `{"error":"it took too long"}`))
 	mux.Handle("POST /reload", allow(s.reload))
 	mux.Handle("POST /decide", allow(s.decide))
+	mux.Handle("POST /purge", allow(s.purge))
 	mux.Handle("POST /submission", allow(s.submission))
 	mux.HandleFunc("POST /state", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.State()) })
 	if r := s.Reader; r != nil {
@@ -109,6 +117,9 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		all.Handle("POST /names", read(s, r.Names))
 		all.Handle("POST /entries", read(s, r.Entries))
 		all.Handle("POST /lives", read(s, r.Lives))
+		all.Handle("POST /count", read(s, r.Count))
+		all.Handle("POST /judged", read(s, r.Judged))
+		all.Handle("POST /extent", read(s, r.Extent))
 	}
 	srv := &http.Server{
 		Handler:           http.MaxBytesHandler(all, maxRequest),
@@ -238,7 +249,37 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request) {
 	if !question(w, r, &d) {
 		return
 	}
-	uid, _ := asker(r)
-	d.By.UID, d.By.User, d.By.EUID, d.By.Sudo = uid, userName(uid), nil, ""
+	asks(r, &d.By)
 	reply(w, http.StatusOK, s.Decide(r.Context(), d))
+}
+
+// asks has the kernel say who asks.
+func asks(r *http.Request, by *sidecar.Person) {
+	uid, _ := asker(r)
+	by.UID, by.User, by.EUID, by.Sudo = uid, userName(uid), nil, ""
+}
+
+// Purged is what came of a purge; Err says why it ended early.
+type Purged struct {
+	retention.Report
+	Err string `json:"error,omitempty"`
+}
+
+func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
+	s.busy.Add(1)
+	defer s.busy.Done()
+	var a retention.Ask
+	if !question(w, r, &a) {
+		return
+	}
+	if a.By == nil {
+		a.By = &sidecar.Person{}
+	}
+	asks(r, a.By)
+	report, err := s.Purge(r.Context(), a)
+	made := Purged{Report: report}
+	if err != nil {
+		made.Err = err.Error()
+	}
+	reply(w, http.StatusOK, made)
 }

@@ -25,6 +25,7 @@ import (
 	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/events"
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/retention"
 	"idenfy-batch/internal/spool"
 	"idenfy-batch/internal/telemetry"
 	"idenfy-batch/internal/verdict"
@@ -80,6 +81,7 @@ type daemon struct {
 	handed   net.Listener // systemd's, for webhooks
 	webhooks *verdict.Receiver
 	clerk    *verdict.Clerk
+	keeper   *retention.Keeper
 
 	mu  sync.Mutex // one reload at a time
 	now atomic.Pointer[current]
@@ -88,12 +90,7 @@ type daemon struct {
 // Run works until ctx ends or a signal comes, or with Once until there is
 // nothing left to do.
 func Run(ctx context.Context, o Options) (Left, error) {
-	// From the beginning: a signal during the start-up is kept, not fatal.
-	ends, hup := make(chan os.Signal, 2), make(chan os.Signal, 1)
-	if o.Service {
-		signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
-		signal.Notify(hup, syscall.SIGHUP)
-	}
+	ends, hup := signals(o.Service)
 	d := &daemon{o: o}
 	cfg, err := o.Load()
 	if err != nil {
@@ -140,6 +137,9 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	defer d.journal.Close()
 	d.batch = batch.New(BatchSettings(&cfg, o.Version, client, d.limiter), d.spool, d.journal, d.emit)
 	d.clerk = verdict.NewClerk(d.journal, cfg.Spool(), d.emit)
+	d.keeper = &retention.Keeper{Journal: d.journal, Paths: cfg.Spool(), Emit: d.emit, Turn: d.limiter.Wait, Delete: func(ctx context.Context, scanRef string) error {
+		return d.now.Load().client.Delete(ctx, scanRef)
+	}}
 	d.webhooks = verdict.NewReceiver(d.journal, d.emit, d.clerk.Wake)
 	tellers, err := openTellers(ctx, d, &cfg)
 	if err != nil {
@@ -147,7 +147,7 @@ func Run(ctx context.Context, o Options) (Left, error) {
 	}
 	defer tellers.end()
 	d.follow(now, set, cert)
-	now.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
+	now.exporter.serve(d)
 	d.emit(events.Started{Version: o.Version, Root: cfg.Root, Endpoint: client.Endpoint()})
 	left, err := d.work(ctx, socket, ends, hup)
 	d.notary.trySign(context.WithoutCancel(ctx))
@@ -156,6 +156,17 @@ func Run(ctx context.Context, o Options) (Left, error) {
 		d.emit(events.Stopped{InWork: left.InWork})
 	}
 	return left, err
+}
+
+// signals listens from the beginning: one that comes during the start-up is
+// kept, not fatal.
+func signals(service bool) (ends, hup chan os.Signal) {
+	ends, hup = make(chan os.Signal, 2), make(chan os.Signal, 1)
+	if service {
+		signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+		signal.Notify(hup, syscall.SIGHUP)
+	}
+	return ends, hup
 }
 
 // patience is how long a start waits for a command that has the spool for a
@@ -302,7 +313,7 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 		}
 	})
 	group.Go(func() error {
-		server := control.Server{Reload: d.reload, Decide: d.decide, State: func() any { return d.state.State() }, Submission: d.outside, Reader: d.journal.Reader()}
+		server := control.Server{Reload: d.reload, Decide: d.decide, Purge: d.purge, State: func() any { return d.state.State() }, Submission: d.outside, Reader: d.journal.Reader()}
 		if err := server.Serve(ctx, socket); err != nil {
 			d.emit(events.Trouble{What: "commands are not answered any more", Err: err})
 		}
@@ -316,7 +327,16 @@ func (d *daemon) work(ctx context.Context, socket *control.Listener, ends, hup <
 	group.Go(func() error { d.countFolders(life); return nil })
 	group.Go(func() error { d.notary.run(life); return nil })
 	group.Go(func() error { d.clerk.Run(life); return nil })
-	if !d.o.Once {
+	if d.o.Once {
+		if err := d.keeper.Finish(ctx); err != nil && ctx.Err() == nil {
+			d.emit(events.Trouble{What: "what is recorded as deleted could not be, which is tried again", Err: err})
+		}
+	} else {
+		daily := retention.Daily{Keeper: d.keeper, Settings: func() (retention.Rules, string) {
+			cfg := &d.now.Load().cfg
+			return RetentionRules(cfg), cfg.Retention.At
+		}}
+		group.Go(func() error { daily.Run(life); return nil })
 		group.Go(func() error { d.asker().Run(life); return nil })
 		group.Go(func() error { d.renew(life); return nil })
 	}

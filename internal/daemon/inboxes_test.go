@@ -356,3 +356,58 @@ func TestReloadInboxesOften(t *testing.T) {
 		}
 	}
 }
+
+// Folders that somebody moves from one inbox to another and back while they are
+// watched, and taken, end once each, as of the inbox that they were taken from.
+func TestMovedBetweenInboxes(t *testing.T) {
+	const folders = 20
+	l, in := newInboxes(t, func(c *config.Config) { c.Completeness.Settle = config.Duration(100 * time.Millisecond) }, "one", "two")
+	var group sync.WaitGroup
+	for n := range folders {
+		name := fmt.Sprintf("case-%d", n)
+		drop(t, in[n%2].Path, name, token(name))
+		group.Go(func() { // until it is gone
+			for from, to := in[n%2].Path, in[1-n%2].Path; os.Rename(filepath.Join(from, name), filepath.Join(to, name)) == nil; from, to = to, from {
+				time.Sleep(time.Duration(n) * time.Millisecond)
+			}
+		})
+	}
+	l.until("all are done", func() bool { return len(l.names("done")) == folders })
+	group.Wait()
+	if r := l.api.Report(); r.Requests != folders || r.Processed != folders {
+		t.Errorf("%d requests, %d processed", r.Requests, r.Processed)
+	}
+	took := map[string]string{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.seen {
+		switch e := e.(type) {
+		case events.GateShut, events.InboxTrouble, events.Vanished:
+			if trouble, ok := e.(events.InboxTrouble); !ok || trouble.Err != nil {
+				t.Errorf("%T %+v", e, e)
+			}
+		case events.Ended:
+			took[e.Result.Folder] = e.Result.Inbox
+		}
+	}
+	for name, inbox := range took {
+		if inbox != "one" && inbox != "two" {
+			t.Errorf("%s came from %q", name, inbox)
+		}
+	}
+}
+
+// What was wrong with an inbox is not said of the directory that a reload puts in
+// its place.
+func TestReloadMendsInbox(t *testing.T) {
+	l, in := newInboxes(t, nil, "branch-1", "branch-2")
+	must(t, os.Remove(in[0].Path))
+	l.until("told", func() bool { return l.trouble()["branch-1"] != "" })
+	other := t.TempDir()
+	must(t, l.reload(func(c *config.Config) { c.Inboxes = []config.Inbox{{Name: "branch-1", Path: other}, in[1]} }, nil))
+	drop(t, other, "case", token("case"))
+	l.until("done", func() bool { return len(l.names("done")) == 1 })
+	if wrong := l.trouble(); len(wrong) > 0 {
+		t.Errorf("%v", wrong)
+	}
+}

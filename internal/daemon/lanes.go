@@ -104,9 +104,8 @@ func (l *lanes) follow(cfg *config.Config) {
 			<-n.ended
 			l.mu.Lock()
 			delete(l.list, p)
-			if paths[p] == "" {
-				l.d.emit(events.InboxLeft{Inbox: p.InboxName()})
-			}
+			// What was said of it is not true of another directory.
+			l.d.emit(events.InboxLeft{Inbox: p.InboxName()})
 		}
 	}
 	if l.over { // by now

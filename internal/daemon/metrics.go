@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"idenfy-batch/internal/events"
+	"idenfy-batch/internal/report"
 	"idenfy-batch/internal/spool"
 )
 
-// exporter serves metrics and health at one address. A nil one serves nothing.
+// exporter serves metrics, health and the overview page at one address. A nil one serves nothing.
 type exporter struct {
 	address  string // as configured
 	listener net.Listener
@@ -44,17 +45,18 @@ func (e *exporter) at(address string) bool {
 	return err == nil && a.String() == e.listener.Addr().String()
 }
 
-func (e *exporter) serve(metrics, health http.Handler, emit events.Sink) {
+func (e *exporter) serve(d *daemon) {
 	if e == nil {
 		return
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
-	mux.Handle("GET /healthz", health)
+	mux.Handle("GET /metrics", d.metrics.Handler())
+	mux.Handle("GET /healthz", d.state.Health())
+	mux.Handle("GET /{$}", report.Handler((&overview{d: d}).get))
 	e.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
-			emit(events.Trouble{What: "metrics are not served any more", Err: err})
+			d.emit(events.Trouble{What: "metrics are not served any more", Err: err})
 		}
 	}()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,9 +44,7 @@ func branches(t *testing.T, change func(*config.Config)) *lab {
 func (l *lab) upload(inbox, name string, more map[string][]byte, without ...string) {
 	l.t.Helper()
 	files := map[string][]byte{"FRONT.jpg": sample.Front(), "FACE.jpg": sample.Face(), "meta.yaml": []byte(sample.Meta(token(inbox+"-"+name), "LT", "PASSPORT"))}
-	for file, data := range more {
-		files[file] = data
-	}
+	maps.Copy(files, more)
 	for _, file := range without {
 		delete(files, file)
 	}

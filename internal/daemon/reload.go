@@ -52,7 +52,7 @@ func (d *daemon) reload(context.Context) (note string, err error) {
 	d.lanes.Load().follow(&next.cfg)
 	d.now.Store(next)
 	if next.exporter != old.exporter {
-		next.exporter.serve(d.metrics.Handler(), d.state.Health(), d.emit)
+		next.exporter.serve(d)
 		old.exporter.close()
 	}
 	d.follow(next, set, cert)

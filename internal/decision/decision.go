@@ -97,6 +97,9 @@ func (d *Desk) Make(ctx context.Context, name string, dec Decision) (place spool
 	if err := c.read(ctx); err != nil {
 		return "", "", err
 	}
+	if p := c.life.Result.Emptied(); p != nil && (dec.Action == sidecar.Requeued || dec.Action == sidecar.Resubmit) {
+		return "", "", refuse("its images and meta.yaml were deleted on %s (idenfy-batch show): there is nothing left to send. Have it uploaded anew", p.At.Local().Format(time.DateOnly))
+	}
 	inbox, err := c.inbox()
 	if err != nil {
 		return "", "", err

@@ -585,6 +585,45 @@ func Movable(parent *os.Root, name string) error {
 	})
 }
 
+// Why an entry of a folder can't be removed, see Removable.
+var (
+	ErrImmutable = errors.New("it is immutable, or may only be appended to (chattr -i -a)")
+	ErrMounted   = errors.New("something is mounted there (umount)")
+	ErrSticky    = errors.New("it is somebody else's, in a sticky directory (chmod -t)")
+)
+
+// Removable returns nil when the process may remove what is called name in dir,
+// as far as that can be told without doing it: else one of the errors above,
+// ErrFolder, or that of the system.
+func Removable(dir *os.Root, name string) error {
+	return inside(dir, func(at int) error {
+		switch err := unix.Faccessat(at, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); {
+		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+			return ErrFolder
+		case err != nil:
+			return &fs.PathError{Op: "access", Path: name, Err: err}
+		}
+		var in, is unix.Statx_t
+		err := unix.Statx(at, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &in)
+		if err == nil {
+			err = unix.Statx(at, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &is)
+		}
+		const kept = unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_APPEND
+		me := uint32(os.Geteuid())
+		switch {
+		case err != nil:
+			return &fs.PathError{Op: "statx", Path: name, Err: err}
+		case (in.Attributes|is.Attributes)&kept != 0:
+			return ErrImmutable
+		case is.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0:
+			return ErrMounted
+		case in.Mode&unix.S_ISVTX != 0 && me != 0 && in.Uid != me && is.Uid != me:
+			return ErrSticky
+		}
+		return nil
+	})
+}
+
 // Arrival is a folder in an inbox that is ready to be taken.
 type Arrival struct {
 	Inbox     string // the inbox's name

@@ -58,11 +58,7 @@ func WriteFile(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
 	if err := replace(dir, name, data, perm, true); err != nil {
 		return err
 	}
-	d, err := dir.OpenFile(".", openDir, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(syncDir(d), d.Close())
+	return Sync(dir)
 }
 
 // Replace is WriteFile without the syncs: whoever reads the file meets the old
@@ -126,9 +122,26 @@ func Remove(dir *os.Root, name string) error {
 	if _, err := dir.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := step(OpRemove, dir.Name()+"/"+name, func() error { return dir.Remove(name) }); err != nil {
+	if err := Unlink(dir, name); err != nil {
 		return err
 	}
+	return Sync(dir)
+}
+
+// Unlink removes the file, or empty directory, name in dir; with a power cut it
+// may come back until Sync of dir.
+func Unlink(dir *os.Root, name string) error {
+	return step(OpRemove, dir.Name()+"/"+name, func() error { return dir.Remove(name) })
+}
+
+// UnlinkTree is Unlink of a directory with all that is in it.
+func UnlinkTree(dir *os.Root, name string) error {
+	return step(OpRemove, dir.Name()+"/"+name, func() error { return dir.RemoveAll(name) })
+}
+
+// Sync makes the names in dir durable. What lay in a directory of it that was
+// removed is gone with that.
+func Sync(dir *os.Root) error {
 	d, err := dir.OpenFile(".", openDir, 0)
 	if err != nil {
 		return err

@@ -156,8 +156,8 @@ type (
 		Inbox string
 		Err   error
 	}
-	// InboxLeft tells that an inbox is not one of the spool's any more: what lies
-	// in it stays there.
+	// InboxLeft tells that an inbox is watched no longer where it was: what lies
+	// there stays. If it has got another directory, that is watched from then on.
 	InboxLeft struct{ Inbox string }
 )
 
@@ -223,6 +223,41 @@ type (
 		Final        map[string]int
 		Contradicted int
 		Strays       int // events without a folder
+	}
+)
+
+// Of retention.
+type (
+	// Purged tells that something was deleted of a folder, by which rule, and
+	// whether a person had it done.
+	Purged struct {
+		Folder, ID string
+		Place      spool.Place
+		Rule       sidecar.Rule
+		Files      int
+		Bytes      int64
+		Person     bool
+	}
+	// PurgeFailed tells that a folder could not be purged; Err has no name of a
+	// file. It is tried again by the next pass.
+	PurgeFailed struct {
+		Folder, ID string
+		Place      spool.Place
+		Err        error
+	}
+	// DeletionAsked tells that iDenfy was asked to delete a session. Fault says why
+	// it did not, as in Asked; empty: it did.
+	DeletionAsked struct {
+		Folder, ID, Fault string
+		HTTPStatus        int
+		Identifier        string
+	}
+	// PassEnded tells that a daily pass has come to its end: how many folders
+	// were purged, how many a legal hold keeps, and how many could not be purged.
+	PassEnded struct {
+		Folders, Held, Failed int
+		Bytes                 int64
+		Took                  time.Duration
 	}
 )
 
@@ -338,6 +373,10 @@ func (VerdictCame) event()      {}
 func (Asked) event()            {}
 func (StraysDropped) event()    {}
 func (VerdictsCounted) event()  {}
+func (Purged) event()           {}
+func (PurgeFailed) event()      {}
+func (DeletionAsked) event()    {}
+func (PassEnded) event()        {}
 func (FolderLacks) event()      {}
 func (Ignored) event()          {}
 func (Receipts) event()         {}

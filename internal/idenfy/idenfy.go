@@ -104,6 +104,7 @@ const (
 	processPath = "/api/v2/process"
 	statusPath  = "/api/v2/status"
 	sessionPath = "/api/v2/token"
+	deletePath  = "/api/v2/delete"
 )
 
 // countingConn counts what was handed to the kernel. It is what proves that

@@ -57,17 +57,8 @@ func (w *walker) jpeg() (Info, error) {
 		}
 		if isFrame(mark) && !frame {
 			frame = true
-			if n < 6 {
-				return Info{}, w.damaged("the frame header is too short")
-			}
-			var h [5]byte
-			if err := w.full(h[:]); err != nil {
+			if n, err = w.frame(n, &info); err != nil {
 				return Info{}, err
-			}
-			n -= len(h)
-			info.Height, info.Width = int(h[1])<<8|int(h[2]), int(h[3])<<8|int(h[4])
-			if info.Width == 0 {
-				return Info{}, w.damaged("the image has no width")
 			}
 		}
 		if err := w.skip(n); err != nil {
@@ -84,6 +75,23 @@ func (w *walker) jpeg() (Info, error) {
 		w.inside = "inside its image data"
 		mark, err = w.scan()
 	}
+}
+
+// frame reads the size from a frame header of n bytes, and returns how many of
+// them are left.
+func (w *walker) frame(n int, info *Info) (left int, err error) {
+	if n < 6 {
+		return 0, w.damaged("the frame header is too short")
+	}
+	var h [5]byte
+	if err := w.full(h[:]); err != nil {
+		return 0, err
+	}
+	info.Height, info.Width = int(h[1])<<8|int(h[2]), int(h[3])<<8|int(h[4])
+	if info.Width == 0 {
+		return 0, w.damaged("the image has no width")
+	}
+	return n - len(h), nil
 }
 
 // isFrame tells SOF0 to SOF15, which DHT, JPG and DAC lie among.

@@ -39,16 +39,9 @@ func (w *walker) png() (Info, error) {
 		crc := crc32.NewIEEE()
 		crc.Write(head[4:])
 		if first {
-			var h [13]byte
-			if err := w.full(h[:]); err != nil {
+			if err := w.header(crc, &info); err != nil {
 				return Info{}, err
 			}
-			crc.Write(h[:])
-			width, height := binary.BigEndian.Uint32(h[:4]), binary.BigEndian.Uint32(h[4:8])
-			if width == 0 || height == 0 || width > 1<<31-1 || height > 1<<31-1 {
-				return Info{}, w.damaged("the image has impossible dimensions")
-			}
-			info.Width, info.Height = int(width), int(height)
 		} else {
 			n, err := io.CopyN(crc, w.r, int64(length))
 			w.at += n
@@ -73,4 +66,21 @@ func (w *walker) png() (Info, error) {
 			return info, nil
 		}
 	}
+}
+
+// header reads the size from the header chunk.
+func (w *walker) header(crc io.Writer, info *Info) error {
+	var h [13]byte
+	if err := w.full(h[:]); err != nil {
+		return err
+	}
+	if _, err := crc.Write(h[:]); err != nil {
+		return err
+	}
+	width, height := binary.BigEndian.Uint32(h[:4]), binary.BigEndian.Uint32(h[4:8])
+	if width == 0 || height == 0 || width > 1<<31-1 || height > 1<<31-1 {
+		return w.damaged("the image has impossible dimensions")
+	}
+	info.Width, info.Height = int(width), int(height)
+	return nil
 }

@@ -136,6 +136,10 @@ func (t *tx) adoptLife(l *Life) {
 		l.Dir = dir.String
 	}
 	anybody := l.Place == "" || kind(l.Place) == firstInbox
+	if anybody { // who may have written that, too
+		l.Result.Purges = nil
+	}
+	t.adoptPurges(l, known)
 	switch {
 	case !known:
 		t.insert(l, t.newCase())

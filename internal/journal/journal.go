@@ -32,10 +32,10 @@ const Name = "journal.db"
 
 // version is the schema's (PRAGMA user_version). A newer program brings an
 // older one up to date; an older program refuses a newer one.
-const version = 8
+const version = 9
 
 // upgrades are what brings a schema of each version to the next one.
-var upgrades = map[int]string{1: schema2, 2: schema3, 3: schema4, 4: schema5, 5: schema6, 6: schema7, 7: schema8}
+var upgrades = map[int]string{1: schema2, 2: schema3, 3: schema4, 4: schema5, 5: schema6, 6: schema7, 7: schema8, 8: schema9}
 
 //go:embed schema2.sql
 var schema2 string
@@ -57,6 +57,9 @@ var schema7 string
 
 //go:embed schema8.sql
 var schema8 string
+
+//go:embed schema9.sql
+var schema9 string
 
 //go:embed schema.sql
 var schema string

@@ -93,7 +93,7 @@ func (j *Journal) End(l *Life) error {
 		if was != Ended && was != l.State { // also of one that had been filed, and was put into work by hand
 			t.enter(ledger.Entry{Kind: ledger.Ended, At: at, ID: l.ID, Outcome: l.Result.Outcome, Place: kind(l.Place), SHA256: sum})
 		}
-		t.owe(l.ID)
+		t.oweEnd(l.ID)
 		return t.err
 	})
 }
@@ -306,6 +306,8 @@ type Standing struct {
 	Folder    string          `json:"folder"`
 	Came      bool            `json:"came"`      // its folder came again, as another life
 	Decisions int             `json:"decisions"` // about it
+	Purges    int             `json:"purges"`    // times that something of it was deleted, or is being
+	Purging   bool            `json:"purging"`   // it is, and that is not yet done
 	SHA256    string          `json:"sha256"`    // that result.json would have by what the journal says, if nobody had decided anything; empty: it can't be read
 	Verdict   Word            `json:"verdict"`
 }
@@ -344,7 +346,7 @@ func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error
 			err = errors.Join(err, end)
 		}
 	}()
-	if list, err = standing(ctx, conn, q); err != nil {
+	if list, err = standing(ctx, conn, q, r.v); err != nil {
 		return nil, err
 	}
 	for i := range list {
@@ -368,8 +370,12 @@ func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error
 	return list, nil
 }
 
-func standing(ctx context.Context, conn *sql.Conn, q Lives) (list []Standing, err error) {
-	const columns = "SELECT id, state, outcome, place, name, folder, NOT (" + alone + "), (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id) FROM life WHERE "
+func standing(ctx context.Context, conn *sql.Conn, q Lives, version int) (list []Standing, err error) {
+	purges := "(SELECT count(*) FROM purge WHERE purge.life = life.id), EXISTS (SELECT 1 FROM purge WHERE purge.life = life.id AND done = 0)"
+	if version < 9 { // it has none yet
+		purges = "0, 0"
+	}
+	columns := "SELECT id, state, outcome, place, name, folder, NOT (" + alone + "), (SELECT count(*) FROM decision WHERE kase = life.kase AND decision.life = life.id), " + purges + " FROM life WHERE "
 	query, arg := columns+"id > ? ORDER BY id LIMIT ?", q.After
 	if q.ID != "" {
 		query, arg = columns+"id = ? LIMIT ?", q.ID
@@ -381,7 +387,7 @@ func standing(ctx context.Context, conn *sql.Conn, q Lives) (list []Standing, er
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var s Standing
-		if err := rows.Scan(&s.ID, &s.State, &s.Outcome, &s.Place, &s.Name, &s.Folder, &s.Came, &s.Decisions); err != nil {
+		if err := rows.Scan(&s.ID, &s.State, &s.Outcome, &s.Place, &s.Name, &s.Folder, &s.Came, &s.Decisions, &s.Purges, &s.Purging); err != nil {
 			return nil, err
 		}
 		list = append(list, s)

@@ -289,7 +289,7 @@ func (j *Journal) Gone(id string) error {
 		t.row("SELECT outcome FROM life WHERE id = ?", []any{id}, &e.Outcome)
 		t.enter(e)
 		t.meet(id)
-		t.owe(id)
+		t.oweEnd(id)
 		return t.err
 	})
 }
@@ -478,10 +478,10 @@ func (j *Journal) InWork(ctx context.Context) (lives map[string]State, err error
 	return lives, rows.Err()
 }
 
-// SentSince counts the attempts, and the requests for a session, that began after
-// a time and of which something may have left, for the account's quota.
+// SentSince counts the attempts, and the requests for a session, or for its
+// deletion, that began after a time and of which something may have left, for the account's quota.
 func (j *Journal) SentSince(ctx context.Context, since time.Time) (n int, err error) {
 	err = j.reads.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM attempt WHERE started > ?1 AND state <> 'not_sent') +
-		(SELECT count(*) FROM session WHERE started > ?1 AND state <> 'not_sent')`, since.UnixMilli()).Scan(&n)
+		(SELECT count(*) FROM session WHERE started > ?1 AND state <> 'not_sent') + (SELECT count(*) FROM purge WHERE asked > ?1)`, since.UnixMilli()).Scan(&n)
 	return n, err
 }

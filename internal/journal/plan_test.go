@@ -124,9 +124,9 @@ func TestUpgradeSortsNothing(t *testing.T) {
 	}
 }
 
-// What is asked for verdicts, each second or at each webhook, reads no table as a
-// whole.
-func TestVerdictPlans(t *testing.T) {
+// What is asked often, for verdicts each second or at each webhook, reads no
+// table as a whole.
+func TestPlans(t *testing.T) {
 	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
 	check(t, err)
 	t.Cleanup(func() { check(t, j.Close()) })
@@ -138,14 +138,16 @@ func TestVerdictPlans(t *testing.T) {
 		"SELECT scan_ref, asked, due FROM verdict WHERE final = 0 AND due > 0 AND asked = 1 AND due <= ?1 LIMIT ?2",
 		"SELECT count(*), min(accepted) FROM verdict WHERE final = 0 AND accepted > 0 LIMIT ?1 + ?2",
 		"SELECT count(*) FROM event WHERE joined = 0 AND at < ?1 LIMIT ?2",
+		selectByID, selectByClient, selectByName, // for each line of a list
+		"SELECT DISTINCT life FROM purge WHERE done = 0 AND ?1 < ?2 + ?3",
 	} {
-		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1, 1)
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, "0", 1, 1, 1)
 		check(t, err)
 		for rows.Next() {
 			var id, parent, unused int
 			var detail string
 			check(t, rows.Scan(&id, &parent, &unused, &detail))
-			if strings.HasPrefix(detail, "SCAN") && !strings.Contains(detail, "verdict_") {
+			if strings.HasPrefix(detail, "SCAN") && !strings.Contains(detail, "verdict_") && !strings.Contains(detail, "purge_open") {
 				t.Errorf("%s: %s", query, detail)
 			}
 		}
@@ -180,5 +182,33 @@ func TestReceiptPlan(t *testing.T) {
 		if len(steps) != 1 || !strings.Contains(steps[0], want) {
 			t.Errorf("%s: %q", query, steps)
 		}
+	}
+}
+
+// What a report and the overview ask reads no table as a whole, but what is
+// counted, in its order.
+func TestReportPlans(t *testing.T) {
+	j, err := Create(Where{Dir: t.TempDir(), Mark: t.TempDir()})
+	check(t, err)
+	t.Cleanup(func() { check(t, j.Close()) })
+	for _, query := range []string{
+		selectCounted, selectEnds, selectPending, selectHeld, selectAwaited,
+		"SELECT (claimed - ?1) / 3600000 AS hour, outcome, count(*) FROM life WHERE claimed >= ?1 GROUP BY hour, outcome LIMIT ?2 + ?3 + length(?4) + ?5",
+	} {
+		args := []any{int64(0), int64(1), int64(0), "", 10}
+		for !strings.Contains(query, "?"+string(rune('0'+len(args)))) {
+			args = args[:len(args)-1]
+		}
+		rows, err := j.reads.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+		check(t, err)
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			check(t, rows.Scan(&id, &parent, &unused, &step))
+			if strings.HasPrefix(step, "SCAN life") || strings.HasPrefix(step, "SCAN entry") || strings.HasPrefix(step, "SCAN event") || step == "SCAN verdict" {
+				t.Errorf("%s\n%s", query, step)
+			}
+		}
+		check(t, errors.Join(rows.Err(), rows.Close()))
 	}
 }

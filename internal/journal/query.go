@@ -80,7 +80,6 @@ type Folder struct {
 	Folder       string          `json:"folder"`  // name that it was dropped with
 	Place        string          `json:"place"`   // where the daemon, or a command, put it; empty: somebody took it out of work
 	Name         string          `json:"name"`    // its name there; empty while it is in work
-	Inbox        string          `json:"inbox"`   // that it came from; empty: of none, as far as is known
 	Outcome      sidecar.Outcome `json:"outcome"` // as in result.json
 	Reasons      []string        `json:"reasons"` // their codes
 	Country      string          `json:"country"`
@@ -93,6 +92,7 @@ type Folder struct {
 	Attempts     int             `json:"attempts"`
 	Claimed      sidecar.Time    `json:"claimed,omitzero"`  // when it was taken into work; missing: of a folder of before the journal
 	Finished     sidecar.Time    `json:"finished,omitzero"` // missing: not yet
+	Inbox        string          `json:"inbox"`             // that it came from; empty: of none, as far as is known
 }
 
 // later is of a life that next is a later one of the same case.

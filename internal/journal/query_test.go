@@ -389,3 +389,56 @@ func TestBounds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A life of before there were several inboxes came from the only one, also when
+// it is written anew; each later one has its own.
+func TestListOfInbox(t *testing.T) {
+	w := first(t, `INSERT INTO life VALUES ('AAAAAAAAAAAAAAAAAAAAAAAAAA', 1, 'filed', 'rejected', 'refused', 1, 0, 'old', 'hash', 'ref', '1', 'failed', 'old', 0, 0, 0, 1000, 2000, '{"id":"AAAAAAAAAAAAAAAAAAAAAAAAAA","folder":"old"}')`)
+	j, err := journal.Open(w)
+	must(t, err)
+	defer j.Close()
+	list := func(q journal.Query) (names string) {
+		t.Helper()
+		q.Most = 9
+		folders, err := j.Reader().List(t.Context(), q)
+		must(t, err)
+		for _, f := range folders {
+			names += f.Folder + "@" + f.Inbox + " "
+		}
+		return names
+	}
+	if got := list(journal.Query{Inbox: "inbox"}); got != "old@inbox " {
+		t.Errorf("of before: %s", got)
+	}
+	old, err := j.Load(t.Context(), "AAAAAAAAAAAAAAAAAAAAAAAAAA")
+	must(t, err)
+	must(t, j.Put(old))
+	life := func(folder, inbox string) *journal.Life {
+		id := spool.NewID()
+		must(t, j.Reserve([]string{id}))
+		l := &journal.Life{ID: id, State: journal.Claimed, Fate: journal.Unsent, Place: "work", Result: &sidecar.Result{
+			ID: id, Folder: folder, Inbox: inbox, Outcome: sidecar.Pending, Times: sidecar.Times{Claimed: sidecar.Now()},
+		}}
+		must(t, j.Put(l))
+		return l
+	}
+	life("one", "branch-1")
+	two := life("two", "inbox")
+	two.State, two.Place, two.Name = journal.Filed, "inbox/branch-2", "two"
+	must(t, j.Put(two))
+	for want, q := range map[string]journal.Query{
+		"two@inbox old@inbox ": {Inbox: "inbox"},
+		"one@branch-1 ":        {Inbox: "branch-1"},
+		"":                     {Inbox: "branch-2"},
+		"two@inbox ":           {Place: "inbox"}, // wherever of these it was put
+		"old@inbox ":           {Place: "failed", Inbox: "inbox"},
+	} {
+		if got := list(q); got != want {
+			t.Errorf("%+v: %q, want %q", q, got, want)
+		}
+	}
+	all, err := j.Reader().Show(t.Context(), journal.Search{Key: "inbox/branch-2/two", Most: 1})
+	if err != nil || len(all.Stories) != 1 || all.Stories[0].Lives[0].Result.Inbox != "inbox" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}

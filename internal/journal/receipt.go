@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,41 +49,71 @@ const mostEarlier = 20
 
 // owe notes that the uploader of a life is to be told how it stands.
 func (t *tx) owe(id string) {
-	var inbox, folder string
-	var claimed int64
-	if t.row("SELECT inbox, folder, claimed FROM life WHERE id = ? AND inbox IN (SELECT inbox FROM receiver)", []any{id}, &inbox, &folder, &claimed) {
-		t.oweAs(id, inbox, t.called(id, inbox, folder), claimed)
+	if l, is := t.received(id); is {
+		t.oweAs(l, false)
 	}
 }
 
-func (t *tx) oweAs(id, inbox, folder string, claimed int64) {
+// oweEnd is owe of a life that ends now.
+func (t *tx) oweEnd(id string) {
+	if l, is := t.received(id); is {
+		t.oweAs(l, true)
+	}
+}
+
+// received is a life whose inbox has receipts, by the name that its uploader
+// knows.
+type received struct {
+	id, inbox, folder string
+	claimed           int64
+}
+
+func (t *tx) received(id string) (l received, is bool) {
+	l.id = id
+	is = t.row("SELECT inbox, folder, claimed FROM life WHERE id = ? AND inbox IN (SELECT inbox FROM receiver)", []any{id}, &l.inbox, &l.folder, &l.claimed)
+	if is && numbered.MatchString(l.folder) {
+		t.called(&l)
+	}
+	return l, is
+}
+
+// oweAs is owe by the name that the uploader knows. What has not been told of
+// before and begins, or ends, now is newer than any that has ended, also by a
+// clock that was set back meanwhile.
+func (t *tx) oweAs(l received, now bool) {
 	var was, earlier string
 	var wasClaimed int64
-	known := t.row("SELECT life, earlier, coalesce((SELECT claimed FROM life WHERE id = receipt.life), 0) FROM receipt WHERE inbox = ? AND folder = ?", []any{inbox, folder}, &was, &earlier, &wasClaimed)
+	var open bool
+	known := t.row(`SELECT receipt.life, earlier, coalesce(life.claimed, 0), coalesce(life.state IN ('claimed', 'pending'), 0)
+		FROM receipt LEFT JOIN life ON life.id = receipt.life WHERE receipt.inbox = ? AND receipt.folder = ?`, []any{l.inbox, l.folder}, &was, &earlier, &wasClaimed, &open)
+	list := append(strings.Fields(was), strings.Fields(earlier)...)
 	switch {
 	case !known:
-		t.exec("INSERT INTO receipt (inbox, folder, life, earlier, older, seen, due, told, at) VALUES (?, ?, ?, '', 0, 0, 1, 0, 0)", inbox, folder, id)
-	case was == id || strings.Contains(earlier, id):
-		t.exec("UPDATE receipt SET due = due + 1 WHERE inbox = ? AND folder = ?", inbox, folder)
-	case wasClaimed <= claimed: // what is known to wait is this folder; or one that came after it
-		list := append(strings.Fields(was), strings.Fields(earlier)...)
-		over := max(len(list)-mostEarlier, 0)
-		t.exec("UPDATE receipt SET due = due + 1, life = ?, earlier = ?, older = older + ?, waits = iif(seen <= ?, NULL, waits) WHERE inbox = ? AND folder = ?",
-			id, strings.Join(list[:len(list)-over], " "), over, claimed, inbox, folder)
+		t.exec("INSERT INTO receipt (inbox, folder, life, earlier, older, seen, due, told, at) VALUES (?, ?, ?, '', 0, 0, 1, 0, 0)", l.inbox, l.folder, l.id)
+		return
+	case slices.Contains(list, l.id):
+		t.exec("UPDATE receipt SET due = due + 1 WHERE inbox = ? AND folder = ?", l.inbox, l.folder)
+		return
+	case wasClaimed <= l.claimed || now && !open:
+		list = slices.Insert(list, 0, l.id)
+	case now:
+		list = slices.Insert(list, 1, l.id)
+	default: // it is older than all that is told
+		return
 	}
+	over := max(len(list)-1-mostEarlier, 0)
+	// What is known to wait is this folder; or one that came after it.
+	t.exec("UPDATE receipt SET due = due + 1, life = ?, earlier = ?, older = older + ?, waits = iif(seen <= ?, NULL, waits) WHERE inbox = ? AND folder = ?",
+		list[0], strings.Join(list[1:len(list)-over], " "), over, l.claimed, l.inbox, l.folder)
 }
 
 // begins notes that a life is being worked on. Its uploader is told only where
 // there is a receipt that says something else.
 func (t *tx) begins(id string) {
-	var inbox, folder, was string
-	var claimed int64
-	if !t.row("SELECT inbox, folder, claimed FROM life WHERE id = ? AND inbox IN (SELECT inbox FROM receiver)", []any{id}, &inbox, &folder, &claimed) {
-		return
-	}
-	folder = t.called(id, inbox, folder)
-	if t.row("SELECT life FROM receipt WHERE inbox = ? AND folder = ?", []any{inbox, folder}, &was) && was != id {
-		t.oweAs(id, inbox, folder, claimed)
+	l, is := t.received(id)
+	var was string
+	if is && t.row("SELECT life FROM receipt WHERE inbox = ? AND folder = ?", []any{l.inbox, l.folder}, &was) && was != id {
+		t.oweAs(l, true)
 	}
 }
 
@@ -90,14 +121,12 @@ func (t *tx) begins(id string) {
 // was taken there.
 var numbered = regexp.MustCompile(`\.[0-9]{1,9}$`)
 
-// called returns the name that the uploader knows a life's folder by: not the
-// one that it got in a final place before a person put it into the inbox again.
-func (t *tx) called(id, inbox, folder string) string {
-	if numbered.MatchString(folder) {
-		t.row(`SELECT folder FROM life WHERE kase = (SELECT kase FROM life WHERE id = ?1) AND id <> ?1 AND name = ?2 AND folder <> ?2 AND inbox = ?3
-			AND EXISTS (SELECT 1 FROM decision WHERE decision.life = life.id AND action IN ('requeued', 'resubmit')) ORDER BY claimed DESC LIMIT 1`, []any{id, folder, inbox}, &folder)
-	}
-	return folder
+// called finds the name that the uploader knows a folder by: not the one that it
+// got in a final place before it came into the inbox again.
+func (t *tx) called(l *received) {
+	t.row(`SELECT folder FROM life WHERE kase = (SELECT kase FROM life WHERE id = ?1) AND id <> ?1 AND name = ?2 AND folder <> ?2 AND inbox = ?3
+		AND (dir = (SELECT dir FROM life WHERE id = ?1) OR EXISTS (SELECT 1 FROM decision WHERE decision.life = life.id AND action IN ('requeued', 'resubmit')))
+		ORDER BY claimed DESC LIMIT 1`, []any{l.id, l.folder, l.inbox}, &l.folder)
 }
 
 // oweVerdict is owe of a life of which a verdict came. With its end it is told
@@ -132,8 +161,7 @@ func (j *Journal) Waits(inbox string, list []Awaiting) error {
 				return err
 			}
 			t.exec(`INSERT INTO receipt (inbox, folder, life, earlier, older, waits, seen, due, told, at) SELECT ?1, ?2, '', '', 0, ?3, ?4, 1, 0, 0 FROM receiver WHERE inbox = ?1
-				ON CONFLICT (inbox, folder) DO UPDATE SET waits = excluded.waits, seen = excluded.seen, due = due + 1
-					WHERE waits IS NOT excluded.waits AND NOT EXISTS (SELECT 1 FROM life WHERE id = receipt.life AND claimed >= excluded.seen)`, // it was taken since
+				ON CONFLICT (inbox, folder) DO UPDATE SET waits = excluded.waits, seen = excluded.seen, due = due + 1 WHERE waits IS NOT excluded.waits`,
 				inbox, w.Folder, string(data), millis(w.Seen.Time))
 		}
 		return t.err

@@ -2,9 +2,7 @@ package journal
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"time"
@@ -367,15 +365,10 @@ func wordOf(ctx context.Context, conn *sql.Conn, id string, whole bool) (w Word,
 	if err != nil {
 		return w, err
 	}
-	if w.SHA256 = sum(data); whole {
+	if w.SHA256 = sidecar.SumOf(data); whole {
 		w.Whole = h.Verdict
 	}
 	return w, nil
-}
-
-func sum(data []byte) string {
-	s := sha256.Sum256(data)
-	return hex.EncodeToString(s[:])
 }
 
 // finals returns the final events of a life's session, which are in the ledger,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -71,6 +72,7 @@ func (j *Journal) run() {
 			case <-time.After(patience):
 			}
 		}
+		runtime.Gosched() // who is about to ask shares the commit
 		for len(batch) < atOnce {
 			select {
 			case o, ok := <-j.ops:

@@ -22,6 +22,8 @@ func TestEntry(t *testing.T) {
 		{Kind: ledger.Adopted, At: at(1), ID: id(1), Outcome: sidecar.Unknown},
 		entry(2),
 		{Kind: ledger.Ended, At: at(3), ID: id(3), Outcome: sidecar.Unknown},
+		{Kind: ledger.Purged, At: at(5), ID: id(1), Rule: sidecar.OfDone, Outcome: sidecar.Accepted, Place: "done", SHA256: entry(1).SHA256},
+		{Kind: ledger.Purged, At: at(5), ID: id(1), Rule: sidecar.OfList, Remote: ledger.Erased, Outcome: sidecar.Accepted, Place: "done", SHA256: entry(1).SHA256},
 		{Kind: ledger.Decided, At: at(4), ID: id(1), Action: sidecar.Requeued, Outcome: sidecar.Rejected, Place: "inbox", SHA256: entry(1).SHA256},
 	}
 	for _, e := range good {
@@ -45,7 +47,7 @@ func TestEntry(t *testing.T) {
 	}
 	for name, e := range map[string]ledger.Entry{
 		"nothing":             {},
-		"unknown kind":        bad(func(e *ledger.Entry) { e.Kind = "purged" }),
+		"unknown kind":        bad(func(e *ledger.Entry) { e.Kind = "deleted" }),
 		"no id":               bad(func(e *ledger.Entry) { e.ID = "" }),
 		"a folder's name":     bad(func(e *ledger.Entry) { e.ID = "mustermann-max" }),
 		"no outcome":          bad(func(e *ledger.Entry) { e.Outcome = "" }),

@@ -28,6 +28,7 @@ const (
 	Decided Kind = "decided" // a person decided about a folder that had ended
 	Adopted Kind = "adopted" // a life of before the journal, or of after a backup, was taken over
 	Verdict Kind = "verdict" // iDenfy's final word on the person came
+	Purged  Kind = "purged"  // of a folder that had ended something is deleted; again, with the same time: what iDenfy answered
 	Started Kind = "started" // a daemon began to work with the journal
 )
 
@@ -39,12 +40,44 @@ type Entry struct {
 	ID      string          `json:"id,omitempty"`      // of the life
 	Action  sidecar.Action  `json:"action,omitempty"`  // that a person decided
 	Forced  bool            `json:"forced,omitempty"`  // though it might be a second submission
+	Rule    sidecar.Rule    `json:"rule,omitempty"`    // by which something is deleted
+	Remote  Remote          `json:"remote,omitempty"`  // what became of iDenfy's session then; none: it is not asked for that
 	Outcome sidecar.Outcome `json:"outcome,omitempty"` // as result.json has it from now on
 	Place   string          `json:"place,omitempty"`   // where the folder goes; none: it was not there any more
 	Verdict string          `json:"verdict,omitempty"` // iDenfy's word
 	SHA256  string          `json:"sha256,omitempty"`  // lower-case hex, of result.json as it was moved, none: there was none; with a verdict, of what iDenfy sent
 	Version string          `json:"version,omitempty"` // of the program
 	Key     string          `json:"key,omitempty"`     // the verifier key that belongs to the signatures from now on
+}
+
+// Remote says what became of a session that iDenfy was to delete.
+type Remote string
+
+// What became of it.
+const (
+	Asked    Remote = "asked"     // it is asked for
+	Erased   Remote = "deleted"   // iDenfy said that it is
+	Kept     Remote = "refused"   // iDenfy said no
+	NoAnswer Remote = "no_answer" // it may have been, or not
+	NotAsked Remote = "not_sent"  // nothing left
+)
+
+// RemoteOf returns the word for a request; none, if there was none.
+func RemoteOf(d *sidecar.Deletion) Remote {
+	switch {
+	case d == nil:
+		return ""
+	case d.State == sidecar.Sending:
+		return Asked
+	case d.Done():
+		return Erased
+	case d.State == sidecar.NotSent:
+		return NotAsked
+	case d.State == sidecar.NoAnswer, d.HTTPStatus >= 500:
+		return NoAnswer
+	default:
+		return Kept
+	}
 }
 
 // forms say how the line of each kind is written, to the byte: the fields, and
@@ -54,6 +87,7 @@ var forms = map[Kind]*regexp.Regexp{
 	Decided: form(`,"id":<id>,"action":<word>(,"forced":true)?,"outcome":<word>(,"place":<word>,"sha256":<hash>)?`),
 	Adopted: form(`,"id":<id>,"outcome":<word>(,"place":<word>)?(,"sha256":<hash>)?`),
 	Verdict: form(`,"id":<id>,"verdict":<text>,"sha256":<hash>`),
+	Purged:  form(`,"id":<id>,"rule":<word>(,"remote":<word>)?,"outcome":<word>,"place":<word>,"sha256":<hash>`),
 	Started: form(`,"version":<text>,"key":<key>`),
 }
 

@@ -131,6 +131,9 @@ func Sent(root *os.Root, l drop.Listing, lim Limits) (names []string, foreign []
 // go by, and one is needed.
 func (i *inspector) look() bool {
 	i.names()
+	if i.holdsFolders() {
+		return false
+	}
 	data, ok := i.readMeta()
 	if !ok {
 		return false
@@ -195,6 +198,37 @@ func (i *inspector) names() {
 			i.wait("temporary_name", e.Name, "%s: the name of an upload in progress", Show(e.Name))
 		}
 	}
+}
+
+// holdsFolders tells a folder that has nothing of a submission in it, but folders
+// that have: somebody uploaded one level too many.
+func (i *inspector) holdsFolders() bool {
+	var inside []string
+	for _, e := range i.l.Entries {
+		top, rest, nested := strings.Cut(e.Name, "/")
+		stem, _, _ := strings.Cut(strings.ToUpper(path.Base(e.Name)), ".")
+		switch {
+		case !e.Regular():
+		case !nested && (stem == "META" || isImage(e.Name)):
+			return false
+		case nested && (rest == Name || slices.Contains(stepNames, stem) && isImage(rest)) && !strings.Contains(rest, "/") && !drop.Junk(top) && !slices.Contains(inside, top):
+			inside = append(inside, top)
+		}
+	}
+	if len(inside) == 0 {
+		return false
+	}
+	const most = 3
+	shown := showAll(inside[:min(len(inside), most)])
+	if more := len(inside) - most; more > 0 {
+		shown += fmt.Sprintf(" and %d more", more)
+	}
+	say := i.wait
+	if i.l.More { // no further upload mends it
+		say = i.invalid
+	}
+	say("holds_folders", inside[0], "it holds folders (%s), and nothing of a submission itself; each folder in the inbox is one submission, so upload these into the inbox itself, and remove this one", shown)
+	return true
 }
 
 // readMeta returns what is in meta.yaml: nil, if there is none and none is
@@ -311,11 +345,8 @@ func (i *inspector) unnamed(known map[string]bool) {
 	const most = 5
 	var names []string
 	for _, e := range i.l.Entries {
-		switch strings.ToLower(path.Ext(e.Name)) {
-		case ".jpg", ".jpeg", ".png", ".pdf":
-			if e.Regular() && !known[e.Name] && !strings.Contains(e.Name, "/") && !drop.Temporary(e.Name) {
-				names = append(names, e.Name)
-			}
+		if isImage(e.Name) && e.Regular() && !known[e.Name] && !strings.Contains(e.Name, "/") && !drop.Temporary(e.Name) {
+			names = append(names, e.Name)
 		}
 	}
 	if len(names) == 0 {
@@ -326,6 +357,15 @@ func (i *inspector) unnamed(known map[string]bool) {
 		shown += fmt.Sprintf(" and %d more", more)
 	}
 	i.wait("unnamed_image", names[0], "what %s shows can't be told by the name; rename it to FRONT, BACK or FACE, with the extension that it has, or say it in images: of %s", shown, Name)
+}
+
+// isImage tells by its name whether a file is one that can be sent.
+func isImage(name string) bool {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".jpg", ".jpeg", ".png", ".pdf":
+		return true
+	}
+	return false
 }
 
 // mostExtra bounds how many of the files that are not sent are named.

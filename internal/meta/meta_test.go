@@ -242,7 +242,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Add([]byte(bomb))
 	f.Add([]byte(good + "images: {FRONT: a.jpg}\nsha256: {FRONT: 12}\n"))
+	f.Add([]byte("country: LV\nfirstName: Jonas\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		own := all
+		own.Folder = "case-7"
+		if m, filled, reasons := meta.Parse(data, own); len(reasons) == 0 &&
+			((m.ClientID == "") == (m.AuthToken == "") || slices.Contains(filled, "clientId") && m.ClientID != "case-7" || len(m.Country) != 2) {
+			t.Errorf("by default: %+v, %v", m, filled)
+		}
 		m, _, reasons := meta.Parse(data, meta.Defaults{})
 		for _, r := range reasons {
 			if r.Code == "" || r.Message == "" {

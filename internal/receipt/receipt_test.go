@@ -260,6 +260,38 @@ func TestNumberedName(t *testing.T) {
 	}
 }
 
+// A clock that was set back takes no receipt from a folder that came since.
+func TestClockSetBack(t *testing.T) {
+	y := newYard(t)
+	var lives []*journal.Life
+	for n := range 3 {
+		l := y.claim("case-7")
+		l.Result.Times.Claimed = sidecar.Time{Time: time.Now().Add(-time.Duration(n) * 48 * time.Hour)}
+		must(t, y.journal.Put(l))
+		y.end(l, sidecar.Rejected)
+		lives = append(lives, l)
+		y.round()
+		if r := y.read("case-7.json"); r == nil || r.ID != l.ID || len(r.Earlier) != n {
+			t.Fatalf("folder %d: %+v", n, r)
+		}
+	}
+	// Of two at once the one that was taken last is the newest.
+	first, second := y.claim("case-7"), y.claim("case-7")
+	first.Result.Times.Claimed = sidecar.Time{Time: second.Result.Times.Claimed.Add(-time.Second)}
+	must(t, y.journal.Put(first))
+	y.end(first, sidecar.Invalid)
+	y.round()
+	if r := y.read("case-7.json"); r == nil || r.State != sidecar.Works || r.ID != second.ID || r.Earlier[0].ID != first.ID {
+		t.Errorf("%+v", r)
+	}
+	y.decide(lives[0], sidecar.Requeued, sidecar.Rejected, "inbox")
+	y.end(second, sidecar.Accepted)
+	y.round()
+	if r := y.read("case-7.json"); r == nil || r.ID != second.ID || r.Outcome != sidecar.Accepted || len(r.Earlier) != 4 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Of very many folders of one name the newest is told, and some before.
 func TestOneNameForAll(t *testing.T) {
 	y := newYard(t)

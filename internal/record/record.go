@@ -20,38 +20,34 @@ import (
 // Write durably replaces result.json in dir by what the life says. What lay
 // under that name and is not of this life is kept as result.1.json, or the
 // next number that is free.
-func Write(dir *os.Root, l *journal.Life) error {
+func Write(dir *os.Root, l *journal.Life) error { return put(dir, l, sidecar.Write) }
+
+func put(dir *os.Root, l *journal.Life, write func(*os.Root, *sidecar.Result) error) error {
 	if err := keep(dir, l.ID); err != nil {
 		return err
 	}
-	return sidecar.Write(dir, l.Result)
+	return write(dir, l.Result)
 }
 
 // End is Write of a life that comes to its end: it also notes what lies there
 // of earlier ones. A verdict.json is of one of these too, or the uploader's: that
 // of this life is written where its folder goes.
 func End(dir *os.Root, l *journal.Life) error {
-	err := keep(dir, l.ID)
-	if err == nil {
-		err = sidecar.Rotate(dir, sidecar.VerdictName)
-	}
-	if err == nil {
-		l.Result.Earlier, err = sidecar.Others(dir, sidecar.Name)
-	}
-	if err != nil {
-		return err
-	}
-	return sidecar.Write(dir, l.Result)
+	return put(dir, l, func(dir *os.Root, r *sidecar.Result) error {
+		err := sidecar.Rotate(dir, sidecar.VerdictName)
+		if err == nil {
+			r.Earlier, err = sidecar.Others(dir, sidecar.Name)
+		}
+		if err != nil {
+			return err
+		}
+		return sidecar.Write(dir, r)
+	})
 }
 
 // Show is Write of a life that goes on: it is for people to look at, nobody
 // relies on it, and it is not synced.
-func Show(dir *os.Root, l *journal.Life) error {
-	if err := keep(dir, l.ID); err != nil {
-		return err
-	}
-	return sidecar.Show(dir, l.Result)
-}
+func Show(dir *os.Root, l *journal.Life) error { return put(dir, l, sidecar.Show) }
 
 // LiesAt reports whether the folder of the life id lies in a final place under
 // that name, as far as its result tells.
@@ -106,14 +102,14 @@ func WriteVerdict(dir *os.Root, v *sidecar.Verdict, bodies map[string][]byte) er
 		return err
 	}
 	for name, body := range bodies {
-		if err := makeRoom(dir, name); err != nil {
+		if _, err := makeRoom(dir, name); err != nil {
 			return err
 		}
 		if err := durable.WriteFile(dir, name, body, 0o640); err != nil {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
-	if err := makeRoom(dir, sidecar.VerdictName); err != nil {
+	if _, err := makeRoom(dir, sidecar.VerdictName); err != nil {
 		return err
 	}
 	return sidecar.WriteVerdict(dir, data)
@@ -141,26 +137,26 @@ func earlier(was, v *sidecar.Verdict) bool {
 // unfinished file: whatever is no file, since a file there is one that a crash
 // left. Nothing is removed. It becomes moved-aside.1, or the next number that is
 // free.
-func MakeRoom(dir *os.Root) error { return makeRoom(dir, sidecar.Name) }
+func MakeRoom(dir *os.Root) (moved bool, err error) { return makeRoom(dir, sidecar.Name) }
 
-func makeRoom(dir *os.Root, name string) error {
+func makeRoom(dir *os.Root, name string) (moved bool, err error) {
 	temp := durable.TempName(name)
 	info, err := dir.Lstat(temp)
 	if err == nil && info.Mode().IsRegular() || errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	d, err := drop.Dir(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer d.Close()
 	for n := 1; ; n++ {
 		err := durable.Rename(d, temp, d, fmt.Sprintf("moved-aside.%d", n))
 		if !errors.Is(err, fs.ErrExist) {
-			return err
+			return true, err
 		}
 	}
 }
@@ -168,7 +164,7 @@ func makeRoom(dir *os.Root, name string) error {
 // keep makes room, and keeps a result of another life as evidence. An empty one
 // is none: a power cut may leave it of what Show wrote.
 func keep(dir *os.Root, id string) error {
-	if err := MakeRoom(dir); err != nil {
+	if _, err := MakeRoom(dir); err != nil {
 		return err
 	}
 	info, err := dir.Lstat(sidecar.Name)

@@ -113,6 +113,7 @@ type Report struct {
 	Status     int            `json:"status"`     // requests to the status call
 	Asked      int            `json:"asked"`      // requests to the token call, whole or not
 	Opened     int            `json:"opened"`     // sessions that it opened
+	Deleted    int            `json:"deleted"`    // sessions that it deleted, on request
 	InFlight   int            `json:"in_flight"`  // now
 	MostAtOnce int            `json:"most"`       // highest number in flight
 	Violations []string       `json:"violations"` // what a client must never do; tokens shortened
@@ -126,16 +127,17 @@ type Sandbox struct {
 	closed chan struct{}
 	once   sync.Once
 
-	mu      sync.Mutex
-	report  Report
-	tokens  map[string]*Seen
-	persons map[string]int    // by the SHA-256 of FACE, how often processed
-	refs    map[string]string // scanRef to token
-	scripts map[string][]Step
-	always  *Step
-	decide  func(token string, n int) Step
-	opening opening // of sessions
-	hooks   Webhooks
+	mu        sync.Mutex
+	report    Report
+	tokens    map[string]*Seen
+	persons   map[string]int    // by the SHA-256 of FACE, how often processed
+	refs      map[string]string // scanRef to token
+	scripts   map[string][]Step
+	always    *Step
+	decide    func(token string, n int) Step
+	opening   opening // of sessions
+	deletions []Step  // how the next ones are treated
+	hooks     Webhooks
 }
 
 // New returns a sandbox without a listener.
@@ -149,6 +151,7 @@ func New(o Options) *Sandbox {
 	s.mux.HandleFunc("/api/v2/process", s.process)
 	s.mux.HandleFunc("/api/v2/status", s.status)
 	s.mux.HandleFunc("/api/v2/token", s.session)
+	s.mux.HandleFunc("/api/v2/delete", s.delete)
 	s.mux.HandleFunc("GET /sandbox/report", s.getReport)
 	s.mux.HandleFunc("POST /sandbox/script", s.postScript)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {

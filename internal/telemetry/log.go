@@ -78,6 +78,8 @@ func (l *Log) Take(e events.Event) {
 		ofWatcher(log, e)
 	case events.VerdictCame, events.WebhookTaken, events.Disputed, events.WebhookRefused, events.Asked, events.StraysDropped, events.VerdictsCounted:
 		l.ofVerdicts(log, e)
+	case events.Purged, events.PurgeFailed, events.DeletionAsked, events.PassEnded:
+		ofRetention(log, e)
 	case events.ReceiptTrouble, events.Ignored:
 		ofReceipts(log, e)
 	default:
@@ -159,7 +161,7 @@ func ofWatcher(log *logrus.Logger, e events.Event) {
 			entry.Info("the inbox is in order again")
 		}
 	case events.InboxLeft:
-		log.WithField("inbox", e.Inbox).Info("the inbox is not watched any more; what lies in it stays there")
+		log.WithField("inbox", e.Inbox).Info("the inbox is not watched any more where it was; what lies there stays")
 	}
 }
 
@@ -208,6 +210,25 @@ func (l *Log) ofVerdicts(log *logrus.Logger, e events.Event) {
 		log.WithField("folders", names).Warn("iDenfy said something of a session (scanRef " + meta.Show(e.ScanRef) + ") that several folders name in meta.yaml, so it can't be told whose it is, and none of them gets it; look the session up in the iDenfy dashboard")
 	case events.StraysDropped:
 		log.WithField("events", e.Events).Info("webhooks of sessions for which no folder came within a week were dropped")
+	}
+}
+
+func ofRetention(log *logrus.Logger, e events.Event) {
+	switch e := e.(type) {
+	case events.Purged:
+		folder(log, e.Folder, e.ID).WithFields(logrus.Fields{"place": string(e.Place), "rule": string(e.Rule), "files": e.Files, "bytes": e.Bytes, "by_person": e.Person}).
+			Info("images and what came with them were deleted; the results stay")
+	case events.PurgeFailed:
+		folder(log, e.Folder, e.ID).WithField("place", string(e.Place)).WithError(e.Err).Warn("nothing of it could be deleted, though it is due; see idenfy-batch purge")
+	case events.DeletionAsked:
+		entry := withAnswer(folder(log, e.Folder, e.ID), e.HTTPStatus, e.Identifier)
+		if e.Fault != "" {
+			entry.WithField("fault", e.Fault).Warn("iDenfy did not delete the session")
+			return
+		}
+		entry.Info("iDenfy deleted the session")
+	case events.PassEnded:
+		log.WithFields(logrus.Fields{"folders": e.Folders, "bytes": e.Bytes, "held": e.Held, "failed": e.Failed, "took": e.Took.Round(time.Millisecond).String()}).Info("what was due by retention was deleted")
 	}
 }
 

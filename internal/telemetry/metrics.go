@@ -44,7 +44,13 @@ type Metrics struct {
 	strays     prometheus.Gauge
 	asked      *prometheus.CounterVec
 
-	receipts receiptMetrics
+	purged      *prometheus.CounterVec
+	purgedBytes *prometheus.CounterVec
+	purgeTime   prometheus.Gauge
+	purgeHeld   prometheus.Gauge
+	purgeFailed prometheus.Gauge
+	deletions   *prometheus.CounterVec
+	receipts    receiptMetrics
 }
 
 // NewMetrics returns metrics that all stand at 0.
@@ -68,6 +74,7 @@ func NewMetrics(version string) *Metrics {
 		overdue:   counters("folders_overdue_total", "Folders reported as incomplete for longer than completeness.warn_after.", "inbox"),
 	}
 	m.ofVerdicts()
+	m.ofRetention()
 	m.receipts.register(m.registry)
 	info := gauges("build_info", "1, labelled with the version.", "version")
 	info.WithLabelValues(version).Set(1)
@@ -137,6 +144,43 @@ func (m *Metrics) ofVerdicts() {
 	}
 	for _, r := range []string{"answered", "failed"} {
 		m.asked.WithLabelValues(r)
+	}
+}
+
+// ofRetention makes those about what is deleted of folders that have ended.
+func (m *Metrics) ofRetention() {
+	m.purged = counters("purged_total", "Folders of which something was deleted, by rule: done, failed, hold, verdicts, or list.", "rule")
+	m.purgedBytes = counters("purged_bytes_total", "Bytes that were deleted of folders, by rule.", "rule")
+	m.purgeTime = gauge("purge_timestamp_seconds", "When the last daily pass came to its end, in seconds since 1970; 0: there was none since the start.")
+	m.purgeHeld = gauge("purge_held", "Folders that are due, and that a legal hold (.keep) keeps, as of the last daily pass.")
+	m.purgeFailed = gauge("purge_failed", "Folders that are due, and of which nothing could be deleted, as of the last daily pass.")
+	m.deletions = counters("deletions_asked_total", "Requests to iDenfy to delete a session, by result: deleted or failed.", "result")
+	m.registry.MustRegister(m.purged, m.purgedBytes, m.purgeTime, m.purgeHeld, m.purgeFailed, m.deletions)
+	for _, r := range []sidecar.Rule{sidecar.OfDone, sidecar.OfFailed, sidecar.OfHold, sidecar.OfVerdicts, sidecar.OfList} {
+		m.purged.WithLabelValues(string(r))
+		m.purgedBytes.WithLabelValues(string(r))
+	}
+	for _, r := range []string{"deleted", "failed"} {
+		m.deletions.WithLabelValues(r)
+	}
+}
+
+// takeRetention counts what is deleted.
+func (m *Metrics) takeRetention(e events.Event) {
+	switch e := e.(type) {
+	case events.Purged:
+		m.purged.WithLabelValues(string(e.Rule)).Inc()
+		m.purgedBytes.WithLabelValues(string(e.Rule)).Add(float64(e.Bytes))
+	case events.DeletionAsked:
+		result := "deleted"
+		if e.Fault != "" {
+			result = "failed"
+		}
+		m.deletions.WithLabelValues(result).Inc()
+	case events.PassEnded:
+		m.purgeTime.SetToCurrentTime()
+		m.purgeHeld.Set(float64(e.Held))
+		m.purgeFailed.Set(float64(e.Failed))
 	}
 }
 
@@ -276,6 +320,7 @@ func (m *Metrics) takeInbox(e events.Event) {
 		m.receipts.take(e)
 	default:
 		m.takeVerdict(e)
+		m.takeRetention(e)
 	}
 }
 

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -88,6 +89,7 @@ type Keeper struct {
 
 	mu    sync.Mutex
 	state State
+	lie   map[spool.Place]int // folders in the final places
 }
 
 // NewKeeper returns a keeper.
@@ -108,6 +110,10 @@ func (k *Keeper) Take(e events.Event) {
 		k.waiting.Store(int64(e.Parked))
 	case events.Rescanned:
 		k.inbox(e.Inbox, func(i *Inbox) { i.Folders = e.Folders })
+	case events.Counted:
+		k.mu.Lock()
+		k.lie = e.Folders
+		k.mu.Unlock()
 	case events.Ended:
 		k.count(e.Place)
 	case events.FolderStuck:
@@ -209,6 +215,22 @@ func (k *Keeper) State() State {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.state
+}
+
+// Counts returns how many folders are where, as the metrics have it; all inboxes
+// count together.
+func (k *Keeper) Counts() map[spool.Place]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := maps.Clone(k.lie)
+	if n == nil {
+		n = map[spool.Place]int{}
+	}
+	for _, in := range k.state.Inboxes {
+		n[spool.Inbox] += in.Folders
+	}
+	n[spool.Work] = int(k.inFlight.Load() + k.waiting.Load())
+	return n
 }
 
 // Summary is the daemon's state in one line: how many folders are where now,

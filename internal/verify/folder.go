@@ -3,8 +3,6 @@ package verify
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,10 +126,11 @@ func (r *run) lookInto(p spool.Place, name string, look lookup) error {
 	if !k.row {
 		r.found("journal_differs", k, string(p), name, "the ledger says that it ended as %s, and the journal doesn't know it", k.entry.Outcome)
 	}
-	if err := r.content(k, dir, p, name); err != nil {
+	gone, err := r.content(k, dir, p, name)
+	if err != nil {
 		return err
 	}
-	return r.verdict(k, dir, p, name)
+	return r.verdict(k, dir, p, name, gone)
 }
 
 // undone reports whether the newest entry may be one that is still to be carried
@@ -168,47 +167,83 @@ func (r *run) where(k *known, p spool.Place, name, id string) (copied bool) {
 	return false
 }
 
-// content holds what is in a folder against the ledger.
-func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) error {
+// content holds what is in a folder against the ledger, and returns what was
+// deleted of it since its end.
+func (r *run) content(k *known, dir *os.Root, p spool.Place, name string) (gone deleted, err error) {
 	if k.doubt { // it is said that its entry was altered
-		return nil
+		return nil, nil
 	}
 	if k.entry.SHA256 == "" {
 		r.count(&r.sum.Unknown)
-		return nil
+		return nil, nil
 	}
 	data, err := drop.ReadFile(dir, sidecar.Name, maxResult)
 	if errors.Is(err, drop.ErrNotPlain) || errors.Is(err, fs.ErrNotExist) { // which is another one than was entered
 		err = nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var res sidecar.Result
 	readable := json.Unmarshal(data, &res) == nil
-	switch is := sum(data); {
+	switch is := sidecar.SumOf(data); {
 	case is == k.entry.SHA256:
 	case k.undone() && is == k.before: // and not carried out
 		if k.entry.Place == string(p) { // else it was counted
 			r.count(&r.sum.Undone)
 		}
-		return nil
+		return nil, nil
+	case k.life.Purging:
+		r.count(&r.sum.Purging)
+		return nil, nil
 	case readable && res.Outcome != k.entry.Outcome:
 		r.found("result_altered", k, string(p), name, "%s was altered: it says %s, and it was %s", sidecar.Name, meta.Show(string(res.Outcome)), k.entry.Outcome)
-		return nil
+		return nil, nil
 	default:
 		r.found("result_altered", k, string(p), name, "%s was altered", sidecar.Name)
-		return nil
+		return nil, nil
 	}
 	if !readable { // it was like that when it was taken over
-		return nil
+		return nil, nil
 	}
 	if k.row && !k.agrees { // there are decisions in it, or something was changed
 		if err := r.told(k, p, name, &res); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return r.files(k, dir, p, name, &res)
+	if k.life.Purging {
+		r.count(&r.sum.Purging)
+		return deletedOf(&res), nil
+	}
+	gone = deletedOf(&res)
+	return gone, r.files(k, dir, p, name, &res, gone)
+}
+
+// deleted are the names of what was deleted of a folder by its result, with the
+// time; directories end with a slash.
+type deleted map[string]sidecar.Time
+
+func deletedOf(res *sidecar.Result) deleted {
+	if len(res.Purges) == 0 {
+		return nil
+	}
+	inner := slices.ContainsFunc(res.Reasons, func(r sidecar.Reason) bool { return r.Code == sidecar.NotWritable })
+	gone := deleted{}
+	for i := range res.Purges {
+		p := &res.Purges[i]
+		for _, d := range p.Files {
+			gone[d.File] = p.At
+			if _, rest, ok := strings.Cut(d.File, "/"); ok && inner && rest != "" { // it lay inside the uploader's folder, see wrapped
+				gone[rest] = p.At
+			}
+		}
+	}
+	return gone
+}
+
+// purged reports a file that was deleted, and is there again.
+func (r *run) purged(k *known, p spool.Place, name, shown string, at sidecar.Time) {
+	r.found("purged_present", k, string(p), name, "%s was deleted on %s, as %s says, and is there again", shown, stamp(at), sidecar.Name)
 }
 
 // told holds what the journal says of a life against its result, which is as it
@@ -312,14 +347,9 @@ func flatten(data []byte, into map[string]string) error {
 	return nil
 }
 
-func sum(data []byte) string {
-	s := sha256.Sum256(data)
-	return hex.EncodeToString(s[:])
-}
-
 // files holds the files of a folder against its result, which is as it was
 // entered.
-func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result) error {
+func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result, gone deleted) error {
 	list, err := drop.List(dir, maxNames, func(drop.Entry) bool { return false })
 	if err != nil {
 		return err
@@ -340,10 +370,23 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 			return err
 		}
 	}
-	if err := r.results(k, dir, p, name, res, but); err != nil {
+	for _, e := range list.Entries {
+		shown := meta.Show(e.Name)
+		if e.Mode.IsDir() {
+			shown += "/"
+		}
+		if at, was := gone[shown]; was && !strings.HasPrefix(path.Base(e.Name), ".idenfy-batch.") { // the daemon's own are made anew
+			r.purged(k, p, name, shown, at)
+		}
+	}
+	if err := r.results(k, dir, p, name, res, but, gone); err != nil {
 		return err
 	}
 	for _, img := range res.Request.Images {
+		if _, was := gone[meta.Show(img.File)]; was {
+			r.count(&r.sum.Deleted)
+			continue
+		}
 		if img.SHA256 == "" {
 			continue
 		}
@@ -356,7 +399,7 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 			r.found("image_"+code, k, string(p), name, "%s (%s) %s", meta.Show(img.File), img.Step, what)
 		}
 	}
-	if res.Request.MetaSHA256 != "" {
+	if _, was := gone["meta.yaml"]; !was && res.Request.MetaSHA256 != "" {
 		code, what, err := compare(dir, list, "meta.yaml", res.Request.MetaSHA256, -1)
 		if err != nil {
 			return err
@@ -366,14 +409,14 @@ func (r *run) files(k *known, dir *os.Root, p spool.Place, name string, res *sid
 		}
 	}
 	if len(res.Attempts) > 0 { // else not all that lay in it may have been listed
-		r.extras(k, list, p, name, res)
+		r.extras(k, list, p, name, res, gone)
 	}
 	return nil
 }
 
 // results holds the results of earlier lives in a folder against those that lay
 // there at its end.
-func (r *run) results(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result, but string) error {
+func (r *run) results(k *known, dir *os.Root, p spool.Place, name string, res *sidecar.Result, but string, gone deleted) error {
 	if res.Earlier == nil { // of a version that noted none
 		return nil
 	}
@@ -382,6 +425,9 @@ func (r *run) results(k *known, dir *os.Root, p spool.Place, name string, res *s
 		return err
 	}
 	for _, e := range res.Earlier {
+		if _, was := gone[meta.Show(e.File)]; was {
+			continue
+		}
 		if !slices.Contains(names, e.File) || e.File == but {
 			r.found("file_removed", k, string(p), name, "%s is not there any more", meta.Show(e.File))
 			continue
@@ -396,6 +442,9 @@ func (r *run) results(k *known, dir *os.Root, p spool.Place, name string, res *s
 		}
 	}
 	for _, file := range names {
+		if _, was := gone[meta.Show(file)]; was {
+			continue
+		}
 		if file != but && !slices.ContainsFunc(res.Earlier, func(e sidecar.Earlier) bool { return e.File == file }) && len(res.Earlier) < sidecar.MostOthers {
 			r.found("file_added", k, string(p), name, "%s was put into the folder", meta.Show(file))
 		}
@@ -465,18 +514,23 @@ func differs(dir *os.Root, res *sidecar.Result) string {
 }
 
 // extras holds the other names in a folder against those that it had.
-func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, res *sidecar.Result) {
+func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, res *sidecar.Result, gone deleted) {
 	if list.More {
 		return
 	}
 	had, more := map[string]bool{}, 0
 	for _, f := range res.ExtraFiles {
-		had[f] = true
+		if _, was := gone[f]; !was {
+			had[f] = true
+		}
 	}
 	for _, e := range list.Entries {
 		shown := meta.Show(e.Name)
 		if e.Mode.IsDir() {
 			shown += "/"
+		}
+		if _, was := gone[shown]; was {
+			continue // that is said
 		}
 		if own(path.Base(e.Name)) || e.Name == "meta.yaml" && !slices.Contains(res.Defaults, meta.Present) || e.Name == r.Marker || had[shown] ||
 			slices.ContainsFunc(res.Request.Images, func(img sidecar.Image) bool { return img.File == e.Name }) {
@@ -487,7 +541,7 @@ func (r *run) extras(k *known, list drop.Listing, p spool.Place, name string, re
 			r.found("file_added", k, string(p), name, "%s was put into the folder", shown)
 		}
 	}
-	if res.MoreFiles > 0 && more != res.MoreFiles { // these are not listed by name
+	if res.MoreFiles > 0 && more != res.MoreFiles && res.Emptied() == nil { // these are not listed by name
 		r.found(map[bool]string{true: "file_added", false: "file_removed"}[more > res.MoreFiles], k, string(p), name,
 			"of the files that travelled along, beside those that are listed, there are %d, and were %d", more, res.MoreFiles)
 	}
@@ -528,7 +582,7 @@ func (r *run) earlier(dir *os.Root, look lookup) error {
 		if k == nil || !k.listed || k.entry.SHA256 == "" || k.working() {
 			continue
 		}
-		if sum(data) == k.entry.SHA256 {
+		if sidecar.SumOf(data) == k.entry.SHA256 {
 			r.saw(k)
 		}
 	}

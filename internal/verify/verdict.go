@@ -54,7 +54,7 @@ func (r *run) judge(k *known) {
 func stamp(t sidecar.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
 
 // verdict holds the verdict.json in a folder against the journal.
-func (r *run) verdict(k *known, dir *os.Root, p spool.Place, name string) error {
+func (r *run) verdict(k *known, dir *os.Root, p spool.Place, name string, gone deleted) error {
 	if !k.row {
 		return nil
 	}
@@ -65,7 +65,7 @@ func (r *run) verdict(k *known, dir *os.Root, p spool.Place, name string) error 
 	if data == nil && k.life.Verdict.SHA256 == "" {
 		return nil
 	}
-	if data == nil || sum(data) != k.life.Verdict.SHA256 {
+	if data == nil || sidecar.SumOf(data) != k.life.Verdict.SHA256 {
 		var code, what string
 		if data, code, what, err = r.compareVerdict(k.id, dir); err != nil {
 			return err
@@ -75,7 +75,7 @@ func (r *run) verdict(k *known, dir *os.Root, p spool.Place, name string) error 
 			return nil
 		}
 	}
-	return r.bodies(k, data, dir, p, name)
+	return r.bodies(k, data, dir, p, name, gone)
 }
 
 // readVerdict returns the file, or nil when there is none.
@@ -162,7 +162,7 @@ func verdictDiffers(data []byte, v *sidecar.Verdict, isOne bool, id string, w *j
 
 // bodies holds what iDenfy sent, where it is kept, against its SHA-256 in
 // verdict.json, which is as it was written.
-func (r *run) bodies(k *known, data []byte, dir *os.Root, p spool.Place, name string) error {
+func (r *run) bodies(k *known, data []byte, dir *os.Root, p spool.Place, name string, gone deleted) error {
 	var v sidecar.Verdict
 	if data == nil { // there is none, or it is still to be written
 		return nil
@@ -172,7 +172,7 @@ func (r *run) bodies(k *known, data []byte, dir *os.Root, p spool.Place, name st
 	}
 	for i := range v.Events {
 		e := &v.Events[i]
-		if e.Body == "" {
+		if _, was := gone[e.Body]; was || e.Body == "" {
 			continue
 		}
 		is, err := sidecar.OtherSum(dir, e.Body)

@@ -59,6 +59,8 @@ type Summary struct {
 	Working  int    `json:"working"`           // lives that are being worked on, or are to be moved
 	Unknown  int    `json:"without_result"`    // of before the ledger, without a result that could be read then
 	Undone   int    `json:"not_carried_out"`   // decisions on record; the same command again carries them out
+	Purging  int    `json:"purging"`           // folders of which something is being deleted, or was cut off; the daemon finishes that
+	Deleted  int    `json:"deleted"`           // images that were deleted as recorded
 	Relation string `json:"earlier,omitempty"` // how the earlier checkpoint stands to the ledger
 	Root     string `json:"root"`              // of the tree
 	Key      string `json:"key"`               // by which checkpoints were verified
@@ -73,6 +75,7 @@ type known struct {
 	wasIn   string // place by the entry before
 	doubt   bool   // the newest entry was altered
 	decided int    // decisions in the ledger
+	purged  int    // times that something of it was deleted, by the ledger
 	life    journal.Standing
 	agrees  bool // the journal's record is the result that was entered
 	row     bool // the journal has it
@@ -267,14 +270,17 @@ func public(verifier string) string {
 
 // take makes an entry the newest one.
 func (k *known) take(n int64, e ledger.Entry) {
-	again := e.Kind == ledger.Decided && k.entry.Kind == e.Kind && k.entry.At == e.At // see journal.Redecided
+	again := (e.Kind == ledger.Decided || e.Kind == ledger.Purged) && k.entry.Kind == e.Kind && k.entry.At == e.At // see journal.Redecided, PurgeAnswered
 	if !again {
 		k.before, k.wasIn = k.entry.SHA256, k.entry.Place
 	}
 	if e.Kind == ledger.Decided && !again {
 		k.decided++
 	}
-	e.Kind, e.Outcome, e.Place = once(e.Kind), once(e.Outcome), once(e.Place)
+	if e.Kind == ledger.Purged && !again {
+		k.purged++
+	}
+	e.Kind, e.Outcome, e.Place, e.Rule, e.Remote = once(e.Kind), once(e.Outcome), once(e.Place), once(e.Rule), once(e.Remote)
 	k.n, k.entry, k.listed = n, e, true
 }
 
@@ -393,6 +399,9 @@ func (r *run) row(k *known) {
 	}
 	if e.Outcome != l.Outcome && knows(l.Outcome) || e.Place != string(spool.Place(l.Place).Kind()) {
 		r.found("journal_differs", k, "", "", "the journal says that it is %s, in %s, and the ledger that it is %s, in %s", l.Outcome, cmp.Or(l.Place, "no place"), e.Outcome, cmp.Or(e.Place, "no place"))
+	}
+	if l.Purges < k.purged {
+		r.found("journal_differs", k, "", "", "the ledger says that something of it was deleted %d times, and the journal %d", k.purged, l.Purges)
 	}
 	if l.Decisions < k.decided {
 		r.found("journal_differs", k, "", "", "the ledger has %d decisions of people about it, and the journal %d", k.decided, l.Decisions)
