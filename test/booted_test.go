@@ -145,7 +145,7 @@ func (b *box) count(place string) int {
 	if place == "inbox" {
 		dirs += " $(ls -d /var/spool/idenfy-batch/partners/*/inbox 2>/dev/null)"
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(b.run("find " + dirs + " -mindepth 1 -maxdepth 1 -type d -not -name '.*' | wc -l")))
+	n, err := strconv.Atoi(strings.TrimSpace(b.run("find " + dirs + " -mindepth 1 -maxdepth 1 -type d -not -name '.*' 2>/dev/null | wc -l")))
 	must(b.t, err)
 	return n
 }
