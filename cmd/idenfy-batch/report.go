@@ -83,11 +83,8 @@ user, and as a member of its group.`,
 			return errors.New("--from is not before --to")
 		}
 		f.From, f.To, f.Verdict = sidecar.Time{Time: q.Since}, sidecar.Time{Time: q.Until}, cmp.Or(ownVerdict(f.Verdict), strings.ToUpper(f.Verdict))
-		if to.count("-") > 1 {
-			return errors.New("only one of --html -, --csv - and --json can have the standard output")
-		}
-		if to.html != "" && to.html == to.csv {
-			return errors.New("--html and --csv can't be written to the same file")
+		if err := to.check(); err != nil {
+			return err
 		}
 		cfg, err := load()
 		if err != nil {
@@ -98,13 +95,21 @@ user, and as a member of its group.`,
 	return c
 }
 
-func (f *forms) count(file string) (n int) {
-	for _, is := range []bool{f.html == file, f.csv == file, f.json} {
+// check returns why they can't all be had.
+func (f *forms) check() error {
+	n := 0
+	for _, is := range []bool{f.html == "-", f.csv == "-", f.json} {
 		if is {
 			n++
 		}
 	}
-	return n
+	if n > 1 {
+		return errors.New("only one of --html -, --csv - and --json can have the standard output")
+	}
+	if f.html != "" && f.html == f.csv {
+		return errors.New("--html and --csv can't be written to the same file")
+	}
+	return nil
 }
 
 // ownVerdict is a word of the report's own, or empty.
