@@ -83,8 +83,8 @@ user, and as a member of its group.`,
 			return errors.New("--from is not before --to")
 		}
 		f.From, f.To, f.Verdict = sidecar.Time{Time: q.Since}, sidecar.Time{Time: q.Until}, cmp.Or(ownVerdict(f.Verdict), strings.ToUpper(f.Verdict))
-		if to.count("-") > 1 {
-			return errors.New("only one of --html -, --csv - and --json can have the standard output")
+		if err := to.check(); err != nil {
+			return err
 		}
 		cfg, err := load()
 		if err != nil {
@@ -95,13 +95,21 @@ user, and as a member of its group.`,
 	return c
 }
 
-func (f *forms) count(file string) (n int) {
-	for _, is := range []bool{f.html == file, f.csv == file, f.json} {
+// check returns why they can't all be had.
+func (f *forms) check() error {
+	n := 0
+	for _, is := range []bool{f.html == "-", f.csv == "-", f.json} {
 		if is {
 			n++
 		}
 	}
-	return n
+	if n > 1 {
+		return errors.New("only one of --html -, --csv - and --json can have the standard output")
+	}
+	if f.html != "" && f.html == f.csv {
+		return errors.New("--html and --csv can't be written to the same file")
+	}
+	return nil
 }
 
 // ownVerdict is a word of the report's own, or empty.
@@ -157,7 +165,7 @@ func makeReport(c *cobra.Command, cfg *config.Config, f report.Filters, to forms
 // output is a file that a report is written to. A nil one is none.
 type output struct {
 	*bufio.Writer
-	f *os.File // nil: standard output
+	to *replacing // nil: standard output
 }
 
 // create opens a file; nothing of what was there is lost before there is
@@ -173,14 +181,19 @@ func create(stdout io.Writer, path string) (*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &output{bufio.NewWriter(replacing{f}), f}, nil
+	to := &replacing{f: f}
+	return &output{bufio.NewWriter(to), to}, nil
 }
 
 // replacing writes a file from its beginning, and cuts off what is left of before.
-type replacing struct{ f *os.File }
+type replacing struct {
+	f     *os.File // not embedded: bufio would go past Write, by WriteString and ReadFrom
+	begun bool
+}
 
-func (r replacing) Write(p []byte) (int, error) {
-	if at, err := r.f.Seek(0, io.SeekCurrent); err == nil && at == 0 {
+func (r *replacing) Write(p []byte) (int, error) {
+	if !r.begun {
+		r.begun = true
 		if err := r.f.Truncate(0); err != nil && !errors.Is(err, syscall.EINVAL) { // a pipe has nothing to cut off
 			return 0, err
 		}
@@ -188,19 +201,34 @@ func (r replacing) Write(p []byte) (int, error) {
 	return r.f.Write(p)
 }
 
-// close ends it. What is not whole is not left to be taken for it.
+// close ends it. What is not whole is not left to be taken for it; what was there
+// before is, as long as nothing was written over it.
 func (o *output) close(failure error) error {
 	if o == nil {
 		return nil
 	}
-	err := o.Flush()
-	if o.f == nil {
+	var err error
+	if failure == nil || o.to == nil {
+		err = o.Flush()
+	}
+	if o.to == nil {
 		return err
 	}
-	if failure != nil {
-		_ = o.f.Truncate(0) // of a pipe it can't be
+	if failure != nil || err != nil {
+		err = errors.Join(err, o.to.cut())
 	}
-	return errors.Join(err, o.f.Close())
+	return errors.Join(err, o.to.f.Close())
+}
+
+// cut leaves nothing of what was written.
+func (r *replacing) cut() error {
+	if !r.begun {
+		return nil
+	}
+	if err := r.f.Truncate(0); !errors.Is(err, syscall.EINVAL) { // of a pipe nothing can be cut off
+		return err
+	}
+	return nil
 }
 
 // reportHead says what the report is of. Whatever is begun while it is made is of
@@ -280,8 +308,12 @@ func each[T any](ctx context.Context, ask func(context.Context, journal.Span) ([
 		err  error
 	}
 	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	pages := make(chan page, 1)
+	defer func() {
+		stop()
+		for range pages { // nobody asks any more once this returns
+		}
+	}()
 	go func() {
 		defer close(pages)
 		for {

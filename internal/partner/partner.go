@@ -344,7 +344,7 @@ func (h *Host) load() (data []byte, c config.Config, err error) {
 	return data, c, err
 }
 
-// replace writes the configuration, whose mode and owner stay.
+// replace writes the configuration, whose mode, owner and group stay.
 func (h *Host) replace(text []byte) error {
 	path, err := filepath.EvalSymlinks(h.Config)
 	if err != nil {
@@ -354,11 +354,25 @@ func (h *Host) replace(text []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := write(path, text, info.Mode().Perm()); err != nil {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
 		return err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return os.Chown(path, int(st.Uid), int(st.Gid))
+	defer dir.Close()
+	// Of its group from the beginning: the daemon may read it by that alone.
+	files := []durable.File{{Name: filepath.Base(path), Data: text, Group: int(st.Gid)}}
+	if err := durable.ReplaceAll(dir, files, info.Mode().Perm()); err != nil {
+		return err
+	}
+	if err := errors.Join(files[0].Err, files[0].GroupErr); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return dir.Lchown(files[0].Name, int(st.Uid), int(st.Gid))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"idenfy-batch/internal/config"
@@ -127,6 +128,24 @@ func TestAddRemove(t *testing.T) {
 	partners, err := os.ReadDir(filepath.Join(h.root, "partners"))
 	if names(&c) != "inbox" || len(h.homes) != 2 || len(left) != 1 || err != nil || len(partners) != 0 {
 		t.Errorf("left: %s, %v, %v, %v\n%s", names(&c), h.homes, left, partners, h.text())
+	}
+}
+
+// The daemon may read the configuration only as one of its group.
+func TestGroupStays(t *testing.T) {
+	groups, err := os.Getgroups()
+	must(t, err)
+	gid := append(groups, os.Getgid())[0]
+	if os.Geteuid() == 0 {
+		gid = 4711
+	}
+	h := newHost(t)
+	must(t, os.Chown(h.Config, -1, gid))
+	must(t, h.Add(t.Context(), partner.Partner{Name: "branch-1"}))
+	info, err := os.Stat(h.Config)
+	must(t, err)
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Gid) != gid || info.Mode().Perm() != 0o640 {
+		t.Errorf("%+v, and not of group %d", info.Sys(), gid)
 	}
 }
 

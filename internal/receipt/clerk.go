@@ -456,7 +456,12 @@ func outcome(l *journal.Life) sidecar.Outcome {
 
 // clean removes receipts that are old, and notes that folders wait no more which
 // were taken away while no daemon ran.
-func (c *Clerk) clean(ctx context.Context) error {
+func (c *Clerk) clean(ctx context.Context) (err error) {
+	defer func() {
+		if ctx.Err() != nil {
+			err = nil // it was cut off, which is no trouble to be told of
+		}
+	}()
 	if err := c.lookForWaiting(ctx); err != nil {
 		return err
 	}
@@ -464,8 +469,7 @@ func (c *Clerk) clean(ctx context.Context) error {
 	if keep := c.set.Load().Keep; keep > 0 {
 		before = time.Now().Add(-keep)
 	}
-	for n := listed; n == listed && ctx.Err() == nil; {
-		var err error
+	for n := listed; n == listed; {
 		if n, err = c.journal.Outlive(ctx, c.inbox, before, listed); err != nil {
 			return err
 		}
@@ -476,7 +480,7 @@ func (c *Clerk) clean(ctx context.Context) error {
 	}
 	defer d.Close()
 	err = d.sweep(ctx, before, func(folders []string) (map[string]bool, error) { return c.journal.Receipts(ctx, c.inbox, folders) })
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		return c.fault(err)
 	}
 	return nil

@@ -680,3 +680,11 @@ func TestRun(t *testing.T) {
 		t.Error("it has no receipt")
 	}
 }
+
+// A stop in the midst of a look for what is old is no trouble of the receipts.
+func TestCleanIsCutOff(t *testing.T) {
+	y := newYard(t)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	must(t, y.clerk.clean(ctx))
+}

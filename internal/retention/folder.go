@@ -135,6 +135,9 @@ func (f *folder) count(ctx context.Context, rule sidecar.Rule) error {
 		if err != nil {
 			return &stopError{err}
 		}
+		if l == nil {
+			return errForgotten
+		}
 		ref, why, err := f.session(ctx, l)
 		if err != nil {
 			return err
@@ -285,8 +288,11 @@ func (f *folder) record(ctx context.Context, rule sidecar.Rule, first bool) (p *
 		return nil, false, err
 	}
 	l, err := f.Journal.Load(ctx, f.id)
-	if err != nil || l == nil {
+	if err != nil {
 		return nil, false, &stopError{err}
+	}
+	if l == nil {
+		return nil, false, errForgotten
 	}
 	made := sidecar.Purge{At: f.next(l.Result), Rule: rule, By: f.ask.By}
 	if f.ask.Remote && rule != sidecar.OfVerdicts && first {
@@ -320,6 +326,9 @@ func (f *folder) record(ctx context.Context, rule sidecar.Rule, first bool) (p *
 	err = f.carryOut(ctx, l, false)
 	return &made, more, err
 }
+
+// errForgotten says that a folder's life was in the journal just now.
+var errForgotten = because("the journal doesn't know it any more; try again")
 
 // next is the time of a purge: no two of a folder have the same.
 func (f *folder) next(r *sidecar.Result) sidecar.Time {

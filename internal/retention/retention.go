@@ -441,8 +441,12 @@ func (s *pass) finish(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		k, known, err := s.Journal.Kept(ctx, id)
-		if err != nil || !known {
+		if err != nil {
 			return &stopError{err}
+		}
+		if !known {
+			s.fail(at{}, id, because("something of it is recorded as deleted, and the journal doesn't know it any more; see idenfy-batch ledger verify"))
+			continue
 		}
 		where, lies, err := s.find(&k)
 		if err != nil {

@@ -1,6 +1,7 @@
 package strictyaml
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,8 +35,8 @@ func Append(data []byte, key string, entries ...Entry) ([]byte, error) {
 		indent = strings.Repeat(" ", l.column-1)
 	default:
 		line := lines[l.key-1]
-		if at := strings.Index(line, "[]"); at >= 0 {
-			line = strings.TrimRight(line[:at], " ") + line[at+len("[]"):]
+		if l.empty > 0 {
+			line = strings.TrimRight(line[:l.column-1], " ") + line[l.column-1+l.empty:]
 		}
 		lines[l.key-1] = strings.TrimRight(line, "\r\n") + "\n"
 	}
@@ -77,7 +78,8 @@ func Drop(data []byte, key, id, value string) ([]byte, error) {
 // list is where a list stands in the text.
 type list struct {
 	key, last int // lines, from 1: of its key, or 0, and the last of its own
-	column    int // of the entries' dashes, from 1
+	column    int // of the entries' dashes, or of what says that there are none, from 1
+	empty     int // how long that is: [] or null; 0: it is left out
 	entries   []*yaml.Node
 }
 
@@ -102,6 +104,20 @@ func find(data []byte, key string) (lines []string, l list, err error) {
 		l = list{key: k.Line, last: k.Line, column: v.Column}
 		if !empty {
 			l.entries, l.last = v.Content, last(v)
+			return lines, l, nil
+		}
+		rest := ""
+		if line := lines[k.Line-1]; v.Line == k.Line && v.Column <= len(line) {
+			rest = line[v.Column-1:]
+		}
+		switch word := cmp.Or(v.Value, "["); {
+		case v.Kind == yaml.ScalarNode && v.Value == "":
+		case !strings.HasPrefix(rest, word), word == "[" && !strings.Contains(rest, "]"):
+			return nil, l, fmt.Errorf("line %d: %s is empty in a way that can't be changed here; write %s: [] and try again", k.Line, key, key)
+		case word == "[":
+			l.empty = strings.Index(rest, "]") + 1
+		default:
+			l.empty = len(word)
 		}
 		return lines, l, nil
 	}

@@ -6,13 +6,16 @@ func TestLists(t *testing.T) {
 	a := Entry{{"name", "a"}, {"path", "/srv/a"}}
 	b := Entry{{"name", "b"}, {"defaults", "{meta: optional}"}}
 	for name, c := range map[string]struct{ from, with string }{
-		"no key":          {"root: /x\n", "root: /x\n\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
-		"no line break":   {"root: /x", "root: /x\n\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
-		"nothing":         {"", "\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
-		"comments only":   {"# mine\n", "# mine\n\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
-		"empty":           {"inboxes: []   # none yet\nroot: /x\n", "inboxes:   # none yet\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\nroot: /x\n"},
-		"null":            {"inboxes:\nroot: /x\n", "inboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\nroot: /x\n"},
-		"null at the end": {"inboxes:", "inboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
+		"no key":                     {"root: /x\n", "root: /x\n\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
+		"no line break":              {"root: /x", "root: /x\n\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
+		"nothing":                    {"", "\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
+		"comments only":              {"# mine\n", "# mine\n\ninboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
+		"empty":                      {"inboxes: []   # none yet\nroot: /x\n", "inboxes:   # none yet\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\nroot: /x\n"},
+		"null":                       {"inboxes:\nroot: /x\n", "inboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\nroot: /x\n"},
+		"null by its word":           {"inboxes: ~ # [] before\nroot: /x\n", "inboxes: # [] before\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\nroot: /x\n"},
+		"empty, spaced":              {"inboxes: [ ]", "inboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
+		"null, and [] is said of it": {"inboxes: # [] before\nroot: /x\n", "inboxes: # [] before\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\nroot: /x\n"},
+		"null at the end":            {"inboxes:", "inboxes:\n  - name: a\n    path: /srv/a\n  - name: b\n    defaults: {meta: optional}\n"},
 		"some": {
 			"# one\ninboxes: # of all\n- name: z # old\n  defaults:\n    country: LT\n\n# two\nroot: /x\n",
 			"# one\ninboxes: # of all\n- name: z # old\n  defaults:\n    country: LT\n- name: a\n  path: /srv/a\n- name: b\n  defaults: {meta: optional}\n\n# two\nroot: /x\n",
@@ -45,7 +48,7 @@ func TestLists(t *testing.T) {
 	if err != nil || string(got) != "inboxes: [] # ours\n# next\n" {
 		t.Errorf("the last: %v\n%s", err, got)
 	}
-	for _, bad := range []string{"inboxes: [{name: z}]\n", "inboxes: {name: z}\n", "{inboxes: []}\n", "{root: /x}\n", "- x\n", "inboxes: [\n", "inboxes: 7\n"} {
+	for _, bad := range []string{"inboxes: [{name: z}]\n", "inboxes: {name: z}\n", "{inboxes: []}\n", "{root: /x}\n", "- x\n", "inboxes: [\n", "inboxes: [\n]\n", "inboxes:\n  []\n", "inboxes: &a []\n", "inboxes: 7\n"} {
 		if got, err := Append([]byte(bad), "inboxes", a); err == nil {
 			t.Errorf("%s becomes %s", bad, got)
 		}
