@@ -877,3 +877,20 @@ func TestDecisionOnlyInJournal(t *testing.T) {
 	defer j.Close()
 	b.entered(j, spool.Done, "case")
 }
+
+// A folder that somebody takes out of work, alters and drops again, before that was
+// noticed, is held against what was sent of it.
+func TestTakenFromWorkUnnoticed(t *testing.T) {
+	b := newBench(t)
+	b.cfg.Retry.First, b.cfg.Retry.Max = 1000*time.Hour, 1000*time.Hour // its next try never comes
+	b.api.Always(&sandbox.Step{Status: 503})
+	b.start()
+	b.send("case")
+	b.until("attempt case 1")
+	inbox := filepath.Join(b.spool.Path(spool.Inbox), "case")
+	must(t, os.Rename(filepath.Join(b.spool.Path(spool.Work), b.inWork()), inbox))
+	must(t, os.WriteFile(filepath.Join(inbox, "meta.yaml"), []byte("contry: LT\n"), 0o600))
+	b.in <- b.arrival("case")
+	b.want("case unknown hold/case")
+	b.check(b.result(spool.Hold, "case"), nil, []string{"missing_key", "missing_key", "missing_key", "unknown_key", "may_have_been_accepted"})
+}

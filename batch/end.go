@@ -40,7 +40,15 @@ func (v *visit) weigh() error {
 	if err != nil {
 		return err
 	}
-	if o := v.ownOpen(a.Open); o != nil {
+	o := v.ownOpen(a.Open)
+	if o == nil && a.Verdict == journal.Wait && a.Own {
+		if there, err := v.b.there(a.Other.ID); err != nil {
+			return err
+		} else if !there { // this is the folder that is waited for: somebody took it out of work, and that is not noticed yet
+			o = &a.Other
+		}
+	}
+	if o != nil {
 		v.because("may_have_been_accepted", "an earlier submission of it (%s) may have been accepted; look that session up in the iDenfy dashboard, then decide with idenfy-batch resolve", o.ID)
 		res.Outcome = sidecar.Unknown
 	} else if a.Verdict == journal.Before && a.Own && !v.life.Forced {
@@ -64,6 +72,15 @@ func (v *visit) ownOpen(open []journal.Other) *journal.Other {
 		}
 	}
 	return nil
+}
+
+// there reports whether the folder of a life is in work. Submit has no places: its
+// own folder is the only one.
+func (b *Batch) there(id string) (bool, error) {
+	if b.spool == nil {
+		return true, nil
+	}
+	return b.spool.Has(id)
 }
 
 // holds reports whether the folder of a life lies in a final place under that
