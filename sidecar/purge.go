@@ -56,11 +56,14 @@ func (p *Purge) Bytes() (n int64) {
 	return n
 }
 
+// Empties reports whether it took what the folder was sent with.
+func (p *Purge) Empties() bool { return p.Rule != OfVerdicts && len(p.Files) > 0 }
+
 // Emptied returns the last purge that took what the folder was sent with, or
 // nil.
 func (r *Result) Emptied() *Purge {
 	for i := range slices.Backward(r.Purges) {
-		if p := &r.Purges[i]; p.Rule != OfVerdicts && len(p.Files) > 0 {
+		if p := &r.Purges[i]; p.Empties() {
 			return p
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -42,6 +43,8 @@ func newBrowser(t *testing.T) *browser {
 	cmd := exec.Command("chromium-headless-shell", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu", "--disable-dev-shm-usage",
 		"--disable-background-networking", "--no-first-run", "--user-data-dir="+t.TempDir(), "about:blank")
 	cmd.ExtraFiles = []*os.File{in, out} // 3 and 4
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Stderr = io.Discard // a pipe, so that Wait waits for its children too, who write into its directory
 	must(t, cmd.Start())
 	must(t, errors.Join(in.Close(), out.Close()))
 	b := &browser{t: t, to: to, from: make(chan message)}
@@ -66,7 +69,7 @@ func newBrowser(t *testing.T) *browser {
 	t.Cleanup(func() {
 		close(done)
 		_ = to.Close() // at which it ends
-		_ = cmd.Process.Kill()
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 		_ = from.Close()
 	})

@@ -66,6 +66,9 @@ func TestScannerWithoutMeta(t *testing.T) {
 		must(t, os.Rename(l.path("inbox", "case-8", name), l.path("inbox", "case-8", step)))
 	}
 	l.until("case-8 is accepted", func() bool { return l.place("case-8") == spool.Done })
+	if _, out := l.output("show", "by-hand"); !strings.Contains(out, "by default: country, documentType, clientId, meta") {
+		t.Errorf("show doesn't tell what was by default:\n%s", out)
+	}
 	must(t, l.stop())
 	// Nothing is amiss for an auditor; a meta.yaml that is put there is.
 	if code, out := l.output("ledger", "verify"); code != 0 {

@@ -77,6 +77,11 @@ func reported(t *testing.T) *lab {
 		}
 	}
 	l.until("what was requeued has ended", func() bool { return len(l.names(spool.Inbox)) == 1 && len(l.names(spool.Work)) == 0 })
+	list := filepath.Join(t.TempDir(), "list")
+	must(t, os.WriteFile(list, []byte("good-0\ngood-1\nverdict-0\ninvalid-0\n"), 0o644)) // whoever reads it
+	if code, out := l.output("purge", "--list", list, "--yes"); code != 0 {
+		t.Fatalf("purge: %d, %s", code, out)
+	}
 	l.until("the verdicts came", func() bool {
 		n := 0
 		for _, name := range l.names(spool.Done) {
@@ -114,6 +119,13 @@ type report struct {
 	Attempts  struct{ All int }
 	Decisions struct{ All, Forced int }
 	Person    int `json:"for_a_person_all"`
+	Deletions struct {
+		Folders, Files, Bytes int
+		Rules                 []struct {
+			Name                string
+			Times, Files, Bytes int
+		} `json:"by_rule"`
+	}
 }
 
 // numbers are the report's.
@@ -133,6 +145,10 @@ func (r *report) numbers() map[string]int {
 	for _, s := range r.Reasons {
 		n["reason "+s.Code] = s.Folders
 	}
+	n["purged"], n["purged files"], n["purged bytes"] = r.Deletions.Folders, r.Deletions.Files, r.Deletions.Bytes
+	for _, d := range r.Deletions.Rules {
+		n["purged by "+d.Name] = d.Times
+	}
 	return n
 }
 
@@ -149,6 +165,16 @@ func (l *lab) countFolders() map[string]int {
 			n["day "+r.Times.Claimed.Local().Format(time.DateOnly)+" inbox "+string(r.Outcome)]++
 			if p == spool.Hold {
 				n["for a person"]++
+			}
+			if len(r.Purges) > 0 {
+				n["purged"]++
+			}
+			for _, p := range r.Purges {
+				n["purged by "+string(p.Rule)]++
+				n["purged files"] += len(p.Files)
+				for _, f := range p.Files {
+					n["purged bytes"] += int(f.Bytes)
+				}
 			}
 			seen := map[string]bool{}
 			for _, reason := range r.Reasons {

@@ -57,7 +57,7 @@ came from; empty: it was submitted without the daemon), outcome,
 reasons (their codes), country, document_type, token_hint, scan_ref, client_id
 (empty: it came with a token), verdict (iDenfy's word; empty: none came) and
 verdict_final, attempts, claimed (taken) and finished, as in result.json and
-verdict.json.
+verdict.json, and purged (when its images were deleted; missing: they were not).
 
 --csv prints the same by RFC 4180, with a line of heads, and an apostrophe before
 what a spreadsheet would take for a formula.`,
@@ -286,14 +286,14 @@ type table struct{ *csv.Writer }
 func newCSV(out io.Writer) table {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
-	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final", "client_id", "inbox"}) // end says it
+	_ = w.Write([]string{"id", "folder", "place", "name", "outcome", "reasons", "country", "document_type", "token_hint", "scan_ref", "attempts", "claimed", "finished", "verdict", "verdict_final", "client_id", "inbox", "purged"}) // end says it
 	return table{w}
 }
 
 func (t table) print(f *journal.Folder) error {
 	row := []string{
 		f.ID, meta.Show(f.Folder), f.Place, meta.Show(f.Name), string(f.Outcome), strings.Join(f.Reasons, " "), f.Country, f.DocumentType,
-		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final), meta.Show(f.ClientID), meta.Show(f.Inbox),
+		f.TokenHint, f.ScanRef, strconv.Itoa(f.Attempts), stamp(f.Claimed), stamp(f.Finished), meta.Show(f.Verdict), strconv.FormatBool(f.Final), meta.Show(f.ClientID), meta.Show(f.Inbox), stamp(f.Purged),
 	}
 	for i := range row {
 		row[i] = harmless(row[i])

@@ -40,7 +40,7 @@ func newReport() *cobra.Command {
 		Short: "Tell what became of the folders of a time: HTML, CSV, JSON",
 		Long: `Report counts the folders that were taken in a time: by outcome and by verdict,
 by day and inbox, their reasons, how long they waited for their submission and
-for the verdict, attempts, and decisions of people. A folder counts once, with its
+for the verdict, attempts, decisions of people, and deletions. A folder counts once, with its
 newest submission. Its head says of which system, time and filters it is, who made
 it and when, and has the newest signed checkpoint of the ledger; its control
 totals add up. docs/report.md explains each number.
@@ -381,6 +381,9 @@ func summary(out io.Writer, r *report.Report) error {
 		if waited.w.Folders > 0 {
 			fmt.Fprintf(out, "\n%s, of %d folders: median %s, 95 %% within %s, at most %s", waited.what, waited.w.Folders, report.Span(waited.w.Median), report.Span(waited.w.P95), report.Span(waited.w.Most))
 		}
+	}
+	if d := &r.Deletions; d.Folders > 0 {
+		fmt.Fprintf(out, "\ndeleted of %d folders: %d files, %d bytes", d.Folders, d.Files, d.Bytes)
 	}
 	fmt.Fprintf(out, "\n%d attempts; %d decisions of people, %d of them forced; %d folders for a person\n", r.Attempts.All, r.Decisions.All, r.Decisions.Forced, r.PersonAll)
 	return err

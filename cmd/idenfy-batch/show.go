@@ -371,6 +371,13 @@ func request(l *journal.Told) (lines []string) {
 	if req.DocumentType != "" {
 		lines = append(lines, fmt.Sprintf("%s %s, %d images, %d bytes", meta.Show(req.Country), meta.Show(req.DocumentType), len(req.Images), req.Bytes))
 	}
+	if list := l.Result.Defaults; len(list) > 0 {
+		names := make([]string, len(list))
+		for i, key := range list {
+			names[i] = meta.Show(key)
+		}
+		lines = append(lines, "by default: "+strings.Join(names, ", "))
+	}
 	var known []string
 	if req.TokenHint != "" {
 		known = append(known, "token "+meta.Show(req.TokenHint))

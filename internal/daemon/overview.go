@@ -14,6 +14,7 @@ import (
 	"idenfy-batch/internal/meta"
 	"idenfy-batch/internal/report"
 	"idenfy-batch/internal/spool"
+	"idenfy-batch/internal/telemetry"
 	"idenfy-batch/sidecar"
 )
 
@@ -73,6 +74,11 @@ func (d *daemon) overview(ctx context.Context) (*report.Overview, error) {
 		if in := &state.Inboxes[i]; in.Trouble != nil {
 			o.Gates = append(o.Gates, report.Gate{Inbox: in.Called(), Reason: in.Trouble.Reason, Since: sidecar.Time{Time: in.Trouble.Since}})
 		}
+	}
+	for i := range state.Receipts {
+		r := &state.Receipts[i]
+		in := telemetry.Inbox{Name: r.Inbox}
+		o.Receipts = append(o.Receipts, report.Gate{Inbox: in.Called(), Reason: r.Reason, Since: sidecar.Time{Time: r.Since}})
 	}
 	for _, f := range state.Stuck.Newest[max(len(state.Stuck.Newest)-waits, 0):] {
 		o.Waits = append(o.Waits, report.Wait{Folder: f.Folder, Place: string(f.Place), For: "it is stuck by its own fault: " + f.Reason + "; " + f.Mend, Since: sidecar.Time{Time: f.Since}})

@@ -92,6 +92,7 @@ type Folder struct {
 	Attempts     int             `json:"attempts"`
 	Claimed      sidecar.Time    `json:"claimed,omitzero"`  // when it was taken into work; missing: of a folder of before the journal
 	Finished     sidecar.Time    `json:"finished,omitzero"` // missing: not yet
+	Purged       sidecar.Time    `json:"purged,omitzero"`   // when its images were deleted; missing: they were not, or it was asked for in brief
 	Inbox        string          `json:"inbox"`             // that it came from; empty: of none, as far as is known
 }
 
@@ -198,6 +199,7 @@ func scanFolder(rows *sql.Rows) (f Folder, err error) {
 	var data sql.RawBytes
 	var res struct { // of result.json what is listed: the rest takes longer to read than to find
 		Reasons []struct{ Code string }
+		Purged  []sidecar.Purge
 		Request struct {
 			TokenHint    string `json:"token_hint"`
 			Country      string
@@ -211,6 +213,9 @@ func scanFolder(rows *sql.Rows) (f Folder, err error) {
 		return f, err
 	}
 	f.Claimed, f.Finished = fromMillis(claimed), fromMillis(ended)
+	if p := (&sidecar.Result{Purges: res.Purged}).Emptied(); p != nil {
+		f.Purged = p.At
+	}
 	f.ScanRef, f.TokenHint = ref.String, res.Request.TokenHint
 	f.Country, f.DocumentType = res.Request.Country, res.Request.DocumentType
 	f.Reasons = []string{}

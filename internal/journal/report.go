@@ -8,8 +8,10 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
+	"idenfy-batch/internal/ledger"
 	"idenfy-batch/sidecar"
 )
 
@@ -37,6 +39,8 @@ type Counted struct {
 	Accepted     sidecar.Time `json:"accepted,omitzero"`      // when iDenfy took it, where that is known
 	Decided      sidecar.Time `json:"decided,omitzero"`       // when the first final verdict came
 
+	Purges []Erased `json:"purges,omitempty"` // what was deleted of the folder, the oldest first
+
 	Again bool `json:"again,omitempty"` // the folder came again, and counts as its later life
 }
 
@@ -44,6 +48,32 @@ type Counted struct {
 type Why struct {
 	Code   string         `json:"code"`
 	Source sidecar.Source `json:"source"`
+}
+
+// Erased is what a purge took, without the names of the files.
+type Erased struct {
+	At      sidecar.Time    `json:"at"`
+	Rule    sidecar.Rule    `json:"rule"`
+	By      *sidecar.Person `json:"by,omitempty"` // nil: the daemon, as it was configured
+	Files   int             `json:"files"`
+	Bytes   int64           `json:"bytes"`
+	Remote  ledger.Remote   `json:"remote,omitempty"`  // what became of the session; empty: iDenfy was not asked
+	Emptied bool            `json:"emptied,omitempty"` // it took what the folder was sent with
+}
+
+// erased are the purges of a record.
+func erased(list []sidecar.Purge) (short []Erased) {
+	for i := range list {
+		p := &list[i]
+		e := Erased{At: p.At, Rule: p.Rule, By: p.By, Bytes: p.Bytes(), Remote: ledger.RemoteOf(p.Remote), Emptied: p.Empties()}
+		for k := range p.Files {
+			if !strings.HasSuffix(p.Files[k].File, "/") {
+				e.Files++
+			}
+		}
+		short = append(short, e)
+	}
+	return short
 }
 
 // Span is a time, and a page in it. Lives are counted in it by when they were
@@ -122,16 +152,18 @@ func scanCounted(rows *sql.Rows) (c Counted, err error) {
 	if accepted == 0 && c.Outcome == sidecar.Accepted { // no verdict was waited for, as of what was adopted later
 		c.Accepted = c.Finished
 	}
-	if complete, found := onlyComplete(data); found {
+	if complete, found := onlyComplete(data); found && !bytes.Contains(data, []byte(`"purged":[`)) {
 		c.Complete = complete
 		return c, nil
 	}
 	var res struct {
 		Reasons []Why
 		Times   struct{ Complete time.Time }
+		Purged  []sidecar.Purge
 	}
 	err = json.Unmarshal(data, &res)
 	c.Reasons, c.Complete = res.Reasons, sidecar.Time{Time: res.Times.Complete}
+	c.Purges = erased(res.Purged)
 	return c, err
 }
 

@@ -116,6 +116,42 @@ func TestCountTimes(t *testing.T) {
 	}
 }
 
+// What was deleted of a folder is told by a report and by a list, of one that has
+// no reasons too.
+func TestCountPurged(t *testing.T) {
+	_, j := create(t)
+	id := lived(t, j, 0, ended("case", "done", "case", sidecar.Accepted))
+	lived(t, j, 1, ended("other", "done", "other", sidecar.Accepted))
+	for i, p := range []sidecar.Purge{
+		{Rule: sidecar.OfList, By: &sidecar.Person{UID: 7, User: "ann"}, Files: []sidecar.Deleted{{File: "FRONT.jpg", Bytes: 5}, {File: "meta.yaml", Bytes: 2}, {File: "more/"}}},
+		{Rule: sidecar.OfVerdicts, Files: []sidecar.Deleted{{File: "verdict-1.json", Bytes: 9}}},
+	} {
+		l, err := j.Load(t.Context(), id)
+		must(t, err)
+		p.At = sidecar.Time{Time: day.Add(time.Duration(i+5) * time.Hour)}
+		l.Result.Purges = append(l.Result.Purges, p)
+		must(t, j.Purge(l))
+		must(t, j.Purged(id))
+	}
+	for _, c := range all(t, j, journal.Span{Most: 10}) {
+		switch {
+		case c.ID != id:
+			if c.Purges != nil {
+				t.Errorf("%+v", c.Purges)
+			}
+		case len(c.Purges) != 2 || c.Purges[0].Files != 2 || c.Purges[0].Bytes != 7 || !c.Purges[0].Emptied || c.Purges[0].By.User != "ann" || c.Purges[1].Emptied || c.Purges[1].By != nil:
+			t.Errorf("%+v", c.Purges)
+		}
+	}
+	list, err := j.Reader().List(t.Context(), journal.Query{Most: 10})
+	must(t, err)
+	for _, f := range list {
+		if f.ID == id != f.Purged.Equal(day.Add(5*time.Hour)) || f.ID != id && !f.Purged.IsZero() {
+			t.Errorf("%s: %s", f.Folder, f.Purged)
+		}
+	}
+}
+
 // Decisions come by when they were made, in pages.
 func TestJudged(t *testing.T) {
 	_, j := create(t)

@@ -40,12 +40,14 @@ type Counter struct {
 	reasons            map[journal.Why]int
 	attempts           [7]int
 	submit, verdict    durations
-	actions            map[string]int
+	actions, sessions  map[string]int
+	erased             [3]map[string]*Deleted // by rule, person, place
 }
 
 // NewCounter begins a report.
 func NewCounter(h Head) *Counter {
 	return &Counter{
+		sessions: map[string]int{}, erased: [3]map[string]*Deleted{{}, {}, {}},
 		r: Report{Schema: Schema, Head: h}, outcomes: map[string]int{}, verdicts: map[string]int{}, inboxes: map[string]*Group{},
 		days: map[[2]string]*Group{}, reasons: map[journal.Why]int{}, actions: map[string]int{},
 	}
@@ -84,6 +86,7 @@ func (c *Counter) Add(l *journal.Counted) bool {
 	c.outcomes[outcome]++
 	c.verdicts[verdict]++
 	c.why(l.Reasons)
+	c.purges(l)
 	c.r.Attempts.All += l.Attempts
 	c.attempts[bucketOf(l.Attempts)]++
 	if begin := cmp.Or(l.Complete, l.Claimed); !l.Submitted.IsZero() && !begin.IsZero() {
@@ -157,6 +160,59 @@ func (c *Counter) why(list []journal.Why) {
 	}
 }
 
+// purges counts what was deleted of a folder.
+func (c *Counter) purges(l *journal.Counted) {
+	if len(l.Purges) == 0 {
+		return
+	}
+	d := &c.r.Deletions
+	d.Folders++
+	if !emptied(l).IsZero() {
+		d.Emptied++
+	}
+	for i := range l.Purges {
+		p := &l.Purges[i]
+		d.Times, d.Files, d.Bytes = d.Times+1, d.Files+p.Files, d.Bytes+p.Bytes
+		if p.Remote != "" {
+			c.sessions[string(p.Remote)]++
+		}
+		by := ""
+		if p.By != nil {
+			by = who(*p.By)
+		}
+		for k, name := range [3]string{string(p.Rule), by, l.Place} {
+			all := c.erased[k]
+			if all[name] == nil && len(all) >= mostWords {
+				name = otherWords
+			}
+			if all[name] == nil {
+				all[name] = &Deleted{Name: name}
+			}
+			of := all[name]
+			of.Times, of.Files, of.Bytes = of.Times+1, of.Files+p.Files, of.Bytes+p.Bytes
+		}
+	}
+}
+
+// emptied is when the images of a folder were deleted last.
+func emptied(l *journal.Counted) (at sidecar.Time) {
+	for i := range l.Purges {
+		if l.Purges[i].Emptied {
+			at = l.Purges[i].At
+		}
+	}
+	return at
+}
+
+func deleted(m map[string]*Deleted) []Deleted {
+	list := []Deleted{}
+	for _, d := range m {
+		list = append(list, *d)
+	}
+	slices.SortFunc(list, func(a, b Deleted) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
 // Judge takes a decision of a person.
 func (c *Counter) Judge(d *journal.Judged) {
 	if f := c.r.Head.Filters.Inbox; f != "" && f != d.Inbox {
@@ -194,6 +250,8 @@ func (c *Counter) Report(linesOfCSV int) *Report {
 	}
 	r.Submit, r.Verdict = c.submit.waits(), c.verdict.waits()
 	r.Decisions.ByKind = sums(c.actions, nil, nil)
+	d := &r.Deletions
+	d.ByRule, d.ByPerson, d.ByPlace, d.Sessions = deleted(c.erased[0]), deleted(c.erased[1]), deleted(c.erased[2]), sums(c.sessions, nil, nil)
 	if r.Person == nil {
 		r.Person = []Folder{}
 	}

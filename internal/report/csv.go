@@ -19,7 +19,7 @@ type Table struct {
 // heads are the columns.
 var heads = []string{
 	"id", "inbox", "folder", "place", "name", "outcome", "reasons", "scan_ref", "attempts", "complete", "taken", "submitted", "finished",
-	"seconds_to_submission", "verdict", "verdict_final", "verdict_at", "seconds_to_verdict",
+	"seconds_to_submission", "verdict", "verdict_final", "verdict_at", "seconds_to_verdict", "purged",
 }
 
 // NewTable begins one, with the line of the heads.
@@ -39,7 +39,7 @@ func (t *Table) Add(l *journal.Counted) error {
 	row := []string{
 		l.ID, l.Inbox, show(l.Folder), l.Place, show(l.Name), string(l.Outcome), strings.Join(codes, " "), show(l.ScanRef), strconv.Itoa(l.Attempts),
 		stamp(l.Complete), stamp(l.Claimed), stamp(l.Submitted), stamp(l.Finished), between(l.Complete, l.Submitted),
-		show(l.Verdict), strconv.FormatBool(l.Final), stamp(l.Decided), between(l.Accepted, l.Decided),
+		show(l.Verdict), strconv.FormatBool(l.Final), stamp(l.Decided), between(l.Accepted, l.Decided), stamp(emptied(l)),
 	}
 	for i := range row {
 		row[i] = harmless(row[i])

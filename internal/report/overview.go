@@ -20,6 +20,7 @@ type Overview struct {
 	At, Since           sidecar.Time // now; and of the daemon
 	Places              []Sum
 	Gates               []Gate // that are shut
+	Receipts            []Gate // inboxes whose receipts can't be written; nothing is paused by it
 	Waits               []Wait
 	AwaitedAll          int // for a verdict
 	Ends                []journal.Line
@@ -42,7 +43,7 @@ type Wait struct {
 }
 
 // Trouble reports whether a person should look.
-func (o *Overview) Trouble() bool { return len(o.Gates) > 0 }
+func (o *Overview) Trouble() bool { return len(o.Gates)+len(o.Receipts) > 0 }
 
 // Render makes the page.
 func (o *Overview) Render() ([]byte, error) {

@@ -167,11 +167,26 @@ type Decisions struct {
 	Newest []journal.Judged `json:"newest"` // no more than mostListed
 }
 
-// Deletions are those of retention.
+// Deletions are what was deleted of the folders that are counted, by retention
+// or by people, whenever that was.
 type Deletions struct {
-	Folders int   `json:"folders"`
-	Files   int   `json:"files"`
-	Bytes   int64 `json:"bytes"`
+	Folders  int       `json:"folders"` // of which something was
+	Emptied  int       `json:"emptied"` // of which the images and meta.yaml were
+	Times    int       `json:"times"`   // that something was; a folder may have several
+	Files    int       `json:"files"`
+	Bytes    int64     `json:"bytes"`
+	ByRule   []Deleted `json:"by_rule"`   // as in result.json
+	ByPerson []Deleted `json:"by_person"` // who had it done; without a name: the daemon, as it was configured
+	ByPlace  []Deleted `json:"by_place"`  // where the folder lies
+	Sessions []Sum     `json:"sessions"`  // that iDenfy was asked to delete, by what became of it: the ledger's words
+}
+
+// Deleted is what was deleted by something.
+type Deleted struct {
+	Name  string `json:"name"`
+	Times int    `json:"times"`
+	Files int    `json:"files"`
+	Bytes int64  `json:"bytes"`
 }
 
 // mostListed bounds lists of folders and decisions.

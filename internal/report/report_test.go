@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"idenfy-batch/internal/journal"
+	"idenfy-batch/internal/ledger"
 	"idenfy-batch/sidecar"
 )
 
@@ -74,6 +75,12 @@ func lives(n, days int) (list []journal.Counted) {
 		}
 		if l.Place == "" {
 			l.Place = "failed"
+		}
+		if i%7 == 0 && l.Place != "work" {
+			l.Purges = []journal.Erased{{At: at(taken.Add(time.Hour)), Rule: sidecar.OfVerdicts, Files: 1, Bytes: 100}}
+		}
+		if i%14 == 0 && l.Place != "work" {
+			l.Purges = append(l.Purges, journal.Erased{At: at(taken.Add(2 * time.Hour)), Rule: sidecar.OfList, By: &sidecar.Person{UID: 7, User: l.Folder}, Files: 3, Bytes: int64(i), Remote: []ledger.Remote{"", ledger.Erased, ledger.Kept}[i%3], Emptied: true})
 		}
 		list = append(list, l)
 	}
@@ -132,8 +139,48 @@ func TestTotals(t *testing.T) {
 		for _, w := range l.Reasons {
 			want["reason "+w.Code]++
 		}
+		if len(l.Purges) > 0 {
+			want["purged"]++
+		}
+		for _, p := range l.Purges {
+			want["purges"]++
+			want["purged files"] += p.Files
+			want["purged bytes"] += int(p.Bytes)
+			for _, by := range []string{"rule " + string(p.Rule), "place " + l.Place} {
+				want["purges by "+by]++
+				want["bytes by "+by] += int(p.Bytes)
+			}
+			if p.By == nil {
+				want["purges by the daemon"]++
+			}
+			if p.Emptied {
+				want["emptied"]++
+			}
+			if p.Remote != "" {
+				want["sessions "+string(p.Remote)]++
+			}
+		}
 	}
 	got := map[string]int{"folders": r.Totals.Folders, "again": r.Totals.Again, "hold": r.PersonAll}
+	d := &r.Deletions
+	got["purged"], got["emptied"], got["purges"], got["purged files"], got["purged bytes"] = d.Folders, d.Emptied, d.Times, d.Files, int(d.Bytes)
+	for by, list := range map[string][]Deleted{"rule ": d.ByRule, "place ": d.ByPlace} {
+		for _, s := range list {
+			got["purges by "+by+s.Name], got["bytes by "+by+s.Name] = s.Times, int(s.Bytes)
+		}
+	}
+	people := 0
+	for _, s := range d.ByPerson {
+		if people += s.Times; s.Name == "" {
+			got["purges by the daemon"] = s.Times
+		}
+	}
+	if people != d.Times || len(d.ByPerson) > mostWords+1 {
+		t.Errorf("%d by %d people, of %d", people, len(d.ByPerson), d.Times)
+	}
+	for _, s := range d.Sessions {
+		got["sessions "+s.Name] = s.Folders
+	}
 	for _, s := range r.Outcomes {
 		got["outcome "+s.Name] = s.Folders
 	}
@@ -370,8 +417,11 @@ func TestCSV(t *testing.T) {
 	}
 	rows, err := csv.NewReader(&b).ReadAll()
 	must(t, err)
-	column := slices.Index(rows[0], "folder")
+	column, purged := slices.Index(rows[0], "folder"), slices.Index(rows[0], "purged")
 	for i, row := range rows[1:] {
+		if p := list[i].Purges; (row[purged] != "") != (len(p) == 2) || len(p) == 2 && row[purged] != stamp(p[1].At) {
+			t.Errorf("purged %q, of %+v", row[purged], p)
+		}
 		if got := strings.TrimPrefix(row[column], "'"); got != list[i].Folder {
 			t.Errorf("%q, want %q", got, list[i].Folder)
 		}
@@ -404,9 +454,10 @@ func seen() *Overview {
 	o := &Overview{
 		Version: "1.0", Host: "host", Root: "/var/spool/idenfy-batch", Zone: "UTC", Location: time.UTC, At: at(begin.Add(9 * time.Hour)), Since: at(begin), Midnight: begin.Add(-8 * time.Hour),
 		Places: []Sum{{"inbox", 3}, {"work", 2}, {"done", 12345}, {"failed", 234}, {"hold", 14}}, AwaitedAll: 12,
-		Gates: []Gate{{Owner: "account", Reason: "iDenfy takes no more requests for now: HTTP 429", Mend: "it passes", Since: at(begin), Next: at(begin.Add(time.Hour)), Tries: 3}, {Inbox: "the inbox", Reason: "<b>", Since: at(begin)}},
-		Hours: []journal.Hour{{N: 0, Outcome: sidecar.Accepted, Lives: 3}, {N: 16, Outcome: sidecar.Rejected, Lives: 2}, {N: 99, Outcome: sidecar.Accepted, Lives: 2}, {N: -1, Outcome: sidecar.Accepted, Lives: 2}},
-		Final: map[string]int{"APPROVED": 40, "<i>": 3},
+		Gates:    []Gate{{Owner: "account", Reason: "iDenfy takes no more requests for now: HTTP 429", Mend: "it passes", Since: at(begin), Next: at(begin.Add(time.Hour)), Tries: 3}, {Inbox: "the inbox", Reason: "<b>", Since: at(begin)}},
+		Receipts: []Gate{{Inbox: "inbox branch-1", Reason: "no space <left>", Since: at(begin)}},
+		Hours:    []journal.Hour{{N: 0, Outcome: sidecar.Accepted, Lives: 3}, {N: 16, Outcome: sidecar.Rejected, Lives: 2}, {N: 99, Outcome: sidecar.Accepted, Lives: 2}, {N: -1, Outcome: sidecar.Accepted, Lives: 2}},
+		Final:    map[string]int{"APPROVED": 40, "<i>": 3},
 	}
 	for _, name := range evil {
 		o.Waits = append(o.Waits, Wait{name, "hold", "a person", at(begin)})
@@ -419,6 +470,9 @@ func TestOverview(t *testing.T) {
 	page, err := seen().Render()
 	must(t, err)
 	text := safe(t, string(page))
+	if !strings.Contains(text, "Receipts of inbox branch-1 can't be written") || !strings.Contains(text, "no space <left>") {
+		t.Error("it doesn't tell of receipts that can't be written")
+	}
 	for _, name := range evil {
 		if n := strings.Count(text, name); n < 3 {
 			t.Errorf("%q is shown %d times", name, n)
