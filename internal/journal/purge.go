@@ -160,6 +160,10 @@ func (j *Journal) Named(ctx context.Context, key, shown, place string) (list []K
 	find := func(query string, args ...any) ([]Kept, error) {
 		return kept(j.reads.QueryContext(ctx, query, append(args, MostNamed+1)...))
 	}
+	if place != "" { // neither an id nor a person lies in one
+		list, err = find(selectByName, shown, key, place)
+		return list, len(list) == 1, err
+	}
 	if list, err = find(selectByID, key); err != nil || len(list) == 1 {
 		return list, true, err
 	}

@@ -485,6 +485,27 @@ func TestList(t *testing.T) {
 	}
 }
 
+// A folder that is listed with its place is that one, also where its name is the
+// clientId of others.
+func TestListWithPlace(t *testing.T) {
+	a := newArchive(t)
+	for _, p := range []spool.Place{spool.Done, spool.Failed, spool.Hold} {
+		a.fold(p, "case-7", func(l *journal.Life) { l.ClientID = "case-7" })
+	}
+	r := a.pass(retention.Ask{Listed: true, Yes: true, By: clerk, List: []string{"done/case-7"}})
+	if r.Total().Folders != 1 || len(a.files(spool.Done, "case-7")) != 1 {
+		t.Errorf("%+v", r)
+	}
+	for _, p := range []spool.Place{spool.Failed, spool.Hold} {
+		if len(a.files(p, "case-7")) == 1 {
+			t.Errorf("%s/case-7 was emptied", p)
+		}
+	}
+	if r := a.pass(retention.Ask{Listed: true, Yes: true, By: clerk, List: []string{"case-7"}}); r.Total().Folders != 2 {
+		t.Errorf("by the clientId: %+v", r)
+	}
+}
+
 // What can't be purged is told, and keeps nobody else: a folder that is locked,
 // whose directory can't be written, a copy, one that nobody knows.
 func TestObstacles(t *testing.T) {
