@@ -48,8 +48,10 @@ func (v *visit) begins(ctx context.Context) (meta.Defaults, error) {
 	if err != nil {
 		return d, fmt.Errorf("the journal: %w", err)
 	}
-	name, _, _ := spool.Split(v.name) // somebody took it out of work by hand
-	d.Folder = meta.FirstName(had, name)
+	for i := range had {
+		had[i] = spool.Dropped(had[i])
+	}
+	d.Folder = meta.FirstName(had, spool.Dropped(v.name))
 	return d, nil
 }
 

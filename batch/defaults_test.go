@@ -201,6 +201,19 @@ func TestNameIsNoClient(t *testing.T) {
 	b.is(spool.Done, "juergen.2", "juergen")
 }
 
+// The name that a folder has in work is nobody's, also in its second life.
+func TestNameOfWork(t *testing.T) {
+	b := newScanner(t)
+	b.start()
+	name := "case-7." + spool.NewID()
+	b.api.ScriptSessions("case-7", no)
+	b.scan(name, 1)
+	b.want(name + " rejected failed/" + name)
+	b.again(spool.Failed, name)
+	b.want(name + " accepted done/" + name)
+	b.is(spool.Done, name, "case-7")
+}
+
 // A folder that goes back to the inbox gets no other name there, which would be
 // another person's: it waits in work until its own is free.
 func TestReleasedUnderItsName(t *testing.T) {

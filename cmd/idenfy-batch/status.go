@@ -479,6 +479,7 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, in *config.
 // firstName is the name of a folder that counts as its clientId, where that is by
 // default: one that came back from failed may have another now.
 func firstName(cfg *config.Config, root *os.Root, l drop.Listing, name string) string {
+	name = spool.Dropped(name)
 	self, err := drop.Identity(root)
 	if err != nil || len(l.Records) == 0 {
 		return name
@@ -490,6 +491,9 @@ func firstName(cfg *config.Config, root *os.Root, l drop.Listing, name string) s
 	})
 	if err != nil {
 		return name // the daemon itself will know
+	}
+	for i := range had {
+		had[i] = spool.Dropped(had[i])
 	}
 	return meta.FirstName(had, name)
 }

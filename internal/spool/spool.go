@@ -690,6 +690,13 @@ func Split(workName string) (name, id string, ok bool) {
 	return name, id, true
 }
 
+// Dropped is the name that a folder was dropped with: its name, without what Claim
+// added to it, should somebody have taken it out of work by hand.
+func Dropped(name string) string {
+	name, _, _ = Split(name)
+	return name
+}
+
 // Release moves a claimed folder back to an inbox under the name that it was
 // dropped with, and returns that, or one with a suffix when it is taken by now.
 // With an error it is still in work, and the name is empty; or it has got a
