@@ -263,7 +263,7 @@ func (l *lab) untilAll(what string, so func(*journal.Standing) bool) {
 }
 
 // The power is cut while the daemon purges.
-func TestLabPurgeCuts(t *testing.T) {
+func TestLabCutsPurge(t *testing.T) {
 	needsLab(t)
 	t.Parallel()
 	for _, kind := range []string{"ext4", "xfs"} {
