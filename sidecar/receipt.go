@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -97,12 +96,7 @@ func EncodeReceipt(r *Receipt) ([]byte, error) {
 	c := *r
 	c.Schema = ReceiptSchema
 	c.Reasons = append([]ReceiptReason{}, r.Reasons...)
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(&c)
-	return b.Bytes(), err
+	return encode(&c)
 }
 
 // mostReceipt bounds what is read of a receipt, in bytes.

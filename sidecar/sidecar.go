@@ -350,11 +350,16 @@ func Encode(r *Result) ([]byte, error) {
 	for i := range c.Purges {
 		c.Purges[i].Files = append([]Deleted{}, c.Purges[i].Files...)
 	}
+	return encode(&c)
+}
+
+// encode returns v as all files of this package are written: for people to read.
+func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	err := enc.Encode(&c)
+	err := enc.Encode(v)
 	return b.Bytes(), err
 }
 

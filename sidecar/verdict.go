@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -86,12 +85,7 @@ func EncodeVerdict(v *Verdict) ([]byte, error) {
 	for i := range c.Events {
 		c.Events[i].Said = c.Events[i].listed()
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(&c)
-	return b.Bytes(), err
+	return encode(&c)
 }
 
 // WriteVerdict durably replaces the verdict.json in dir by data, as Write does.
