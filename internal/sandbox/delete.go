@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 )
@@ -17,14 +16,8 @@ func (s *Sandbox) ScriptDeletions(steps ...Step) {
 // delete deletes a session, as POST /api/v2/delete. What is answered for one that
 // is deleted already, or not known, isn't documented.
 func (s *Sandbox) delete(w http.ResponseWriter, r *http.Request) {
-	if !s.authorized(w, r) {
-		return
-	}
-	var req struct {
-		ScanRef string `json:"scanRef"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&req); err != nil {
-		s.fail(w, http.StatusBadRequest, "JSON_ERROR", "Request body is not valid JSON")
+	scanRef, ok := s.scanRef(w, r)
+	if !ok {
 		return
 	}
 	var step Step
@@ -39,7 +32,7 @@ func (s *Sandbox) delete(w http.ResponseWriter, r *http.Request) {
 	}
 	status := "unknown"
 	if step.processes() {
-		status = s.erase(req.ScanRef)
+		status = s.erase(scanRef)
 	}
 	switch {
 	case s.instead(w, r, step):

@@ -617,32 +617,41 @@ func (s *Sandbox) use(token string, sums map[string]string) *errorBody {
 	return nil
 }
 
-func (s *Sandbox) status(w http.ResponseWriter, r *http.Request) {
+// scanRef reads which session a request is about; it has answered when ok is false.
+func (s *Sandbox) scanRef(w http.ResponseWriter, r *http.Request) (ref string, ok bool) {
 	if !s.authorized(w, r) {
-		return
+		return "", false
 	}
 	var req struct {
 		ScanRef string `json:"scanRef"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&req); err != nil {
 		s.fail(w, http.StatusBadRequest, "JSON_ERROR", "Request body is not valid JSON")
+		return "", false
+	}
+	return req.ScanRef, true
+}
+
+func (s *Sandbox) status(w http.ResponseWriter, r *http.Request) {
+	scanRef, ok := s.scanRef(w, r)
+	if !ok {
 		return
 	}
 	s.mu.Lock()
 	s.report.Status++
-	token, ok := s.refs[req.ScanRef]
+	token, known := s.refs[scanRef]
 	status := ""
-	if ok {
+	if known {
 		status = s.seen(token).now()
 	}
 	s.mu.Unlock()
-	if !ok {
+	if !known {
 		s.fail(w, http.StatusNotFound, "BAD_VALUE", "Bad value for 'scanRef'")
 		return
 	}
 	s.count("status " + status)
 	answer(w, http.StatusOK, map[string]any{
-		"status": status, "scanRef": req.ScanRef, "autoDocument": nil, "autoFace": nil,
+		"status": status, "scanRef": scanRef, "autoDocument": nil, "autoFace": nil,
 		"manualDocument": nil, "manualFace": nil, "fraudTags": []string{}, "mismatchTags": []string{},
 	})
 }
