@@ -48,11 +48,19 @@ func (v *visit) begins(ctx context.Context) (meta.Defaults, error) {
 	if err != nil {
 		return d, fmt.Errorf("the journal: %w", err)
 	}
-	for i := range had {
-		had[i] = spool.Dropped(had[i])
-	}
-	d.Folder = meta.FirstName(had, spool.Dropped(v.name))
+	d.Folder = FirstName(had, v.name)
 	return d, nil
+}
+
+// FirstName is meta.FirstName of what a folder is called, or was, in the spool's
+// places: none of the names is one that it has in work only, should somebody have
+// taken it out of there by hand.
+func FirstName(had []string, now string) string {
+	dropped := make([]string, len(had))
+	for i, name := range had {
+		dropped[i] = spool.Dropped(name)
+	}
+	return meta.FirstName(dropped, spool.Dropped(now))
 }
 
 // errNameTaken says that a folder can't go back to the inbox under its name.

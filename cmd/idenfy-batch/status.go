@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"idenfy-batch/batch"
 	"idenfy-batch/internal/config"
 	"idenfy-batch/internal/control"
 	"idenfy-batch/internal/daemon"
@@ -479,23 +480,17 @@ func inspectWaiting(inbox *os.Root, name string, cfg *config.Config, in *config.
 // firstName is the name of a folder that counts as its clientId, where that is by
 // default: one that came back from failed may have another now.
 func firstName(cfg *config.Config, root *os.Root, l drop.Listing, name string) string {
-	name = spool.Dropped(name)
-	self, err := drop.Identity(root)
-	if err != nil || len(l.Records) == 0 {
-		return name
-	}
 	var had []string
-	err = beside(context.Background(), cfg, func(r *journal.Reader) (err error) {
-		had, err = r.NamesOf(context.Background(), self, nil)
-		return err
-	})
-	if err != nil {
-		return name // the daemon itself will know
+	if self, err := drop.Identity(root); err == nil && len(l.Records) > 0 {
+		err := beside(context.Background(), cfg, func(r *journal.Reader) (err error) {
+			had, err = r.NamesOf(context.Background(), self, nil)
+			return err
+		})
+		if err != nil {
+			had = nil // the daemon itself will know
+		}
 	}
-	for i := range had {
-		had[i] = spool.Dropped(had[i])
-	}
-	return meta.FirstName(had, name)
+	return batch.FirstName(had, name)
 }
 
 // shown is how many folders of a place are shown without --all.
