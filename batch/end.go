@@ -196,6 +196,14 @@ func (v *visit) moveAgain(ctx context.Context) end {
 			return v.diskFault(err)
 		}
 	}
+	// Somebody may have put it here again under another name. That is noted first:
+	// where a crash comes after the move, no start looks for a life that is filed.
+	if v.life.State == journal.Filed && v.life.Name != v.name {
+		v.life.Name = v.name
+		if err := v.b.journal.Put(v.life); err != nil {
+			return v.diskFault(err)
+		}
+	}
 	return v.move(ctx)
 }
 

@@ -1451,8 +1451,7 @@ func (w *world) explained(f *folder, a at, j *journal.Journal, where map[int][]a
 	switch {
 	case l == nil:
 		w.s.Errorf("%v: the journal doesn't know %s", f, r.ID)
-	// A name that people gave it in work is not noted where a crash comes between the move and the note.
-	case l.Outcome() != r.Outcome, l.Place != string(a.place), l.Name != a.name && !strings.HasPrefix(a.name, "renamed"):
+	case l.Outcome() != r.Outcome, l.Place != string(a.place), l.Name != a.name:
 		w.s.Errorf("%v is %s in %s/%s; the journal says %s in %s/%s", f, r.Outcome, a.place, a.name, l.Outcome(), l.Place, l.Name)
 	}
 	p := f.person
