@@ -53,8 +53,9 @@ func NewCounter(h Head) *Counter {
 	}
 }
 
-// Extent takes how much there is in the journal.
+// Extent takes how much there is in the journal, once.
 func (c *Counter) Extent(e journal.Extent) {
+	c.r.Totals.Submissions += e.Outside
 	c.r.Totals.Outside = e.Outside
 	c.r.Head.Ledger.Entries = e.Entries
 }
@@ -259,7 +260,6 @@ func (c *Counter) Report(linesOfCSV int) *Report {
 		r.Decisions.Newest = []journal.Judged{}
 	}
 	t := &r.Totals
-	t.Submissions = t.Outside + t.Filtered + t.Again + t.Folders
 	t.ByOutcome, t.ByVerdict, t.ByAttempts = total(r.Outcomes), total(r.Verdicts), total(r.Attempts.Folders)
 	t.ByInbox, t.ByDay, t.Lines = grouped(r.Inboxes), grouped(r.Days), linesOfCSV
 	return r
