@@ -129,6 +129,20 @@ func (b *box) try(script string) string {
 	return out
 }
 
+// step is a part of the test, which stands on those before it: where it fails, so
+// does the test.
+func (b *box) step(name string, f func(t *testing.T)) {
+	t := b.t
+	t.Helper()
+	if !t.Run(name, func(t *testing.T) {
+		b.t = t
+		f(t)
+	}) {
+		t.FailNow()
+	}
+	b.t = t
+}
+
 func (b *box) until(what string, cond func() bool) {
 	b.t.Helper()
 	for end := time.Now().Add(90 * time.Second); !cond(); time.Sleep(100 * time.Millisecond) {
@@ -271,17 +285,7 @@ func TestLabBooted(t *testing.T) {
 	}
 	restart := func() { t.Helper(); b.run("systemctl restart idenfy-batch") }
 
-	step := func(name string, f func(t *testing.T)) {
-		t.Helper()
-		if !t.Run(name, func(t *testing.T) {
-			b.t = t
-			f(t)
-		}) {
-			t.FailNow() // each stands on the one before
-		}
-		b.t = t
-	}
-	step("install.md", func(t *testing.T) {
+	b.step("install.md", func(t *testing.T) {
 		upload("case-7")
 		commands := blocks(t, "install.md", "sh")
 		if len(commands) > 8 {
@@ -309,7 +313,7 @@ func TestLabBooted(t *testing.T) {
 		}
 		t.Logf("install.md: %d commands from nothing to the first result", len(commands))
 	})
-	step("the system", func(t *testing.T) {
+	b.step("the system", func(t *testing.T) {
 		if out := b.run("systemd-analyze verify --man=no idenfy-batch.service"); out != "" {
 			t.Errorf("verify: %s", out)
 		}
@@ -327,7 +331,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 			t.Error(out)
 		}
 	})
-	step("sftp.md", func(t *testing.T) {
+	b.step("sftp.md", func(t *testing.T) {
 		b.run("ssh-keygen -q -t ed25519 -N '' -f branch-1")
 		for _, c := range blocks(t, "sftp.md", "sh") {
 			b.run(c)
@@ -347,7 +351,7 @@ idenfy-batch:idenfy-batch 700 /var/spool/idenfy-batch/work
 		b.run("su auditor -c 'idenfy-batch show case-8 && idenfy-batch list' | grep 'done    accepted    case-8'")
 		b.run("! su uploader -c 'ls /var/spool/idenfy-batch/done' 2>/dev/null")
 	})
-	step("put -r", func(t *testing.T) {
+	b.step("put -r", func(t *testing.T) {
 		// The client's put -r hands the local modes on: what umasks leave of them.
 		for _, umask := range []string{"022", "027", "077"} {
 			name := "put-" + umask
@@ -370,7 +374,7 @@ idenfy-batch:idenfy-batch 640
 		b.run("idenfy-batch check | grep '✓ rights to seal'")
 		b.run("su -s /bin/sh idenfy-batch -c 'idenfy-batch check' | grep '✓ rights to seal'")
 	})
-	step("an auditor in both groups", func(t *testing.T) {
+	b.step("an auditor in both groups", func(t *testing.T) {
 		b.run("useradd -m -G idenfy-batch,idenfy-drop both")
 		b.run("! su both -c 'ls /var/spool/idenfy-batch/work' 2>/dev/null")
 		done := "/var/spool/idenfy-batch/done"
@@ -390,14 +394,14 @@ idenfy-batch:idenfy-batch 640
 		}
 		t.Log("an auditor in both groups can read all, and of 18 ways to alter it none")
 	})
-	step("hard links", func(*testing.T) {
+	b.step("hard links", func(*testing.T) {
 		// A link kept in the inbox, and a descriptor: neither changes what was taken.
 		upload("linked")
 		b.run("chown -R branch-1:idenfy-drop linked; mv linked /var/spool/idenfy-batch/linked; mkdir -m 2770 /var/spool/idenfy-batch/inbox/.kept; ln /var/spool/idenfy-batch/linked/FRONT.jpg /var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; mv /var/spool/idenfy-batch/linked /var/spool/idenfy-batch/inbox/")
 		b.settled()
 		b.run("echo forged >/var/spool/idenfy-batch/inbox/.kept/FRONT.jpg; cmp /srv/share/case/FRONT.jpg /var/spool/idenfy-batch/done/linked/FRONT.jpg; rm -r /var/spool/idenfy-batch/inbox/.kept")
 	})
-	step("smb.md", func(t *testing.T) {
+	b.step("smb.md", func(t *testing.T) {
 		for _, c := range blocks(t, "smb.md", "sh") {
 			input := ""
 			if strings.HasPrefix(c, "smbpasswd") {
@@ -414,7 +418,7 @@ idenfy-batch:idenfy-batch 640
 		})
 		b.settled()
 	})
-	step("the journal", func(t *testing.T) {
+	b.step("the journal", func(t *testing.T) {
 		out := b.run("journalctl --no-pager -o json IDENFY_FOLDER=case-7")
 		var line map[string]any
 		must(t, json.Unmarshal([]byte(strings.Split(out, "\n")[0]), &line))
@@ -424,7 +428,7 @@ idenfy-batch:idenfy-batch 640
 			}
 		}
 	})
-	step("requeue", func(t *testing.T) {
+	b.step("requeue", func(t *testing.T) {
 		b.script(`{"status": 400, "identifier": "BAD_VALUE", "message": "no"}`)
 		b.drop("again", 1)
 		b.until("it has failed", func() bool { return b.count("failed") == 1 })
@@ -436,7 +440,7 @@ idenfy-batch:idenfy-batch 640
 			t.Errorf("owners: %s", out)
 		}
 	})
-	step("given back", func(t *testing.T) {
+	b.step("given back", func(t *testing.T) {
 		// requeue gives it to its uploader again, who mends it; resolve works as root and as the daemon's user.
 		b.run("mkdir back; printf 'country: XX\n' >back/meta.yaml")
 		b.runWith("put -r back inbox/\n", "sftp -q -b - -i branch-1 branch-1@127.0.0.1")
@@ -465,7 +469,7 @@ idenfy-batch:idenfy-batch 640
 		}
 		b.script("")
 	})
-	step("reload", func(t *testing.T) {
+	b.step("reload", func(t *testing.T) {
 		edit("s/settle: 5s/settle: 1s/; /^metrics:/,/^$/s/listen: \"\"/listen: 127.0.0.1:9187/")
 		b.run("systemctl reload idenfy-batch")
 		b.until("metrics are there", func() bool {
@@ -494,7 +498,7 @@ idenfy-batch:idenfy-batch 640
 			t.Errorf("%s restarts", n)
 		}
 	})
-	step("kill -9", func(*testing.T) {
+	b.step("kill -9", func(*testing.T) {
 		b.script(`{"latency": 100000000}`)
 		b.drop("killed", 10)
 		b.run("systemctl kill -s KILL idenfy-batch")
@@ -502,7 +506,7 @@ idenfy-batch:idenfy-batch 640
 		b.settled()
 		b.script("")
 	})
-	step("a hang", func(t *testing.T) {
+	b.step("a hang", func(t *testing.T) {
 		b.run("mkdir -p /run/systemd/system/idenfy-batch.service.d; printf '[Service]\\nWatchdogSec=3s\\nTimeoutAbortSec=1s\\nRestartSec=1s\\n' >/run/systemd/system/idenfy-batch.service.d/lab.conf; systemctl daemon-reload")
 		restart()
 		time.Sleep(5 * time.Second) // more than one period of being fed
@@ -517,7 +521,7 @@ idenfy-batch:idenfy-batch 640
 	})
 	// What is wrong at the start: one clear message, and no loop.
 	refused := func(name, spoil, mend, says string) {
-		step(name, func(t *testing.T) {
+		b.step(name, func(t *testing.T) {
 			b.run(spoil)
 			since := strings.TrimSpace(b.run("date '+%F %T'"))
 			b.try("systemctl restart idenfy-batch")
@@ -534,7 +538,7 @@ idenfy-batch:idenfy-batch 640
 	refused("missing credential", "mv /etc/idenfy-batch/api-key /root/", "mv /root/api-key /etc/idenfy-batch/", "the API key is missing")
 	refused("another mount", "mount --bind /var/spool/idenfy-batch/done /var/spool/idenfy-batch/done", "umount /var/spool/idenfy-batch/done", "are not on one mount")
 	refused("not writable", "chown root /var/spool/idenfy-batch/hold", "chown idenfy-batch /var/spool/idenfy-batch/hold", "it needs to own them")
-	step("stop under load", func(t *testing.T) {
+	b.step("stop under load", func(t *testing.T) {
 		b.script(`{"latency": 300000000}`)
 		b.drop("stopped", 12)
 		begin := time.Now()
@@ -551,7 +555,7 @@ idenfy-batch:idenfy-batch 640
 		b.settled()
 		t.Logf("stop under load: %s", took.Round(time.Millisecond))
 	})
-	step("upgrade under load", func(t *testing.T) {
+	b.step("upgrade under load", func(t *testing.T) {
 		loaded := make(chan string)
 		go func() {
 			out, ok := b.exec("", "/srv/share/drop upgraded 40")
@@ -573,7 +577,7 @@ idenfy-batch:idenfy-batch 640
 		b.run("grep -q 'settle: 1s' /etc/idenfy-batch/config.yaml")
 		b.run("grep -q '\"version\": \"0.9.1\"' /var/spool/idenfy-batch/done/upgraded-40/result.json")
 	})
-	step("the count", func(t *testing.T) {
+	b.step("the count", func(t *testing.T) {
 		r := b.report()
 		done, failed, hold := b.count("done"), b.count("failed"), b.count("hold")
 		if r.Processed != done || failed+hold != 0 || len(r.Violations) > 0 {
@@ -581,7 +585,7 @@ idenfy-batch:idenfy-batch 640
 		}
 		t.Logf("booted: %d folders, 0 lost, 0 twice", done)
 	})
-	step("nothing private in the journal", func(t *testing.T) {
+	b.step("nothing private in the journal", func(t *testing.T) {
 		journal := b.run("journalctl --no-pager -o export")
 		secrets := []string{"the-api-key", "the-api-secret", "a-password", "Jonas", "Jonaitis"}
 		tokens := strings.Fields(b.run("sed -sn 's/^authToken: //p; s/^scanRef: //p' /var/spool/idenfy-batch/*/*/meta.yaml"))
@@ -605,7 +609,7 @@ idenfy-batch:idenfy-batch 640
 		}
 		t.Logf("the journal, %d KiB: none of %d tokens, references, names and secrets is in it", len(journal)>>10, len(tokens)+len(secrets))
 	})
-	step("remove and purge", func(t *testing.T) {
+	b.step("remove and purge", func(t *testing.T) {
 		before := b.count("done")
 		if out := b.run("apt-get remove -y idenfy-batch"); !strings.Contains(out, "the spool /var/spool/idenfy-batch and the configuration stay") {
 			t.Error(out)

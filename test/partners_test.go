@@ -113,17 +113,7 @@ func TestLabPartners(t *testing.T) {
 	}
 	b.run(fmt.Sprintf("/srv/share/prepare scanner-2 customer %d; mv up/scanner-2/customer-1 up/scanner-2/customer-4711", partnerFolders))
 
-	step := func(name string, f func(t *testing.T)) {
-		t.Helper()
-		if !t.Run(name, func(t *testing.T) {
-			b.t = t
-			f(t)
-		}) {
-			t.FailNow() // each stands on the one before
-		}
-		b.t = t
-	}
-	step("the pages", func(t *testing.T) {
+	b.step("the pages", func(t *testing.T) {
 		for _, c := range slices.Concat(blocks(t, "sftp.md", "sh"), blocks(t, "smb.md", "sh")) {
 			input := ""
 			if strings.HasPrefix(c, "smbpasswd") {
@@ -135,11 +125,11 @@ func TestLabPartners(t *testing.T) {
 		b.run("! diff before.yaml /etc/idenfy-batch/config.yaml | grep '^<' | grep -v 'inboxes: '")
 		b.run("idenfy-batch check")
 	})
-	step("200 folders", b.uploadAll)
-	step("what a partner can't", b.canNot)
-	step("what waits", b.waits)
-	step("removed, and added again", b.removed)
-	step("an account of another program", b.sftpgo)
+	b.step("200 folders", b.uploadAll)
+	b.step("what a partner can't", b.canNot)
+	b.step("what waits", b.waits)
+	b.step("removed, and added again", b.removed)
+	b.step("an account of another program", b.sftpgo)
 	t.Logf("partners: %d folders of 4 partners, each with its receipt and none of another's", 4*partnerFolders)
 }
 

@@ -217,19 +217,7 @@ func TestKillPurge(t *testing.T) {
 		l.start()
 	}
 	l.settled()
-	must(t, l.stop())
-	if wrong := l.purging(all, true); len(wrong) > 0 {
-		t.Fatalf("at the end: %q", wrong)
-	}
-	if found := l.altered(); len(found) > 0 {
-		t.Errorf("verify: %v", found)
-	}
-	purged := 0
-	for _, name := range all {
-		if _, err := os.Lstat(l.path("done", name, "FRONT.png")); errors.Is(err, fs.ErrNotExist) {
-			purged++
-		}
-	}
+	purged := l.purgedOf(all)
 	t.Logf("%d kills in purges, %d of %d folders purged: 0 deleted without a record, 0 records of what is there", kills, purged, len(all))
 }
 
@@ -262,6 +250,25 @@ func (l *lab) untilAll(what string, so func(*journal.Standing) bool) {
 	})
 }
 
+// purgedOf stops the daemon, holds what was purged against what is on record, and
+// counts it.
+func (l *lab) purgedOf(names []string) (purged int) {
+	l.t.Helper()
+	must(l.t, l.stop())
+	if wrong := l.purging(names, true); len(wrong) > 0 {
+		l.t.Fatalf("at the end: %q", wrong)
+	}
+	if found := l.altered(); len(found) > 0 {
+		l.t.Errorf("verify: %v", found)
+	}
+	for _, name := range names {
+		if _, err := os.Lstat(l.path("done", name, "FRONT.png")); errors.Is(err, fs.ErrNotExist) {
+			purged++
+		}
+	}
+	return purged
+}
+
 // The power is cut while the daemon purges.
 func TestLabCutsPurge(t *testing.T) {
 	needsLab(t)
@@ -290,19 +297,7 @@ func TestLabCutsPurge(t *testing.T) {
 				l.start()
 				l.settled()
 			}
-			must(t, l.stop())
-			if wrong := l.purging(all, true); len(wrong) > 0 {
-				t.Fatalf("at the end: %q", wrong)
-			}
-			if found := l.altered(); len(found) > 0 {
-				t.Errorf("verify: %v", found)
-			}
-			purged := 0
-			for _, name := range all {
-				if _, err := os.Lstat(l.path("done", name, "FRONT.png")); err != nil {
-					purged++
-				}
-			}
+			purged := l.purgedOf(all)
 			t.Logf("power cuts in purges on %s: %d cuts, %d of %d folders purged, 0 deleted without a record, 0 records of what is there", kind, rounds, purged, len(all))
 		})
 	}
