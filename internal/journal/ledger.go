@@ -266,17 +266,22 @@ func (r *Reader) Entries(ctx context.Context, q Entries) (list []Row, err error)
 	if r.v < 4 {
 		return nil, unfit("the journal has no ledger yet; the next start of the daemon begins it")
 	}
-	const rows = "SELECT n, coalesce(life, ''), line, hashes FROM entry WHERE "
-	query, arg := rows+"n >= ? ORDER BY n LIMIT ?", any(q.From)
+	query, arg := selectRows+"n >= ? ORDER BY n LIMIT ?", any(q.From)
 	switch {
 	case q.Life != "":
-		query, arg = rows+"life = ? ORDER BY n DESC LIMIT ?", q.Life
+		query, arg = selectRows+"life = ? ORDER BY n DESC LIMIT ?", q.Life
 	case q.Started:
-		query, arg = rows+"life IS NULL AND n >= ? ORDER BY n DESC LIMIT ?", 0
+		query, arg = selectRows+"life IS NULL AND n >= ? ORDER BY n DESC LIMIT ?", 0
 	}
-	found, err := r.db.QueryContext(ctx, query, arg, min(q.Most, MostEntries))
-	if err != nil {
-		return nil, err
+	return rowsOf(r.db.QueryContext(ctx, query, arg, min(q.Most, MostEntries)))
+}
+
+const selectRows = "SELECT n, coalesce(life, ''), line, hashes FROM entry WHERE "
+
+// rowsOf reads the rows that a question was answered with.
+func rowsOf(found *sql.Rows, failed error) (list []Row, err error) {
+	if failed != nil {
+		return nil, failed
 	}
 	defer func() { err = errors.Join(err, found.Close()) }()
 	for found.Next() {
@@ -310,6 +315,7 @@ type Standing struct {
 	Purging   bool            `json:"purging"`   // it is, and that is not yet done
 	SHA256    string          `json:"sha256"`    // that result.json would have by what the journal says, if nobody had decided anything; empty: it can't be read
 	Verdict   Word            `json:"verdict"`
+	Entries   []Row           `json:"entries,omitempty"` // all about it, the oldest first, of the same moment; only of a life that is asked for by its id
 }
 
 // Word is what the journal knows of what iDenfy said of the session of a life.
@@ -367,7 +373,10 @@ func (r *Reader) Lives(ctx context.Context, q Lives) (list []Standing, err error
 			return nil, err
 		}
 	}
-	return list, nil
+	if len(list) > 0 && q.ID != "" && r.v >= 4 {
+		list[0].Entries, err = rowsOf(conn.QueryContext(ctx, selectRows+"life = ? ORDER BY n", q.ID))
+	}
+	return list, err
 }
 
 func standing(ctx context.Context, conn *sql.Conn, q Lives, version int) (list []Standing, err error) {

@@ -419,40 +419,38 @@ func (r *run) count(n *int) {
 	*n++
 }
 
-// fresh reads anew what is known of a life: all of one moment.
+// fresh reads anew what is known of a life: all of one moment, however fast the
+// daemon writes.
 func (r *run) fresh(id string) (*known, error) {
-	for {
-		k := &known{id: id}
-		rows, err := r.Reader.Entries(r.ctx, journal.Entries{Life: id, Most: journal.MostEntries})
-		if err != nil {
+	k := &known{id: id}
+	lives, err := r.Reader.Lives(r.ctx, journal.Lives{ID: id, Most: 1})
+	if err != nil {
+		return nil, err
+	}
+	var rows []journal.Row
+	if len(lives) > 0 {
+		rows = lives[0].Entries
+	} else { // only the ledger knows it
+		rows, err = r.Reader.Entries(r.ctx, journal.Entries{Life: id, Most: journal.MostEntries})
+		if slices.Reverse(rows); err != nil {
 			return nil, err
-		}
-		for _, row := range slices.Backward(rows) {
-			e, err := ledger.Parse([]byte(row.Line))
-			switch {
-			case err != nil:
-			case e.Kind == ledger.Verdict:
-				k.words = append(k.words, wordOf(&e))
-			default:
-				k.take(row.N, e)
-			}
-		}
-		lives, err := r.Reader.Lives(r.ctx, journal.Lives{ID: id, Most: 1})
-		if err != nil {
-			return nil, err
-		}
-		if len(lives) > 0 {
-			k.stand(lives[0])
-			r.judge(k)
-		}
-		again, err := r.Reader.Entries(r.ctx, journal.Entries{Life: id, Most: 1})
-		if err != nil {
-			return nil, err
-		}
-		if len(again) == 0 && len(rows) == 0 || len(again) > 0 && len(rows) > 0 && again[0].N == rows[0].N {
-			return k, nil
 		}
 	}
+	for _, row := range rows {
+		e, err := ledger.Parse([]byte(row.Line))
+		switch {
+		case err != nil:
+		case e.Kind == ledger.Verdict:
+			k.words = append(k.words, wordOf(&e))
+		default:
+			k.take(row.N, e)
+		}
+	}
+	if len(lives) > 0 {
+		k.stand(lives[0])
+		r.judge(k)
+	}
+	return k, nil
 }
 
 // Settle is how long a daemon may take to note a move that it made.
